@@ -1,0 +1,43 @@
+# Two commands do everything on a fresh machine: make demo, make test.
+# PYTHON=/path/to/python uses an interpreter that already has the packages; otherwise .venv is made.
+ifdef PYTHON
+  python = $(PYTHON)
+else
+  python = .venv/bin/python
+  base = .venv/base
+  full = .venv/full
+endif
+
+.DEFAULT_GOAL = help
+.PHONY: help demo test book bench lint notebooks
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(base)  ## the main job: train teacher and students on procedural faces, compare them (about 10 minutes)
+	$(python) -m ekd_lite demo
+
+test: $(full)  ## everything CI checks: lint, types, unit tests, notebooks, book
+	$(python) scripts/test.py
+
+book: $(full)  ## build the book into _build/html, warnings are errors
+	$(python) scripts/book.py build
+
+notebooks: $(full)  ## run every chapter again, keep its outputs, and sync the text twins
+	$(python) scripts/book.py run
+
+bench: $(full)  ## speed of the parts against a peer's formula and the lower bound
+	$(python) -m benchmarks
+
+lint: $(full)  ## ruff and mypy only
+	$(python) scripts/test.py lint
+
+.venv/base: pyproject.toml constraints.txt
+	python3 -m venv .venv
+	.venv/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt torch
+	.venv/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+.venv/full: .venv/base
+	.venv/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
