@@ -1,0 +1,149 @@
+"""plots.py: what is drawn is what was counted, and the slider stands on its own."""
+
+import base64
+import re
+import struct
+import subprocess
+import sys
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+import torch
+
+mpl.use("Agg")
+
+from matplotlib import pyplot as plt
+
+from ekd_lite import plots
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def scores():
+    generator = np.random.default_rng(0)
+    return generator.normal(0.6, 0.1, 500), generator.normal(0.0, 0.1, 4000)
+
+
+def test_roc_shows_the_largest_tpr_not_above_the_level():
+    fpr = torch.tensor([0.0, 0.01, 0.01, 0.1, 1.0])
+    tpr = torch.tensor([0.2, 0.4, 0.5, 0.9, 1.0])
+    ax = plots.plot_roc({"a": (fpr, tpr), "b": (fpr, tpr / 2)})
+    x, y = ax.lines[0].get_data()
+    assert ax.get_xscale() == "log"
+    assert y[0] == pytest.approx(0.5)  # at FPR 0.01
+    assert y[(x > 0.011) & (x < 0.099)] == pytest.approx(0.5)
+    assert y[(x > 0.101) & (x < 0.99)] == pytest.approx(0.9)
+    assert y[-1] == 1.0
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b"]
+
+
+def test_roc_curves_differ_in_colour_and_in_line_style():
+    curve = ([0.0, 0.1, 1.0], [0.5, 0.8, 1.0])
+    ax = plots.plot_roc({str(k): curve for k in range(5)})
+    assert len({line.get_color() for line in ax.lines}) == 5
+    assert len({str(line.get_linestyle()) + str(line._dash_pattern) for line in ax.lines}) == 5
+
+
+def test_roc_draws_on_the_axes_it_is_given():
+    ax = plt.subplots()[1]
+    assert plots.plot_roc({"a": ([0.1, 1.0], [0.5, 1.0])}, ax) is ax
+
+
+@pytest.mark.parametrize(
+    ("curves", "message"),
+    [
+        ({}, "empty"),
+        ({"a": ([0.0, 1.0], [1.0])}, "'a': fpr has shape"),
+        ({"a": ([0.0, 0.0], [0.5, 1.0])}, "no FPR above 0"),
+    ],
+)
+def test_roc_names_what_is_wrong(curves, message):
+    with pytest.raises(ValueError, match=message):
+        plots.plot_roc(curves)
+
+
+@pytest.mark.parametrize("log", [True, False])
+def test_histograms_are_shares_of_their_own_pairs(scores, log):
+    genuine, impostor = scores
+    ax = plots.plot_scores(genuine, impostor, {"FPR 1e-2": 0.25}, log=log)
+    filled = [patch for patch in ax.patches if patch.get_fill()]
+    assert [patch.get_data().values.sum() for patch in filled] == pytest.approx([1, 1])
+    assert filled[0].get_hatch() != filled[1].get_hatch()
+    assert ax.lines[0].get_xdata()[0] == 0.25
+    assert ax.get_yscale() == ("log" if log else "linear")
+    names = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert names == ["genuine pairs", "impostor pairs", "FPR 1e-2"]
+
+
+def test_one_pair_is_visible_on_the_log_axis(scores):
+    genuine, impostor = scores
+    ax = plots.plot_scores(genuine, impostor, [0.1, 0.2])
+    assert ax.get_ylim()[0] < 1 / len(impostor)
+    assert len(ax.lines) == 2
+
+
+@pytest.mark.parametrize("bad", [[], [0.1, float("nan")]])
+def test_histograms_refuse_empty_and_nan(bad):
+    with pytest.raises(ValueError, match="impostor scores must be finite"):
+        plots.plot_scores([0.5], bad)
+
+
+def test_slider_counts_every_step(scores):
+    genuine, impostor = (torch.from_numpy(side) for side in scores)
+    steps = [-2.0, 0.1, 0.3, 2.0]
+    slider = plots.threshold_slider(genuine, impostor, steps, start=1)
+    for text, threshold in zip(slider.texts, steps, strict=True):
+        accepted = [int((side >= threshold).sum()) for side in (genuine, impostor)]
+        assert f"accepts {accepted[0]:,} of 500 genuine" in text
+        assert f"and {accepted[1]:,} of 4,000 impostor" in text
+        assert f"TPR {accepted[0] / 500:.3f}" in text
+    assert len(set(slider.pictures)) == 4
+
+
+def test_slider_html_is_self_contained_and_has_words_for_every_picture(scores):
+    slider = plots.threshold_slider(*scores, [0.1, 0.2, 0.3])
+    page = slider._repr_html_()
+    images = re.findall(r'<img src="data:image/png;base64,([^"]+)" alt="([^"]+)"', page)
+    assert len(images) == page.count("<img") == 3
+    assert [alt for _, alt in images] == list(slider.texts)
+    assert re.findall(r'data-step="(\d)"( hidden)?', page) == [
+        ("0", " hidden"),
+        ("1", ""),
+        ("2", " hidden"),
+    ]
+    assert 'type="range" min="0" max="2" value="1"' in page
+    assert "http" not in page
+    assert "<script" not in page
+    assert base64.b64decode(images[1][0]) == slider._repr_png_()
+
+
+def test_slider_pictures_do_not_change_from_run_to_run_and_stay_small(scores):
+    first, second = (plots.threshold_slider(*scores, [0.1, 0.2]).pictures for _ in range(2))
+    assert first == second
+    for picture in first:
+        assert struct.unpack(">II", picture[16:24]) == (576, 306)
+        assert len(picture) < 40_000
+
+
+@pytest.mark.parametrize(
+    ("steps", "start", "message"),
+    [
+        ([], None, "one or more"),
+        ([0.2, 0.1], None, "rising"),
+        ([0.1, 0.2], 2, r"start must be in 0\.\.1"),
+    ],
+)
+def test_slider_names_what_is_wrong(scores, steps, start, message):
+    with pytest.raises(ValueError, match=message):
+        plots.threshold_slider(*scores, steps, start=start)
+
+
+def test_the_package_itself_does_not_import_matplotlib():
+    code = "import sys, ekd_lite; assert 'matplotlib' not in sys.modules, 'heavy import'"
+    subprocess.run([sys.executable, "-c", code], check=True)
