@@ -1,0 +1,97 @@
+"""All-pairs TPR at FPR against every pair written out."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_curve
+
+from ekd_lite.evaluate import UndefinedMetricWarning, all_pairs_tpr_at_fpr, pairs, tpr_at_fpr
+from ekd_lite.ops import unit_rows
+
+
+def every_pair(embeddings, labels):
+    i, j = torch.triu_indices(len(labels), len(labels), 1)
+    unit = unit_rows(embeddings)
+    return (unit @ unit.T)[i, j], labels[i] == labels[j]
+
+
+def noisy_identities(num, per, dim, seed=0, noise=1.3):
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.randn(num, dim, generator=generator).repeat_interleave(per, 0)
+    embeddings = centres + noise * torch.randn(num * per, dim, generator=generator)
+    shuffle = torch.randperm(num * per, generator=generator)
+    return embeddings[shuffle], torch.arange(num).repeat_interleave(per)[shuffle]
+
+
+@pytest.mark.parametrize("tile", [7, 64, 1024])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_equals_all_scores_written_out(monkeypatch, tile, dtype):
+    monkeypatch.setattr(pairs, "TILE", tile)
+    embeddings, labels = noisy_identities(40, 6, 32)
+    levels = [1.0, 1e-1, 1e-2, 1e-3, 1e-4]
+    expected = tpr_at_fpr(*every_pair(embeddings.to(dtype), labels), levels)
+    assert all_pairs_tpr_at_fpr(embeddings.to(dtype), labels, levels).tolist() == expected.tolist()
+
+
+def test_equals_scikit_learn():
+    embeddings, labels = noisy_identities(30, 5, 16, seed=1)
+    scores, is_genuine = every_pair(embeddings, labels)
+    fpr, tpr, _ = roc_curve(is_genuine, scores, drop_intermediate=False)
+    for level in (0.1, 0.01):
+        (got,) = all_pairs_tpr_at_fpr(embeddings, labels, [level]).tolist()
+        assert got == tpr[fpr <= level].max()
+
+
+def test_ties_are_exact(monkeypatch):
+    """Embeddings on a grid: cosines -1, 0 and 1 only, thousands of ties in one bin."""
+    monkeypatch.setattr(pairs, "TILE", 50)
+    embeddings = (
+        torch.eye(4)[torch.arange(400) % 4] * torch.where(torch.arange(400) < 30, -1, 1)[:, None]
+    )
+    labels = torch.arange(400) // 5
+    levels = [0.9, 0.5, 0.2, 0.1, 0.01]
+    expected = tpr_at_fpr(*every_pair(embeddings, labels), levels)
+    assert all_pairs_tpr_at_fpr(embeddings, labels, levels).tolist() == expected.tolist()
+
+
+def test_a_sample_that_misleads_costs_time_but_not_exactness(monkeypatch):
+    monkeypatch.setattr(pairs, "TILE", 16)
+    monkeypatch.setattr(pairs, "_safe_floor", lambda *_: 0.99)
+    embeddings, labels = noisy_identities(20, 5, 16)
+    expected = tpr_at_fpr(*every_pair(embeddings, labels), [0.1, 0.01])
+    assert all_pairs_tpr_at_fpr(embeddings, labels, [0.1, 0.01]).tolist() == expected.tolist()
+
+
+def test_the_floor_from_a_sample_is_used_and_exact(monkeypatch):
+    monkeypatch.setattr(pairs, "TILE", 100)
+    embeddings, labels = noisy_identities(120, 5, 32)
+    expected = tpr_at_fpr(*every_pair(embeddings, labels), [0.01, 0.001])
+    assert pairs._safe_floor(unit_rows(embeddings), labels, 100) > -1
+    assert all_pairs_tpr_at_fpr(embeddings, labels, [0.01, 0.001]).tolist() == expected.tolist()
+
+
+def test_memory_does_not_grow_with_the_pairs():
+    """6,000 embeddings have 18 million pairs, 72 MB in float32; numpy's part is traced."""
+    embeddings, labels = noisy_identities(1200, 5, 16)
+    tracemalloc.start()
+    all_pairs_tpr_at_fpr(embeddings, labels, [1e-2, 1e-5])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 40e6
+
+
+def test_undefined_levels_and_bad_rows():
+    embeddings, labels = noisy_identities(5, 2, 4)
+    with pytest.warns(UndefinedMetricWarning, match="40 impostor pairs cannot show"):
+        assert all_pairs_tpr_at_fpr(embeddings, labels, [1e-3]).isnan().all()
+    with pytest.warns(UndefinedMetricWarning, match="no genuine pair"):
+        assert all_pairs_tpr_at_fpr(embeddings, torch.arange(10), [0.5]).isnan().all()
+    with pytest.warns(UndefinedMetricWarning, match="no impostor pair"):
+        assert all_pairs_tpr_at_fpr(embeddings, torch.zeros(10), [0.5]).isnan().all()
+    embeddings[3] = np.nan
+    with pytest.raises(ValueError, match="row 3"):
+        all_pairs_tpr_at_fpr(embeddings, labels, [0.1])
+    with pytest.raises(ValueError, match=r"\(N, D\)"):
+        all_pairs_tpr_at_fpr(torch.zeros(3), torch.zeros(3), [0.1])
