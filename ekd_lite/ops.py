@@ -1,8 +1,10 @@
-"""Three small operations that heads, losses and metrics share."""
+"""Small operations that heads, losses and metrics share."""
 
 from __future__ import annotations
 
+import difflib
 import math
+from collections.abc import Iterable
 from fractions import Fraction
 
 import numpy as np
@@ -54,3 +56,11 @@ def largest(values: Tensor, count: int) -> Tensor:
     if count < array.size:
         array = np.partition(array, array.size - count)[array.size - count :]
     return torch.from_numpy(np.sort(array)[::-1].copy())
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str:
+    """The end of an error message about an unknown name: the nearest known one, and all of them."""
+    known = list(known)
+    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.4)
+    guess = f"; did you mean {near[0]!r}?" if near else ";"
+    return f"{guess} known: {', '.join(known)}"

@@ -1,1 +1,59 @@
-"""."""
+"""Backbones: image in [-1, 1] -> embedding, not normalised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import nn
+
+from ekd_lite.models.iresnet import IResNet
+from ekd_lite.models.mobilefacenet import MobileFaceNet
+from ekd_lite.models.profile import Profile, profile_backbone
+from ekd_lite.models.tiny import TinyStudent, tiny_teacher
+from ekd_lite.ops import nearest_name
+
+BACKBONES: dict[str, Callable[..., nn.Module]] = {
+    "iresnet18": partial(IResNet, (2, 2, 2, 2)),
+    "iresnet34": partial(IResNet, (3, 4, 6, 3)),
+    "iresnet50": partial(IResNet, (3, 4, 14, 3)),
+    "iresnet100": partial(IResNet, (3, 13, 30, 3)),
+    "mobilefacenet": MobileFaceNet,
+    "tiny_teacher": tiny_teacher,
+    "tiny_student": TinyStudent,
+}
+
+
+def build_backbone(name: str, *, embedding_dim: int = 512, image_size: int = 112) -> nn.Module:
+    """Build a backbone with fresh weights, drawn from torch's global generator.
+
+    Args:
+        name: one of `BACKBONES`.
+        embedding_dim: D, the width of the embedding.
+        image_size: side of the square input in pixels, a multiple of 16.
+
+    Returns:
+        A module that maps images (N, 3, image_size, image_size) to embeddings (N, D).
+
+    Raises:
+        ValueError: unknown name (the nearest one is suggested), or an impossible size.
+    """
+    if name not in BACKBONES:
+        raise ValueError(f"unknown backbone {name!r}{nearest_name(name, BACKBONES)}")
+    if image_size < 16 or image_size % 16:
+        raise ValueError(f"image_size must be a multiple of 16, got {image_size}")
+    if embedding_dim < 1:
+        raise ValueError(f"embedding_dim must be positive, got {embedding_dim}")
+    return BACKBONES[name](embedding_dim=embedding_dim, image_size=image_size)
+
+
+__all__ = [
+    "BACKBONES",
+    "IResNet",
+    "MobileFaceNet",
+    "Profile",
+    "TinyStudent",
+    "build_backbone",
+    "profile_backbone",
+    "tiny_teacher",
+]

@@ -1,0 +1,218 @@
+r"""EKD: Evaluation-oriented Knowledge Distillation (Huang, Wu, Xu, Ding, CVPR 2022).
+
+Student and teacher each get, from the impostor pairs of the batch, the thresholds at which their
+own false-positive rate is 1e-1 ... 1e-6. A pair then has a *soft rank* in each net: how many
+thresholds its similarity passes,
+
+    R(a) = sum_m sigmoid((a - A_m) / tau)                                            (section 3.2)
+
+and the loss asks that both nets give a pair the same rank, hence put it on the same side of every
+threshold:
+
+    L = w_pos * mean_{genuine} (R^S - R^T)^2  +  w_neg * mean_{hardest impostors} (R^S - R^T)^2.
+
+Only the student's similarities carry gradient, and only within some 0.05 of a threshold; pairs
+that both nets rank alike cost nothing.
+
+`mode="official"` is the authors' code number for number (Tencent/TFace 171ec14,
+`recognition/tasks/ekd/distillation/ekd.py`). `mode="corrected"` is the same loss with these mended:
+
+* Thresholds start at their first value and are averaged without bias. The authors' running averages
+  start at 0 with weight 0.01 for new values: after 100 steps they stand at 63 % of the true
+  threshold.
+* A level that the batch cannot show (fewer than 1/FPR impostor pairs) is left out until a batch
+  can. In the authors' code every such level becomes the hardest impostor of the batch, which then
+  counts up to five times: with 64 images, 3 of the 6 thresholds coincide.
+* A batch without genuine or without impostor pairs gives zero for that side, not NaN or an
+  IndexError.
+
+In both modes the thresholds are buffers, so that a checkpoint keeps them (the authors' resumed
+runs start from 0 again). Called with the joined batch of W processes, the loss is the loss of that
+batch; the authors' all-gather multiplies its gradient by W, so their 0.02 and 0.01 act like 0.16
+and 0.08 on 8 GPUs.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ekd_lite.distill.inputs import check_pair_labels, check_student_teacher, zero_loss
+from ekd_lite.ops import false_accepts_at, largest, unit_rows
+
+
+class EKDLoss(nn.Module):
+    """Make the student rank pairs against its thresholds as the teacher does against its own.
+
+    In evaluation mode (`.eval()`) the thresholds stay as they are.
+
+    Args:
+        fprs: false-positive rates of the L thresholds.
+        temperature: tau, in units of the cosine.
+        momentum: weight of the newest batch in the running thresholds.
+        topk: K, how many impostor pairs take part: those the student finds most alike.
+        positive_weight: w_pos, of genuine pairs.
+        negative_weight: w_neg, of impostor pairs.
+        mode: "corrected" or "official", see above.
+
+    Attributes:
+        student_thresholds: running thresholds of the student, (L,), a buffer.
+        teacher_thresholds: the teacher's, (L,), a buffer.
+        num_updates: how many batches each level has seen, (L,), a buffer.
+        stats: of the last batch, detached 0-dim tensors: "positive_loss", "negative_loss" (both
+            before their weights) and "critical_share", the share of the compared pairs whose ranks
+            differ by more than a half.
+    """
+
+    student_thresholds: Tensor
+    teacher_thresholds: Tensor
+    num_updates: Tensor
+
+    def __init__(
+        self,
+        *,
+        fprs: Sequence[float] = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6),
+        temperature: float = 0.01,
+        momentum: float = 0.01,
+        topk: int = 2000,
+        positive_weight: float = 0.02,
+        negative_weight: float = 0.01,
+        mode: Literal["corrected", "official"] = "corrected",
+    ) -> None:
+        super().__init__()
+        if mode not in ("corrected", "official"):
+            raise ValueError(f'mode must be "corrected" or "official", got {mode!r}')
+        if not fprs or not all(0 < fpr < 1 for fpr in fprs):
+            raise ValueError(f"fprs must be rates between 0 and 1, got {tuple(fprs)}")
+        if temperature <= 0 or not 0 < momentum <= 1 or topk < 1:
+            raise ValueError(
+                "expected temperature > 0, 0 < momentum <= 1 and topk >= 1, "
+                f"got {temperature}, {momentum} and {topk}"
+            )
+        self.fprs = tuple(fprs)
+        self.temperature = temperature
+        self.momentum = momentum
+        self.topk = topk
+        self.positive_weight = positive_weight
+        self.negative_weight = negative_weight
+        self.mode = mode
+        self.stats: dict[str, Tensor] = {}
+        self.register_buffer("student_thresholds", torch.zeros(len(fprs)))
+        self.register_buffer("teacher_thresholds", torch.zeros(len(fprs)))
+        self.register_buffer("num_updates", torch.zeros(len(fprs), dtype=torch.int64))
+
+    def forward(
+        self,
+        student_embeddings: Tensor,
+        teacher_embeddings: Tensor,
+        labels: Tensor | None = None,
+    ) -> Tensor:
+        """Compare the two nets' ranks over all pairs of the batch.
+
+        Args:
+            student_embeddings: (N, D), not normalised.
+            teacher_embeddings: (N, D'), any width; gets no gradient.
+            labels: identities, (N,).
+
+        Returns:
+            The weighted loss, 0-dim. A batch without any pair gives zero.
+
+        Raises:
+            ValueError: wrong shapes or no labels; in official mode also a batch without genuine or
+                without impostor pairs, where the authors' code gives NaN or an IndexError.
+        """
+        check_student_teacher(student_embeddings, teacher_embeddings, same_width=False)
+        labels = check_pair_labels(labels, len(student_embeddings))
+        with torch.autocast(student_embeddings.device.type, enabled=False):
+            student = unit_rows(student_embeddings)
+            teacher = unit_rows(teacher_embeddings.detach())
+            genuine = (labels[:, None] == labels).triu(1).nonzero()
+            impostor = self._update_thresholds(student.detach(), teacher, labels, len(genuine))
+            if self.mode == "official" and not (len(genuine) and len(impostor)):
+                raise ValueError(
+                    f"{len(genuine)} genuine and {len(impostor)} impostor pairs: the authors' loss "
+                    'is undefined without both; mode="corrected" gives zero for the missing side'
+                )
+            positive_loss, positive_gap = self._rank_loss(student, teacher, genuine)
+            negative_loss, negative_gap = self._rank_loss(student, teacher, impostor)
+        gaps = torch.cat([positive_gap, negative_gap])
+        self.stats = {
+            "positive_loss": positive_loss.detach(),
+            "negative_loss": negative_loss.detach(),
+            "critical_share": (gaps.abs() > 0.5).float().sum() / max(len(gaps), 1),
+        }
+        return self.positive_weight * positive_loss + self.negative_weight * negative_loss
+
+    @torch.no_grad()
+    def _update_thresholds(
+        self, student: Tensor, teacher: Tensor, labels: Tensor, num_genuine: int
+    ) -> Tensor:
+        """Average in the batch's thresholds; return the hardest impostors (K, 2).
+
+        Neither net needs all impostor similarities in order: the thresholds lie in the highest
+        tenth, and so do the hardest pairs.
+        """
+        rows = len(labels)
+        num_impostor = rows * (rows - 1) // 2 - num_genuine
+        if num_impostor == 0:
+            return labels.new_zeros((0, 2))
+        # Everything but the impostors of the upper triangle goes below any cosine.
+        is_other = (labels[:, None] == labels) | labels.new_ones((rows, rows)).bool().tril()
+        student_pairs = (student @ student.T).masked_fill_(is_other, -2.0).flatten()
+        teacher_pairs = (teacher @ teacher.T).masked_fill_(is_other, -2.0).flatten()
+        count = min(self.topk, num_impostor)
+        ranks = [false_accepts_at(fpr, num_impostor) for fpr in self.fprs]
+        student_top = largest(student_pairs, max(count, *(rank + 1 for rank in ranks)))
+        if self.training:
+            teacher_top = largest(teacher_pairs, max(ranks) + 1)
+            self._average(student_top[ranks], teacher_top[ranks], ranks)
+        hardest = (student_pairs >= student_top[count - 1]).nonzero().flatten()[:count]
+        return torch.stack([hardest // rows, hardest % rows], dim=1)
+
+    def _average(self, student: Tensor, teacher: Tensor, ranks: list[int]) -> None:
+        """One step of the running averages, from the thresholds of this batch, (L,) each."""
+        can_show = torch.tensor(
+            [self.mode == "official" or rank > 0 for rank in ranks], device=student.device
+        )
+        if not can_show.all() and not self.num_updates.any():
+            too_fine = [fpr for fpr, rank in zip(self.fprs, ranks, strict=True) if rank == 0]
+            warnings.warn(
+                f"the first batch has too few impostor pairs for the FPR levels {too_fine}; "
+                "EKD leaves a level out until a batch can show it",
+                stacklevel=4,
+            )
+        self.num_updates += can_show
+        newest = torch.full_like(self.student_thresholds, self.momentum)
+        if self.mode == "corrected":
+            # mu / (1 - (1 - mu)^n): 1 for the first batch, then the unbiased running average.
+            newest = newest / (1 - (1 - newest) ** self.num_updates.clamp(min=1))
+        newest = torch.where(can_show, newest, 0.0)
+        self.student_thresholds.lerp_(student.to(newest.dtype), newest)
+        self.teacher_thresholds.lerp_(teacher.to(newest.dtype), newest)
+
+    def _rank_loss(self, student: Tensor, teacher: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean squared rank difference over pairs (P, 2), and the differences (P,), detached."""
+        in_use = self.num_updates > 0
+        if len(pairs) == 0:
+            return zero_loss(student), student.new_zeros(0)
+        i, j = pairs.unbind(dim=1)
+        # Gathering P rows again is far cheaper than sending a gradient through all N^2 cosines.
+        student_similarity = (student[i] * student[j]).sum(dim=1)
+        teacher_similarity = (teacher[i] * teacher[j]).sum(dim=1)
+        student_rank = self.soft_rank(student_similarity, self.student_thresholds[in_use])
+        teacher_rank = self.soft_rank(teacher_similarity, self.teacher_thresholds[in_use])
+        gap = student_rank - teacher_rank
+        return gap.square().mean(), gap.detach()
+
+    def soft_rank(self, similarity: Tensor, thresholds: Tensor) -> Tensor:
+        """How many thresholds (L,) each similarity (P,) passes, softly: (P,) in 0..L.
+
+        Written as 1 / (1 + exp(-z)) because `torch.sigmoid` computes its slope as y (1 - y), which
+        is exactly 0 in float32 from z = 17 on, where the authors' form keeps a tail.
+        """
+        z = (similarity[:, None] - thresholds) / self.temperature
+        return (1 / (1 + torch.exp(-z.clamp(-50, 50)))).sum(dim=1)

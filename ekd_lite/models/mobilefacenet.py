@@ -1,0 +1,92 @@
+"""MobileFaceNet (Chen et al., CCBR 2018): depthwise bottlenecks and a global depthwise convolution.
+
+Layer for layer TFace's `MobileFaceNet` with GDC output (Tencent/TFace 171ec14,
+`model_mobilefacenet.py`): 1,199,488 parameters at 512 dimensions and 112x112. (insightface's net of
+the same name is twice as wide.)
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ekd_lite.models.iresnet import Activation, initialise
+
+
+def conv_bn(
+    inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1
+) -> nn.Sequential:
+    """Convolution and batch norm, linear."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(outputs),
+    )
+
+
+def conv_bn_act(
+    inputs: int, outputs: int, kernel: int, stride: int, groups: int, activation: Activation
+) -> nn.Sequential:
+    """Convolution, batch norm, non-linearity."""
+    return conv_bn(inputs, outputs, kernel, stride, groups).append(activation(outputs))
+
+
+class Bottleneck(nn.Module):
+    """1x1 expand -> 3x3 depthwise -> 1x1 linear; with a shortcut when the shape is kept."""
+
+    def __init__(
+        self, inputs: int, outputs: int, expanded: int, stride: int, activation: Activation
+    ) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            conv_bn_act(inputs, expanded, 1, 1, 1, activation),
+            conv_bn_act(expanded, expanded, 3, stride, expanded, activation),
+            conv_bn(expanded, outputs),
+        )
+        self.has_shortcut = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the bottleneck, (N, C_in, H, W) -> (N, C, H/s, W/s)."""
+        y: Tensor = self.layers(x)
+        return x + y if self.has_shortcut else y
+
+
+def global_depthwise(channels: int, side: int, embedding_dim: int) -> nn.Sequential:
+    """One learned weight per place and channel instead of an average over the map, then linear."""
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, side, groups=channels, bias=False),
+        nn.BatchNorm2d(channels),
+        nn.Flatten(),
+        nn.Linear(channels, embedding_dim, bias=False),
+        nn.BatchNorm1d(embedding_dim, affine=False),
+    )
+
+
+class MobileFaceNet(nn.Module):
+    """Image (N, 3, H, H) -> embedding (N, embedding_dim), not normalised; H a multiple of 16."""
+
+    def __init__(
+        self, *, embedding_dim: int, image_size: int, activation: Activation = nn.PReLU
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [
+            conv_bn_act(3, 64, 3, 2, 1, activation),
+            conv_bn_act(64, 64, 3, 1, 64, activation),
+        ]
+        inputs = 64
+        #            outputs, expanded, repeats with shortcut, their expansion
+        for outputs, expanded, repeats, width in (
+            (64, 128, 4, 128),
+            (128, 256, 6, 256),
+            (128, 512, 2, 256),
+        ):
+            layers.append(Bottleneck(inputs, outputs, expanded, 2, activation))
+            layers += [Bottleneck(outputs, outputs, width, 1, activation) for _ in range(repeats)]
+            inputs = outputs
+        layers.append(conv_bn_act(128, 512, 1, 1, 1, activation))
+        self.body = nn.Sequential(*layers)
+        self.output = global_depthwise(512, image_size // 16, embedding_dim)
+        initialise(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Embed images in [-1, 1], (N, 3, H, H) -> (N, embedding_dim)."""
+        embeddings: Tensor = self.output(self.body(images))
+        return embeddings
