@@ -29,10 +29,11 @@ def unit_rows(x: Tensor, *, eps: float = 1e-6) -> Tensor:
     """
     x = x if x.dtype == torch.float64 else x.float()
     squared = (x * x).sum(dim=-1, keepdim=True)
-    is_long = squared > eps * eps
+    # Written with "short", which is false for NaN: a NaN must not pass for a dead embedding.
+    is_short = squared <= eps * eps
     # The inner where keeps 1/sqrt(0) out of the graph; the outer one alone would give 0 * inf.
-    length = torch.where(is_long, squared, 1.0).sqrt()
-    return torch.where(is_long, x / length, 0.0)
+    length = torch.where(is_short, 1.0, squared).sqrt()
+    return torch.where(is_short, 0.0, x / length)
 
 
 def false_accepts_at(fpr: float, num_impostor: int) -> int:
@@ -64,3 +65,9 @@ def nearest_name(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.4)
     guess = f"; did you mean {near[0]!r}?" if near else ";"
     return f"{guess} known: {', '.join(known)}"
+
+
+def check_image_size(image_size: int) -> None:
+    """Raise a ValueError unless the side is a positive multiple of 16, the backbones' stride."""
+    if image_size < 16 or image_size % 16:
+        raise ValueError(f"image_size must be a multiple of 16, got {image_size}")

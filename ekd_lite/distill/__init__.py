@@ -39,6 +39,7 @@ class Distiller:
         weight: default weight beside the identity loss.
         weight_source: where the weight comes from.
         paper: authors, venue, year.
+        replaces_identity_loss: the method brings its own softmax; the head's is left out.
     """
 
     build: Callable[[Setting], nn.Module]
@@ -46,6 +47,7 @@ class Distiller:
     weight: float
     weight_source: str
     paper: str
+    replaces_identity_loss: bool = False
 
 
 DISTILLERS: dict[str, Distiller] = {

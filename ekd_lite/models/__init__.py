@@ -11,7 +11,7 @@ from ekd_lite.models.iresnet import IResNet
 from ekd_lite.models.mobilefacenet import MobileFaceNet
 from ekd_lite.models.profile import Profile, profile_backbone
 from ekd_lite.models.tiny import TinyStudent, tiny_teacher
-from ekd_lite.ops import nearest_name
+from ekd_lite.ops import check_image_size, nearest_name
 
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "iresnet18": partial(IResNet, (2, 2, 2, 2)),
@@ -40,8 +40,7 @@ def build_backbone(name: str, *, embedding_dim: int = 512, image_size: int = 112
     """
     if name not in BACKBONES:
         raise ValueError(f"unknown backbone {name!r}{nearest_name(name, BACKBONES)}")
-    if image_size < 16 or image_size % 16:
-        raise ValueError(f"image_size must be a multiple of 16, got {image_size}")
+    check_image_size(image_size)
     if embedding_dim < 1:
         raise ValueError(f"embedding_dim must be positive, got {embedding_dim}")
     return BACKBONES[name](embedding_dim=embedding_dim, image_size=image_size)

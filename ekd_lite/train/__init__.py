@@ -1,1 +1,19 @@
-"""."""
+"""Training: one printable step, one loop, state that survives a crash."""
+
+from ekd_lite.train.config import TrainConfig
+from ekd_lite.train.loop import fit
+from ekd_lite.train.model_file import Model, load_model, save_model
+from ekd_lite.train.state import TrainState, build_state
+from ekd_lite.train.step import Batch, train_step
+
+__all__ = [
+    "Batch",
+    "Model",
+    "TrainConfig",
+    "TrainState",
+    "build_state",
+    "fit",
+    "load_model",
+    "save_model",
+    "train_step",
+]

@@ -1,0 +1,139 @@
+"""Batches with genuine pairs in them.
+
+A batch of images drawn at random from thousands of identities holds almost no genuine pair, and a
+loss on pairs would have nothing to pull together. EKD (METHODS of TFace's `dataset.py`) therefore
+joins two parts: a *general* part of random images, and a *balanced* part of some identities with a
+few images each.
+
+Mended against the authors' sampler: it runs on Python >= 3.11, is seeded, covers the set (the
+general part walks through a new permutation every epoch instead of drawing afresh each time),
+gives different ranks different images by construction, and never puts one image twice into a batch
+(theirs repeats the images of identities that have too few, which then count as genuine pairs of
+similarity 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+
+class IdentityBalancedSampler:
+    """Index batches [general | balanced] for one rank; a pure function of (seed, step, rank).
+
+    Give it to a `torch.utils.data.DataLoader` as `batch_sampler`, or call `batch(step)`.
+
+    Args:
+        labels: identity of every image of the set, (N,).
+        general: random images a batch and rank.
+        identities: distinct identities in the balanced part of a batch and rank.
+        images_per_identity: images of each. An identity that has fewer gives all it has, and one
+            more identity fills the gap, so that batches keep their size; identities with a single
+            image are not used for this part.
+        num_steps: length of the stream.
+        seed: of all draws.
+        rank: this process, 0 .. world_size - 1.
+        world_size: number of processes; all of them must be given the same seed.
+
+    Attributes:
+        step: the next step that iteration will give; set it to resume.
+
+    Raises:
+        ValueError: an impossible option, or a set too small for one batch.
+    """
+
+    def __init__(
+        self,
+        labels: Tensor,
+        *,
+        general: int = 32,
+        identities: int = 8,
+        images_per_identity: int = 4,
+        num_steps: int = 1000,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if min(general, identities) < 0 or general + identities < 1 or images_per_identity < 2:
+            raise ValueError(
+                "expected general >= 0, identities >= 0 (not both 0) and images_per_identity >= 2, "
+                f"got {general}, {identities} and {images_per_identity}"
+            )
+        if not 0 <= rank < world_size:
+            raise ValueError(f"expected 0 <= rank < world_size, got rank {rank} of {world_size}")
+        self.general = general
+        self.balanced = identities * images_per_identity
+        self.images_per_identity = images_per_identity
+        self.num_steps = num_steps
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.step = 0
+        self._num_images = len(labels)
+        self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)  # permutation in use
+        self.steps_per_epoch = self._num_images // max(1, general * world_size)
+        order = labels.argsort(stable=True)
+        sizes = torch.unique(labels, return_counts=True)[1]
+        self._members = [rows for rows in torch.split(order, sizes.tolist()) if len(rows) > 1]
+        usable = sum(min(len(rows), images_per_identity) for rows in self._members)
+        # The general part may take images away from the balanced one, at worst all of its own.
+        if self.steps_per_epoch < 1 or (
+            self.balanced and usable < self.balanced * world_size + general
+        ):
+            raise ValueError(
+                f"{self._num_images} images of {len(sizes)} identities ({len(self._members)} with "
+                f"two images or more) are too few for batches of {general} random and "
+                f"{identities} x {images_per_identity} balanced images on {world_size} rank(s); "
+                "use smaller batches or more data"
+            )
+
+    def __len__(self) -> int:
+        return self.num_steps - self.step
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self.step, self.num_steps):
+            yield self.batch(step)
+
+    def batch(self, step: int) -> list[int]:
+        """The image indices of one step for this rank, general part first."""
+        general = self._general(step)
+        return general + self._balanced(step, taken=set(general))
+
+    def _general(self, step: int) -> list[int]:
+        if not self.general:
+            return []
+        epoch, position = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = torch.randperm(self._num_images, generator=self._generator(0, epoch))
+        first = (position * self.world_size + self.rank) * self.general
+        indices: list[int] = self._order[first : first + self.general].tolist()
+        return indices
+
+    def _balanced(self, step: int, taken: set[int]) -> list[int]:
+        if not self.balanced:
+            return []
+        generator = self._generator(1, step)
+        indices: list[int] = []
+        # All ranks shuffle alike and rank r takes every world_size-th identity: no one twice.
+        people = torch.randperm(len(self._members), generator=generator)[
+            self.rank :: self.world_size
+        ]
+        for person in people.tolist():
+            rows = self._members[person]
+            rows = rows[torch.randperm(len(rows), generator=generator)]
+            fresh = [row for row in rows.tolist() if row not in taken][: self.images_per_identity]
+            indices += fresh if len(fresh) > 1 else []
+            if len(indices) >= self.balanced:
+                return indices[: self.balanced]
+        # A rank with too few identities: random images keep the batch at its size.
+        used = taken | set(indices)
+        spare = torch.randperm(self._num_images, generator=generator).tolist()
+        return (indices + [row for row in spare if row not in used])[: self.balanced]
+
+    def _generator(self, stream: int, index: int) -> torch.Generator:
+        """A generator of its own for every epoch or step, so that any of them can be replayed."""
+        mixed = (self.seed * 2 + stream) * 0x9E3779B97F4A7C15 + index * 0xBF58476D1CE4E5B9
+        return torch.Generator().manual_seed(mixed % 2**63)

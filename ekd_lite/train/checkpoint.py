@@ -1,0 +1,93 @@
+"""Checkpoints that are whole or not there, and are never executed."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+CHECKPOINT_MAGIC = b"ekd_lite.checkpoint.1\n"
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that after a crash the old or the new content is there, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)  # a full disk, Ctrl-C: leave no rest behind
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in the folder survive a power cut (Windows has no such call)."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete temporary files of a process that was killed while writing."""
+    for leftover in folder.glob("*.tmp"):
+        leftover.unlink()
+
+
+def save_checkpoint(state: dict[str, Any], path: Path) -> None:
+    """Save a training state; the one before it is kept as `NAME.previous`."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    payload = buffer.getvalue()
+    data = CHECKPOINT_MAGIC + hashlib.sha256(payload).digest() + payload
+    if path.exists():
+        _keep(path, path.with_suffix(".previous"))
+    write_atomically(path, data)
+
+
+def _keep(path: Path, previous: Path) -> None:
+    """Give the newest checkpoint a second name, so that at no moment there is none."""
+    link = previous.with_name(f"{previous.name}.{os.getpid()}.tmp")
+    link.unlink(missing_ok=True)
+    try:
+        os.link(path, link)
+    except OSError:  # a file system without hard links
+        link.write_bytes(path.read_bytes())
+    os.replace(link, previous)
+
+
+def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> dict[str, Any] | None:
+    """Load the newest checkpoint that is whole; None if there is none.
+
+    A damaged file is named in a warning and the one before it is tried.
+
+    Raises:
+        ValueError: checkpoints are there, but every one of them is damaged.
+    """
+    candidates = [p for p in (path, path.with_suffix(".previous")) if p.exists()]
+    for candidate in candidates:
+        data = candidate.read_bytes()
+        start = len(CHECKPOINT_MAGIC) + 32
+        payload = data[start:]
+        digest = data[len(CHECKPOINT_MAGIC) : start]
+        if data.startswith(CHECKPOINT_MAGIC) and hashlib.sha256(payload).digest() == digest:
+            state: dict[str, Any] = torch.load(
+                io.BytesIO(payload), map_location=device, weights_only=True
+            )
+            return state
+        warnings.warn(f"{candidate} is damaged (its checksum is wrong): not used", stacklevel=2)
+    if candidates:
+        raise ValueError(f"every checkpoint of {path} is damaged: delete them to start anew")
+    return None

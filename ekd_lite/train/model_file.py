@@ -1,0 +1,92 @@
+"""Model files: weights and a description in one safetensors file, which holds no code."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+from ekd_lite.heads import HEADS, NormFace
+from ekd_lite.models import build_backbone
+from ekd_lite.train.checkpoint import write_atomically
+
+MODEL_FORMAT = "ekd_lite.model.1"
+
+
+@dataclass
+class Model:
+    """A trained backbone with its head.
+
+    Attributes:
+        backbone: image -> embedding.
+        head: holds the prototypes of the training identities.
+        info: what `save_model` wrote beside the weights: backbone, embedding_dim, image_size, head,
+            num_identities, scale, margin, method and more.
+    """
+
+    backbone: nn.Module
+    head: NormFace
+    info: dict[str, Any]
+
+    @property
+    def num_parameters(self) -> int:
+        """Parameters of the backbone."""
+        return sum(p.numel() for p in self.backbone.parameters())
+
+
+def save_model(path: Path, model: Model) -> None:
+    """Write weights and `info` to a safetensors file, which holds no code."""
+    tensors = {
+        f"{part}.{name}": tensor.detach().cpu().contiguous()
+        for part, module in (("backbone", model.backbone), ("head", model.head))
+        for name, tensor in module.state_dict().items()
+    }
+    metadata = {"format": MODEL_FORMAT, "info": json.dumps(model.info, sort_keys=True)}
+    write_atomically(path, save(tensors, metadata))
+
+
+def load_model(path: str | Path, *, device: torch.device | str = "cpu") -> Model:
+    """Read what `save_model` wrote, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a model of ekd_lite, or a damaged one.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "model.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(f"no model at {path}: expected a run folder or model.safetensors")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is no safetensors file, or a damaged one: {error}") from error
+    if metadata.get("format") != MODEL_FORMAT:
+        raise ValueError(f"{path} was not written by ekd_lite: its format is not {MODEL_FORMAT!r}")
+    try:
+        info: dict[str, Any] = json.loads(metadata["info"])
+        backbone = build_backbone(
+            info["backbone"], embedding_dim=info["embedding_dim"], image_size=info["image_size"]
+        )
+        head = HEADS[info["head"]](
+            info["embedding_dim"],
+            info["num_identities"],
+            scale=info["scale"],
+            margin=info["margin"],
+        )
+        for part, module in (("backbone", backbone), ("head", head)):
+            prefix = f"{part}."
+            module.load_state_dict(
+                {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+            )
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{path} does not fit the net that it names: {error}") from error
+    return Model(backbone.to(device).eval(), head.to(device).eval(), info)
