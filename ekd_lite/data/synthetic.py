@@ -1,0 +1,267 @@
+"""Procedural faces: an endless, licence-free face set that shows nobody.
+
+An identity is a vector of dozens of continuous parameters (skull, eyes, nose, mouth, skin, hair,
+moles); an image adds nuisance (pose, expression, light, glasses, blur). Both are hashes of (seed,
+identity, image), so a picture never depends on what else is in the set or in the batch.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ekd_lite.data.face_parameters import identity_latents, identity_table, nuisance_table
+from ekd_lite.data.face_renderer import RENDERER_VERSION, render_faces
+
+MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 32, 224
+_PIXELS_PER_BATCH = 1 << 16  # so many at a time stay in a core's cache; a GPU takes far more
+_PIXELS_PER_BATCH_GPU = 1 << 22
+
+
+class SyntheticFaces:
+    """A set of procedural faces, `images_per_identity` pictures of each of `num_identities`.
+
+    Image `i` shows identity `i // images_per_identity`. The same (seed, identity, image) gives the
+    same pixels: bit for bit on a CPU, whatever the batch; up to one level of 255 in a few pixels
+    between CPU and GPU. Faces are not symmetric (moles, asymmetry), so a mirrored picture
+    shows somebody else.
+
+    Args:
+        num_identities: how many people, at least 1.
+        images_per_identity: pictures of each, at least 1.
+        image_size: height and width in pixels, a multiple of 16 from 32 to 224.
+        seed: non-negative; another seed is another population.
+        first_identity: number of the first person. Sets of one seed whose ranges do not overlap
+            share nobody: that is how training and test identities are kept apart.
+        first_image: number of the first picture of each person; a second range gives new
+            pictures of the same people.
+        identity_spread: how far apart identities are; larger is easier.
+        nuisance_strength: scale of pose, expression, light and the rest; 0 is a studio portrait
+            and makes all pictures of a person alike but for the clothes; larger is harder.
+        family_share: share of identities that come in families of three look-alikes, 0..1.
+        family_likeness: correlation between siblings, 0 (strangers) to 1 (the same face).
+
+    Attributes:
+        labels: int64 `(N,)`, 0..num_identities-1, whatever `first_identity` is.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        num_identities: int,
+        images_per_identity: int,
+        *,
+        image_size: int = 32,
+        seed: int = 0,
+        first_identity: int = 0,
+        first_image: int = 0,
+        identity_spread: float = 1.5,
+        nuisance_strength: float = 0.4,
+        family_share: float = 0.3,
+        family_likeness: float = 0.6,
+    ):
+        self.num_identities = _whole("num_identities", num_identities, at_least=1)
+        self.images_per_identity = _whole("images_per_identity", images_per_identity, at_least=1)
+        self.image_size = _whole("image_size", image_size, at_least=MIN_IMAGE_SIZE)
+        if self.image_size % 16 or self.image_size > MAX_IMAGE_SIZE:
+            raise ValueError(
+                f"image_size must be a multiple of 16 from {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE}, "
+                f"got {image_size}: use for example 32, 48, 64 or 112"
+            )
+        self.seed = _whole("seed", seed, at_least=0)
+        self.first_identity = _whole("first_identity", first_identity, at_least=0)
+        self.first_image = _whole("first_image", first_image, at_least=0)
+        self.identity_spread = _number("identity_spread", identity_spread, 0.0, 10.0)
+        self.nuisance_strength = _number("nuisance_strength", nuisance_strength, 0.0, 10.0)
+        self.family_share = _number("family_share", family_share, 0.0, 1.0)
+        self.family_likeness = _number("family_likeness", family_likeness, 0.0, 1.0)
+        self.labels = torch.arange(self.num_identities).repeat_interleave(self.images_per_identity)
+
+    def parameters(self) -> dict[str, int | float | str]:
+        """Everything that the pixels depend on, as plain values: the key of a cache."""
+        return {
+            "kind": "SyntheticFaces",
+            "renderer_version": RENDERER_VERSION,
+            "num_identities": self.num_identities,
+            "images_per_identity": self.images_per_identity,
+            "image_size": self.image_size,
+            "seed": self.seed,
+            "first_identity": self.first_identity,
+            "first_image": self.first_image,
+            "identity_spread": self.identity_spread,
+            "nuisance_strength": self.nuisance_strength,
+            "family_share": self.family_share,
+            "family_likeness": self.family_likeness,
+        }
+
+    def __len__(self) -> int:
+        return self.num_identities * self.images_per_identity
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """Renders one picture: float `(3, H, W)` in [-1, 1], and its label.
+
+        Raises:
+            IndexError: the index is not an integer, or not one of this set.
+        """
+        position = one_index(index, len(self))
+        return self.render([position])[0], position // self.images_per_identity
+
+    def batch(self, indices: Tensor | Sequence[int]) -> Tensor:
+        """Renders pictures on the CPU: float `(B, 3, H, W)` in [-1, 1].
+
+        Raises:
+            IndexError: an index is not an integer, or not one of this set.
+        """
+        return self.render(indices)
+
+    @torch.no_grad()
+    def render(
+        self, indices: Tensor | Sequence[int], device: torch.device | str | None = None
+    ) -> Tensor:
+        """Renders pictures on any device.
+
+        Args:
+            indices: `(B,)` integers in 0..len-1, in any order, repeats allowed.
+            device: where to render; the CPU by default.
+
+        Returns:
+            float32 `(B, 3, H, W)` in [-1, 1] on that device, on the levels `k / 127.5 - 1` of
+            8-bit pixels.
+
+        Raises:
+            IndexError: an index is not an integer, or not one of this set.
+        """
+        where = torch.device("cpu" if device is None else device)
+        index = index_tensor(indices, len(self))
+        size = self.image_size
+        images = torch.empty(len(index), 3, size, size, device=where)
+        pixels = _PIXELS_PER_BATCH if where.type == "cpu" else _PIXELS_PER_BATCH_GPU
+        start = 0
+        for part in torch.split(index, max(1, pixels // size**2)):
+            identities = self.first_identity + part // self.images_per_identity
+            numbers = self.first_image + part % self.images_per_identity
+            latents = identity_latents(
+                self.seed, identities,
+                family_share=self.family_share, family_likeness=self.family_likeness,
+            )  # fmt: skip
+            images[start : start + len(part)] = render_faces(
+                identity_table(latents, spread=self.identity_spread),
+                nuisance_table(self.seed, identities, numbers, strength=self.nuisance_strength),
+                size=size,
+                device=where,
+            )
+            start += len(part)
+        return images
+
+
+def _whole(name: str, value: object, *, at_least: int) -> int:
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool) or not at_least <= number < 1 << 62:
+        raise ValueError(f"{name} must be a whole number of at least {at_least}, got {value!r}")
+    return number
+
+
+def _number(name: str, value: float, low: float, high: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise ValueError(f"{name} must be a number from {low:g} to {high:g}, got {value!r}")
+    return float(value)
+
+
+def one_index(index: int, length: int) -> int:
+    """Checks one index; negative ones count from the end, as in a list.
+
+    Raises:
+        IndexError: it is not an integer or not in -length..length-1.
+    """
+    try:
+        position = operator.index(index)
+    except TypeError:
+        raise IndexError(f"an index must be an integer, got {index!r}") from None
+    if not -length <= position < length:
+        raise IndexError(f"index {position} is out of range for a set of {length} images")
+    return position % length
+
+
+def index_tensor(indices: Tensor | Sequence[int], length: int) -> Tensor:
+    """Checks a batch of indices and returns it as int64 `(B,)` on the CPU.
+
+    Raises:
+        IndexError: they are not integers, not one-dimensional, or not in 0..length-1.
+    """
+    index = torch.as_tensor(indices).cpu()
+    if index.numel() == 0:
+        return torch.empty(0, dtype=torch.int64)
+    if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
+        raise IndexError(f"indices must be integers, got a tensor of {index.dtype}")
+    if index.ndim != 1:
+        raise IndexError(f"indices must have shape (B,), got {tuple(index.shape)}")
+    low, high = int(index.min()), int(index.max())
+    if low < 0 or high >= length:
+        wrong = low if low < 0 else high
+        raise IndexError(f"index {wrong} is out of range for a set of {length} images")
+    return index.long()
+
+
+def preview(
+    path: str | Path,
+    *,
+    num_identities: int = 9,
+    images_per_identity: int = 10,
+    image_size: int = 112,
+    seed: int = 0,
+    first_identity: int = 0,
+    identity_spread: float = 1.5,
+    nuisance_strength: float = 0.4,
+) -> Path:
+    """Writes a contact sheet (PNG): one row for each identity.
+
+    The first column is the studio portrait (strength 0), the others are the first pictures of the
+    set with the same arguments.
+
+    Args:
+        path: where to write; the folder must exist.
+        num_identities: rows.
+        images_per_identity: columns, the portrait included.
+        image_size: size of each picture, as in `SyntheticFaces`.
+        seed: as in `SyntheticFaces`.
+        first_identity: as in `SyntheticFaces`.
+        identity_spread: as in `SyntheticFaces`.
+        nuisance_strength: as in `SyntheticFaces`.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+    _whole("images_per_identity", images_per_identity, at_least=1)
+
+    def faces(count: int, strength: float) -> Tensor:
+        chosen = SyntheticFaces(
+            num_identities, count, image_size=image_size, seed=seed,
+            first_identity=first_identity, identity_spread=identity_spread,
+            nuisance_strength=strength,
+        )  # fmt: skip
+        return chosen.batch(range(len(chosen))).view(
+            num_identities, count, 3, image_size, image_size
+        )
+
+    sheet = faces(1, 0.0)
+    if images_per_identity > 1:
+        sheet = torch.cat([sheet, faces(images_per_identity - 1, nuisance_strength)], dim=1)
+    gap = 2
+    sheet = torch.nn.functional.pad(sheet, (0, gap, 0, gap), value=1.0)
+    pixels = ((sheet + 1.0) * 127.5).round().to(torch.uint8)
+    rows = pixels.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
+    Image.fromarray(rows[:-gap, :-gap].contiguous().numpy()).save(path)
+    return Path(path)
