@@ -128,7 +128,8 @@ def test_slider_pictures_do_not_change_from_run_to_run_and_stay_small(scores):
     assert first == second
     for picture in first:
         assert struct.unpack(">II", picture[16:24]) == (576, 306)
-        assert len(picture) < 40_000
+        assert len(picture) < 20_000
+    assert len(repr(plots.threshold_slider(*scores, [0.1, 0.2]))) < 200
 
 
 @pytest.mark.parametrize(
