@@ -24,7 +24,7 @@ from ekd_lite.train.checkpoint import (
 from ekd_lite.train.config import TrainConfig
 from ekd_lite.train.log import JsonLines
 from ekd_lite.train.model_file import Model, load_model, save_model
-from ekd_lite.train.signals import StopSignals
+from ekd_lite.train.signals import Stopped, StopSignals
 from ekd_lite.train.state import TrainState, build_state
 from ekd_lite.train.step import Batch, train_step
 
@@ -74,14 +74,19 @@ def fit(
     if finished.exists() and state.step == config.steps:
         return finished
     cache = cache_teacher(config, faces, teacher, progress=progress)
-    log = JsonLines(out / "log.jsonl", step=state.step)
-    bar = tqdm(
-        total=config.steps, initial=state.step, desc=out.name, disable=None if progress else True
-    )
     state.backbone.train()
     sampler.step = state.step
     batches = iter_batches(config, faces, sampler)
-    with StopSignals() as signals:
+    with (
+        StopSignals() as signals,
+        JsonLines(out / "log.jsonl", step=state.step) as log,
+        tqdm(
+            total=config.steps,
+            initial=state.step,
+            desc=out.name,
+            disable=None if progress else True,
+        ) as bar,
+    ):
         while state.step < config.steps:
             start = time.perf_counter()
             batch = prepare(state, *next(batches), cache)
@@ -91,14 +96,14 @@ def fit(
             if state.step % config.log_every == 0 or state.step == config.steps:
                 log.write({"step": state.step, **metrics, **distiller_stats(state)})
                 bar.set_postfix(loss=f"{metrics['loss']:.2f}")
-            is_last = state.step == config.steps or signals.caught is not None
-            if is_last or state.step % config.checkpoint_every == 0:
-                save_checkpoint(state.state_dict(), out / "checkpoint.pt")
             if on_step is not None:
                 on_step(state, metrics)
-            signals.exit_if_caught()
-    log.close()
-    bar.close()
+            stop = signals.caught  # read once: a signal after this line stops the next step
+            is_last = state.step == config.steps or stop is not None
+            if is_last or state.step % config.checkpoint_every == 0:
+                save_checkpoint(state.state_dict(), out / "checkpoint.pt")
+            if stop is not None:
+                raise Stopped(128 + stop)
     save_model(finished, describe(state, faces.num_identities))
     return finished
 

@@ -43,8 +43,3 @@ class StopSignals:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
         self._before.clear()
-
-    def exit_if_caught(self) -> None:
-        """Raise `Stopped` with the shell's exit code for the signal."""
-        if self.caught is not None:
-            raise Stopped(128 + self.caught)

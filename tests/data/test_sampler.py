@@ -1,0 +1,99 @@
+"""The identity-balanced sampler: what a batch holds, and what it never holds."""
+
+from collections import Counter
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+from ekd_lite.data import IdentityBalancedSampler
+
+LABELS = torch.arange(50).repeat_interleave(6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=30, max_size=60),
+    seed=st.integers(0, 10**6),
+    world_size=st.sampled_from([1, 2]),
+)
+def test_batches_have_their_size_and_no_image_twice(sizes, seed, world_size):
+    labels = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))]
+    options = {"general": 8, "identities": 3, "images_per_identity": 4, "seed": seed}
+    for rank in range(world_size):
+        try:
+            sampler = IdentityBalancedSampler(labels, **options, rank=rank, world_size=world_size)
+        except ValueError:
+            return
+        for step in range(5):
+            batch = sampler.batch(step)
+            assert len(batch) == len(set(batch)) == 8 + 12
+            assert all(0 <= index < len(labels) for index in batch)
+
+
+def test_balanced_part_is_some_identities_with_some_images_each():
+    sampler = IdentityBalancedSampler(LABELS, general=0, identities=8, images_per_identity=4)
+    for step in range(20):
+        people = Counter(LABELS[sampler.batch(step)].tolist())
+        assert len(people) == 8
+        assert set(people.values()) == {4}
+
+
+def test_general_part_covers_the_set_once_an_epoch():
+    sampler = IdentityBalancedSampler(LABELS, general=30, identities=0)
+    seen = [index for step in range(sampler.steps_per_epoch) for index in sampler.batch(step)]
+    assert sorted(seen) == list(range(300))
+    assert seen[:30] != sampler.batch(sampler.steps_per_epoch)
+
+
+def test_ranks_draw_different_images_and_different_people():
+    ranks = [
+        IdentityBalancedSampler(LABELS, general=20, identities=4, rank=rank, world_size=4)
+        for rank in range(4)
+    ]
+    for step in range(5):
+        batches = [rank.batch(step) for rank in ranks]
+        general = [index for batch in batches for index in batch[:20]]
+        assert len(set(general)) == 80
+        people = [set(LABELS[batch[20:]].tolist()) for batch in batches]
+        assert sum(len(p) for p in people) == len(set().union(*people))
+
+
+def test_any_step_can_be_replayed():
+    first = IdentityBalancedSampler(LABELS, num_steps=40, seed=3)
+    batches = list(first)
+    again = IdentityBalancedSampler(LABELS, num_steps=40, seed=3)
+    again.step = 17
+    assert list(again) == batches[17:]
+    assert len(again) == 23
+    other = IdentityBalancedSampler(LABELS, num_steps=40, seed=4)
+    assert other.batch(0) != batches[0]
+
+
+def test_serves_a_data_loader():
+    sampler = IdentityBalancedSampler(LABELS, num_steps=3)
+    loader = DataLoader(list(range(300)), batch_sampler=sampler)
+    assert [batch.tolist() for batch in loader] == list(sampler)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"general": 0, "identities": 0}, "not both 0"),
+        ({"images_per_identity": 1}, "images_per_identity >= 2"),
+        ({"rank": 1}, "rank 1 of 1"),
+        ({"general": 400}, "too few"),
+        ({"identities": 100}, "too few"),
+    ],
+)
+def test_impossible_options_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        IdentityBalancedSampler(LABELS, **options)
+
+
+def test_one_image_each_has_no_balanced_part():
+    with pytest.raises(ValueError, match=r"\(0 with two images or more\)"):
+        IdentityBalancedSampler(torch.arange(500))

@@ -1,0 +1,196 @@
+"""Training learns, and what cannot work is refused before the first step."""
+
+import json
+
+import pytest
+import torch
+from fakes import ColourFaces
+
+from ekd_lite.evaluate import all_pairs_tpr_at_fpr
+from ekd_lite.evaluate.embed import embed
+from ekd_lite.train import TrainConfig, build_state, fit, load_model, train_step
+from ekd_lite.train.log import read_json_lines
+from ekd_lite.train.optim import build_optimizer, learning_rate_at, margin_at
+from ekd_lite.train.step import Batch
+
+SMALL = {
+    "image_size": 16,
+    "embedding_dim": 16,
+    "general": 8,
+    "identities": 4,
+    "images_per_identity": 3,
+    "device": "cpu",
+    "log_every": 5,
+}
+pytestmark = pytest.mark.filterwarnings("ignore:the first batch has too few impostor pairs")
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    config = TrainConfig(backbone="tiny_teacher", steps=60, **SMALL)
+    return str(fit(config, ColourFaces(), tmp_path_factory.mktemp("teacher"), progress=False))
+
+
+def test_training_makes_faces_tell_apart(teacher):
+    model = load_model(teacher)
+    faces = ColourFaces()
+    untrained = build_state(TrainConfig(backbone="tiny_teacher", **SMALL), 12, None, "cpu")
+    before, after = (
+        all_pairs_tpr_at_fpr(embed(net, faces), faces.labels, [1e-2]).item()
+        for net in (untrained.backbone, model.backbone)
+    )
+    assert before < 0.9 < 0.99 < after
+
+
+@pytest.mark.parametrize("method", ["none", "kd", "fitnet", "ekd", "ekd:2+fitnet:0.5"])
+def test_every_method_lowers_its_losses(tmp_path, teacher, method):
+    config = TrainConfig(
+        steps=60, method=method, teacher=None if method == "none" else teacher, **SMALL
+    )
+    fit(config, ColourFaces(), tmp_path, progress=False)
+    log = read_json_lines(tmp_path / "log.jsonl")
+    assert log[-1]["step"] == 60
+    assert log[-1]["identity"] < log[1]["identity"]
+    if "ekd" in method:
+        assert 0 <= log[-1]["ekd_critical_share"] <= 1
+    if method == "ekd:2+fitnet:0.5":
+        parts = log[-1]
+        expected = parts["identity"] + 2 * parts["ekd"] + 0.5 * parts["fitnet"]
+        assert parts["loss"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_caching_the_teacher_changes_nothing(tmp_path, teacher):
+    """With batch norm in evaluation mode an image's embedding does not depend on its batch."""
+    for cached in (True, False):
+        config = TrainConfig(
+            steps=3, method="fitnet", teacher=teacher, flip=True, cache_teacher=cached, **SMALL
+        )
+        fit(config, ColourFaces(), tmp_path / str(cached), progress=False)
+    a, b = (read_json_lines(tmp_path / str(cached) / "log.jsonl")[-1] for cached in (True, False))
+    assert a == pytest.approx(b, rel=1e-3)
+
+
+def test_model_file_gives_the_same_net_back(teacher):
+    model = load_model(teacher)
+    again = load_model(teacher.removesuffix("/model.safetensors"))
+    images = ColourFaces().batch(range(4))
+    assert torch.equal(model.backbone(images), again.backbone(images))
+    assert model.info["num_identities"] == 12
+    assert not model.backbone.training
+
+
+def test_general_part_only_for_the_identity_loss():
+    """The authors give the margin softmax the general part of the batch only."""
+    faces = ColourFaces()
+    losses = {}
+    for where in ("all", "general"):
+        state = build_state(TrainConfig(identity_loss_on=where, **SMALL), 12, None, "cpu")
+        batch = Batch(faces.batch(range(20)), faces.labels[:20])
+        losses[where] = train_step(state, batch)["identity"].item()
+        state = build_state(TrainConfig(identity_loss_on=where, **SMALL), 12, None, "cpu")
+        state.head.margin = 0.0
+        with torch.no_grad():
+            logits = state.head(state.backbone(batch.images), batch.labels)
+        rows = slice(8 if where == "general" else None)
+        expected = torch.nn.functional.cross_entropy(logits[rows], batch.labels[rows])
+        assert losses[where] == pytest.approx(expected.item(), rel=1e-5)
+    assert losses["all"] != losses["general"]
+
+
+def test_a_loss_that_is_not_finite_stops_before_anything_is_changed():
+    state = build_state(TrainConfig(**SMALL), 12, None, "cpu")
+    before = [p.clone() for p in state.backbone.parameters()]
+    images = torch.full((8, 3, 16, 16), float("nan"))
+    with pytest.raises(FloatingPointError, match="step 0 is not finite"):
+        train_step(state, Batch(images, torch.arange(8)))
+    assert state.step == 0
+    for p, q in zip(before, state.backbone.parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+def test_schedules():
+    config = TrainConfig(steps=100, warmup=0.1, learning_rate=1.0, margin=0.4, margin_ramp=0.5)
+    rates = [learning_rate_at(step, config) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == rates[9] == rates[10] == 1.0
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert 0 < rates[-1] < 1e-3
+    assert [margin_at(step, config) for step in (0, 25, 50, 99)] == [0, 0.2, 0.4, 0.4]
+
+
+def test_vectors_are_not_decayed():
+    state = build_state(TrainConfig(**SMALL), 12, None, "cpu")
+    decayed, free = build_optimizer([state.backbone, state.head], state.config).param_groups
+    norms = [m for m in state.backbone.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert norms
+    assert all(any(m.weight is p for p in free["params"]) for m in norms)
+    assert any(state.head.prototypes is p for p in decayed["params"])
+    assert free["weight_decay"] == 0
+
+
+class Broken(ColourFaces):
+    def __init__(self, **changes):
+        super().__init__(num_identities=changes.pop("num", 12))
+        vars(self).update(changes)
+
+
+@pytest.mark.parametrize(
+    ("faces", "message"),
+    [
+        (Broken(image_size=32), "32 pixels wide, the configuration says 16"),
+        (Broken(num=1), "two or more"),
+        (Broken(labels=torch.full((72,), 12)), "label 12 of image 0 is not in 0..11"),
+        (Broken(labels=torch.zeros(72)), "int64"),
+        (Broken(images=torch.full((72, 3, 16, 16), torch.nan)), "NaN or infinite pixels"),
+        (Broken(num=3), "too few"),
+    ],
+)
+def test_bad_sets_are_refused_before_the_first_step(tmp_path, faces, message):
+    with pytest.raises(ValueError, match=message):
+        fit(TrainConfig(**SMALL), faces, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_bad_teachers_are_refused_before_the_first_step(tmp_path, teacher):
+    def refused(error, message, faces=None, **changes):
+        with pytest.raises(error, match=message):  # noqa: PT012
+            config = TrainConfig(**{**SMALL, "method": "kd", "teacher": teacher, **changes})
+            fit(config, faces or ColourFaces(), tmp_path / "run", progress=False)
+        assert not (tmp_path / "run").exists()
+
+    refused(FileNotFoundError, "no model at", teacher=str(tmp_path / "nowhere.safetensors"))
+    refused(ValueError, "needs a teacher", teacher=None)
+    refused(ValueError, "knows 12 identities, the set has 20", faces=ColourFaces(20))
+    refused(ValueError, "takes 16 pixels, not 32", faces=ColourFaces(image_size=32), image_size=32)
+    student = fit(TrainConfig(steps=1, **SMALL), ColourFaces(), tmp_path / "s", progress=False)
+    refused(ValueError, "probably a student's file", teacher=str(student))
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(b"\x00" * 100)
+    refused(ValueError, "no safetensors file", teacher=str(damaged))
+    foreign = tmp_path / "foreign.safetensors"
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.zeros(2)}, foreign)
+    refused(ValueError, "not written by ekd_lite", teacher=str(foreign))
+
+
+def test_all_problems_of_a_configuration_come_at_once():
+    with pytest.raises(ValueError, match="bad training configuration") as caught:
+        TrainConfig(backbone="iresnet51", method="edk", steps=0, warmup=1.5, image_size=30)
+    for message in ("did you mean 'iresnet50'", "did you mean 'ekd'", "steps", "warmup", "16"):
+        assert message in str(caught.value)
+
+
+def test_unknown_devices_are_named():
+    with pytest.raises(ValueError, match="unknown device 'gpu'"):
+        fit(TrainConfig(**{**SMALL, "device": "gpu"}), ColourFaces(), None, progress=False)
+
+
+def test_configuration_round_trip(tmp_path):
+    config = TrainConfig(steps=7, flip=True)
+    assert TrainConfig.from_json(config.to_json()) == config
+    from ekd_lite.train.config import read_config
+
+    (tmp_path / "c.json").write_text(json.dumps({"stepz": 3}))
+    with pytest.raises(ValueError, match=r"c\.json is no training configuration"):
+        read_config(tmp_path / "c.json")
