@@ -32,8 +32,8 @@ def unit_rows(x: Tensor, *, eps: float = 1e-6) -> Tensor:
     # Written with "short", which is false for NaN: a NaN must not pass for a dead embedding.
     is_short = squared <= eps * eps
     # The inner where keeps 1/sqrt(0) out of the graph; the outer one alone would give 0 * inf.
-    length = torch.where(is_short, 1.0, squared).sqrt()
-    return torch.where(is_short, 0.0, x / length)
+    inverse = torch.where(is_short, 1.0, squared).rsqrt()
+    return x * torch.where(is_short, 0.0, inverse)
 
 
 def false_accepts_at(fpr: float, num_impostor: int) -> int:

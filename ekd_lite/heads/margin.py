@@ -1,18 +1,4 @@
-r"""Margin heads: embedding and label -> logits of a softmax over identities.
-
-All of them compare the direction of an embedding x with one learned *prototype* w_j per identity,
-
-    cos(theta_j) = x . w_j / (|x| |w_j|),      logits_j = s * cos(theta_j)   for j != y,
-
-and differ only in what they do to the logit of the true identity y: the margin makes it smaller, so
-that training has to make up for it.
-
-    NormFace   cos(theta)              Wang et al., ACM MM 2017, section 3
-    CosFace    cos(theta) - m          Wang et al., CVPR 2018, equation 4
-    ArcFace    cos(theta + m)          Deng et al., CVPR 2019, equation 3
-
-Computed in float32 under autocast too: bfloat16 cosines times 64 are wrong by 0.2.
-"""
+"""The heads whose margin is a fixed function of the angle; see `ekd_lite.heads` for the list."""
 
 from __future__ import annotations
 
@@ -85,16 +71,56 @@ class NormFace(nn.Module):
             ValueError: wrong shapes, labels that are no integers, or (on the CPU, where looking is
                 free) a label out of range.
         """
-        cosines = self.cosines(embeddings)
-        check_labels(labels, len(embeddings), self.prototypes.shape[0])
-        index = labels[:, None]
+        cosines, index = self.checked_cosines(embeddings, labels)
         margined = self.target(cosines.gather(1, index))
         return self.scale * cosines.scatter(1, index, margined)
+
+    def checked_cosines(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines (N, C), and where the true identities' stand in them: (N, 1) of int64."""
+        cosines = self.cosines(embeddings)
+        check_labels(labels, len(embeddings), self.prototypes.shape[0])
+        return cosines, labels[:, None].long()
 
     def extra_repr(self) -> str:
         """Show the options when printed."""
         num_identities, embedding_dim = self.prototypes.shape
         return f"{embedding_dim}, {num_identities}, scale={self.scale}, margin={self.margin}"
+
+
+class SphereFace(NormFace):
+    r"""cos(m theta), continued so that it falls from theta = 0 to pi.
+
+    On k pi / m <= theta <= (k + 1) pi / m the target is psi = (-1)^k cos(m theta) - 2k. Alone it is
+    too steep to train, so the paper mixes it with the plain cosine, (lambda cos(theta) + psi) /
+    (1 + lambda), and lowers lambda from 1000 to 5 in training. Here lambda stays at its last value
+    unless the caller changes it, and |x| is replaced by the scale s as in all later heads.
+
+    Args:
+        embedding_dim: D.
+        num_identities: C.
+        scale: s.
+        margin: m >= 1, a factor; the paper's is 4.
+        blend: lambda.
+    """
+
+    def __init__(
+        self,
+        embedding_dim: int,
+        num_identities: int,
+        *,
+        scale: float = 64.0,
+        margin: float = 4.0,
+        blend: float = 5.0,
+    ) -> None:
+        super().__init__(embedding_dim, num_identities, scale=scale, margin=margin)
+        self.blend = blend
+
+    def target(self, cosine: Tensor) -> Tensor:
+        """(lambda cos(theta) + psi(theta)) / (1 + lambda)."""
+        angle = self.margin * torch.acos(cosine.clamp(-1 + 1e-6, 1 - 1e-6))
+        k = (angle.detach() / math.pi).floor()
+        psi = (1 - 2 * (k % 2)) * torch.cos(angle) - 2 * k
+        return (self.blend * cosine + psi) / (1 + self.blend)
 
 
 class CosFace(NormFace):
@@ -135,12 +161,23 @@ class ArcFace(NormFace):
         super().__init__(embedding_dim, num_identities, scale=scale, margin=margin)
 
     def target(self, cosine: Tensor) -> Tensor:
-        """cos(arccos(cosine) + m), by the addition theorem."""
-        cosine = cosine.clamp(-1 + 1e-6, 1 - 1e-6)
-        sine = (1 - cosine * cosine).sqrt()
-        turned = cosine * math.cos(self.margin) - sine * math.sin(self.margin)
-        beyond = cosine - self.margin * math.sin(self.margin)
-        return torch.where(cosine > -math.cos(self.margin), turned, beyond)
+        """cos(theta + m)."""
+        return add_angle(cosine, self.margin)
+
+
+def turn(cosine: Tensor, margin: float | Tensor) -> Tensor:
+    """cos(arccos(cosine) + margin) by the addition theorem; the margin may be one a row."""
+    cosine = cosine.clamp(-1 + 1e-6, 1 - 1e-6)
+    sine = (1 - cosine * cosine).sqrt()
+    margin = torch.as_tensor(margin, dtype=cosine.dtype, device=cosine.device)
+    return cosine * torch.cos(margin) - sine * torch.sin(margin)
+
+
+def add_angle(cosine: Tensor, margin: float | Tensor) -> Tensor:
+    """`turn`, but falling on as cos(theta) - m sin(m) where theta + m would pass pi."""
+    margin = torch.as_tensor(margin, dtype=cosine.dtype, device=cosine.device)
+    beyond = cosine - margin * torch.sin(margin)
+    return torch.where(cosine > -torch.cos(margin), turn(cosine, margin), beyond)
 
 
 def check_labels(labels: Tensor, num_rows: int, num_identities: int) -> None:
@@ -156,6 +193,3 @@ def check_labels(labels: Tensor, num_rows: int, num_identities: int) -> None:
                 f"label {int(labels[bad[0]])} at position {int(bad[0])} is not in "
                 f"0..{num_identities - 1} (the head has {num_identities} identities)"
             )
-
-
-HEADS: dict[str, type[NormFace]] = {"normface": NormFace, "cosface": CosFace, "arcface": ArcFace}

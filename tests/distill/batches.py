@@ -1,0 +1,31 @@
+"""Batches for the tests of the distillation losses."""
+
+import numpy as np
+import torch
+from hypothesis import strategies as st
+
+
+def golden_batch(rows, dim):
+    """The batch of METHODS 1.3: S = sin(0.37 (i+1)(j+1)), T = cos(0.23 (i+2)(j+1)), y = i // 4."""
+    i = torch.arange(rows, dtype=torch.float64)[:, None]
+    j = torch.arange(dim, dtype=torch.float64)
+    student = torch.sin(0.37 * (i + 1) * (j + 1))
+    return student, torch.cos(0.23 * (i + 2) * (j + 1)), torch.arange(rows) // 4
+
+
+def random_batch(rows, dim, seed=0, identities=4):
+    generator = torch.Generator().manual_seed(seed)
+    student, teacher = torch.randn(2, rows, dim, generator=generator, dtype=torch.float64)
+    return student, teacher, torch.arange(rows) % identities
+
+
+@st.composite
+def batches(draw, min_rows=0, max_rows=6, max_dim=4, min_dim=2):
+    """Student and teacher (N, D) in float64 without ties, and labels from few identities."""
+    rows = draw(st.integers(min_rows, max_rows))
+    dim = draw(st.integers(min_dim, max_dim))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    scale = draw(st.sampled_from([0.03, 1.0, 30.0]))
+    student, teacher = (torch.from_numpy(scale * rng.normal(size=(rows, dim))) for _ in range(2))
+    labels = draw(st.lists(st.integers(0, 3), min_size=rows, max_size=rows))
+    return student, teacher, torch.tensor(labels, dtype=torch.int64)

@@ -1,0 +1,256 @@
+"""Every distillation loss once more, straight from its equation: loops, float64, no torch.
+
+Slow on purpose, and written without looking at the library's code: a wrong axis, a forgotten
+factor or a broadcast that should not happen cannot be in both.
+"""
+
+import itertools
+import math
+
+import numpy as np
+
+
+def unit(row):
+    length = math.sqrt(sum(float(v) ** 2 for v in row))
+    return [0.0 for _ in row] if length <= 1e-6 else [float(v) / length for v in row]
+
+
+def dot(a, b):
+    return sum(float(x) * float(y) for x, y in zip(a, b, strict=True))
+
+
+def distance(a, b):
+    return math.sqrt(sum((float(x) - float(y)) ** 2 for x, y in zip(a, b, strict=True)))
+
+
+def mean(values):
+    values = list(values)
+    return sum(values) / len(values) if values else 0.0
+
+
+def mean_square(first, second):
+    rows = zip(first, second, strict=True)
+    return mean((a - b) ** 2 for x, y in rows for a, b in zip(x, y, strict=True))
+
+
+def huber(x):
+    return 0.5 * x * x if abs(x) < 1 else abs(x) - 0.5
+
+
+def log_softmax(z):
+    top = max(z)
+    total = top + math.log(sum(math.exp(v - top) for v in z))
+    return [v - total for v in z]
+
+
+def kd(student, teacher, temperature=4.0):
+    total = 0.0
+    for s, t in zip(student, teacher, strict=True):
+        log_s = log_softmax([v / temperature for v in s])
+        log_t = log_softmax([v / temperature for v in t])
+        total += sum(math.exp(b) * (b - a) for a, b in zip(log_s, log_t, strict=True))
+    return temperature**2 * total / len(student) if len(student) else 0.0
+
+
+def fitnet(student, teacher, normalize=False, weight=None):
+    if weight is not None:
+        student = [[dot(row, w) for w in weight] for row in student]
+    if normalize:
+        student, teacher = [unit(r) for r in student], [unit(r) for r in teacher]
+    return mean_square(student, teacher)
+
+
+def soft_rank(similarity, thresholds, temperature):
+    total = 0.0
+    for threshold in thresholds:
+        z = min(max((similarity - threshold) / temperature, -50), 50)
+        total += 1 / (1 + math.exp(-z))
+    return total
+
+
+class EKD:
+    """The official loss (METHODS 1.2), and the corrected one as its docstring describes it."""
+
+    def __init__(self, exponents=(1, 2, 3, 4, 5, 6), topk=2000, momentum=0.01, corrected=False):
+        self.exponents, self.topk, self.momentum = exponents, topk, momentum
+        self.corrected = corrected
+        self.batches = {m: [] for m in exponents}  # (student, teacher) quantile of every batch
+
+    def threshold(self, level, net):
+        average, weight = 0.0, 0.0
+        for values in self.batches[level]:
+            average = (1 - self.momentum) * average + self.momentum * values[net]
+            weight = (1 - self.momentum) * weight + self.momentum
+        return average / weight if self.corrected else average
+
+    def __call__(self, student, teacher, labels):
+        s, t = [unit(r) for r in student], [unit(r) for r in teacher]
+        pairs = list(itertools.combinations(range(len(s)), 2))
+        genuine = [(dot(s[i], s[j]), dot(t[i], t[j])) for i, j in pairs if labels[i] == labels[j]]
+        impostor = [(dot(s[i], s[j]), dot(t[i], t[j])) for i, j in pairs if labels[i] != labels[j]]
+        by_student = sorted((a for a, _ in impostor), reverse=True)
+        by_teacher = sorted((b for _, b in impostor), reverse=True)
+        for m in self.exponents:
+            k = len(impostor) // 10**m
+            if impostor and (k > 0 or not self.corrected):
+                self.batches[m].append((by_student[k], by_teacher[k]))
+        levels = [m for m in self.exponents if self.batches[m]]
+        self.student_thresholds = [self.threshold(m, 0) for m in levels]
+        self.teacher_thresholds = [self.threshold(m, 1) for m in levels]
+        hardest = sorted(impostor, reverse=True)[: self.topk]
+        self.positive = mean(self.gap(*pair) ** 2 for pair in genuine)
+        self.negative = mean(self.gap(*pair) ** 2 for pair in hardest)
+        return 0.02 * self.positive + 0.01 * self.negative
+
+    def gap(self, a, b):
+        student_rank = soft_rank(a, self.student_thresholds, 0.01)
+        return student_rank - soft_rank(b, self.teacher_thresholds, 0.01)
+
+
+def darkrank(student, teacher, alpha=3.0, beta=3.0, length=3, soft=False):
+    s, t = [unit(r) for r in student], [unit(r) for r in teacher]
+    losses = []
+    for i in range(len(s)):
+        others = sorted((j for j in range(len(s)) if j != i), key=lambda j: distance(t[i], t[j]))
+        others = others[:length]
+        if not others:
+            continue
+        score_s = [-alpha * distance(s[i], s[j]) ** beta for j in others]
+        score_t = [-alpha * distance(t[i], t[j]) ** beta for j in others]
+        if soft:
+            loss = 0.0
+            for order in itertools.permutations(range(len(others))):
+                log_s = log_likelihood([score_s[r] for r in order])
+                log_t = log_likelihood([score_t[r] for r in order])
+                loss += math.exp(log_t) * (log_t - log_s)
+        else:
+            loss = -log_likelihood(score_s)
+        losses.append(loss)
+    return mean(losses)
+
+
+def log_likelihood(scores):
+    """Plackett-Luce: pick the first among all, the second among the rest, and so on."""
+    total = 0.0
+    for r in range(len(scores)):
+        total += scores[r] - math.log(sum(math.exp(v) for v in scores[r:]))
+    return total
+
+
+def sp(student, teacher, row_normalize=False):
+    s, t = [unit(r) for r in student], [unit(r) for r in teacher]
+    if row_normalize:
+        s, t = student, teacher
+    gram_s = [[dot(a, b) for b in s] for a in s]
+    gram_t = [[dot(a, b) for b in t] for a in t]
+    if row_normalize:
+        gram_s, gram_t = [unit(r) for r in gram_s], [unit(r) for r in gram_t]
+    return mean_square(gram_s, gram_t)
+
+
+def cckd(student, teacher, gamma=0.4, order=2):
+    s, t = [unit(r) for r in student], [unit(r) for r in teacher]
+
+    def kernel(c):
+        terms = [(2 * gamma * c) ** p / math.factorial(p) for p in range(order + 1)]
+        return math.exp(-2 * gamma) * sum(terms)
+
+    n = range(len(s))
+    return mean((kernel(dot(s[i], s[j])) - kernel(dot(t[i], t[j]))) ** 2 for i in n for j in n)
+
+
+def rkd_distance(student, teacher):
+    n = range(len(student))
+    ds = [[distance(student[i], student[j]) for j in n] for i in n]
+    dt = [[distance(teacher[i], teacher[j]) for j in n] for i in n]
+    scale_s = mean(v for row in ds for v in row if v > 0) or 1.0
+    scale_t = mean(v for row in dt for v in row if v > 0) or 1.0
+    return mean(huber(ds[i][j] / scale_s - dt[i][j] / scale_t) for i in n for j in n)
+
+
+def rkd_angle(student, teacher):
+    student, teacher = np.asarray(student, dtype=float), np.asarray(teacher, dtype=float)
+    n = range(len(student))
+    total = 0.0
+    for i in n:
+        es = [unit(student[j] - student[i]) for j in n]
+        et = [unit(teacher[j] - teacher[i]) for j in n]
+        total += sum(huber(dot(es[j], es[k]) - dot(et[j], et[k])) for j in n for k in n)
+    return total / max(len(student), 1) ** 3
+
+
+def shrinkteanet(student, teacher, variant="squared"):
+    cosines = [dot(unit(s), unit(t)) for s, t in zip(student, teacher, strict=True)]
+    form = {
+        "squared": lambda c: (1 - c) ** 2,
+        "cosine": lambda c: 1 - c,
+        "chord": lambda c: 2 * (1 - c),
+    }[variant]
+    return mean(form(c) for c in cosines)
+
+
+def triplet(student, teacher, labels, kind="cosine", min_margin=0.2, max_margin=0.5):
+    s, t = [unit(r) for r in student], [unit(r) for r in teacher]
+
+    def d(a, b):
+        c = dot(a, b)
+        return 2 - 2 * c if kind == "l2" else math.acos(min(max(c, -1), 1))
+
+    triplets = []
+    n = range(len(s))
+    for a, p in itertools.permutations(n, 2):
+        others = [j for j in n if labels[j] != labels[a]]
+        if labels[a] != labels[p] or not others:
+            continue
+        farther = [j for j in others if dot(s[a], s[j]) < dot(s[a], s[p])]
+        if farther:
+            triplets.append((a, p, max(farther, key=lambda j: dot(s[a], s[j]))))
+        else:
+            triplets.append((a, p, min(others, key=lambda j: dot(s[a], s[j]))))
+    gaps = [max(d(t[a], t[q]) - d(t[a], t[p]), 0.0) for a, p, q in triplets]
+    widest = max(gaps, default=0.0) or 1.0
+    margins = [min_margin + (max_margin - min_margin) * g / widest for g in gaps]
+    return mean(
+        max(0.0, d(s[a], s[p]) - d(s[a], s[q]) + m)
+        for (a, p, q), m in zip(triplets, margins, strict=True)
+    )
+
+
+def margin(student, teacher, labels, prototypes, scale=64.0, min_margin=0.2, max_margin=0.5):
+    w = [unit(r) for r in prototypes]
+    s, t = [unit(r) for r in student], [unit(r) for r in teacher]
+    cosines = [dot(row, w[y]) for row, y in zip(t, labels, strict=True)]
+    widest = max(cosines, default=0.0)
+    losses = []
+    for row, y, c in zip(s, labels, cosines, strict=True):
+        share = max(c, 0.0) / widest if widest > 0 else 0.0
+        m = min_margin + (max_margin - min_margin) * share
+        z = [scale * dot(row, v) for v in w]
+        z[y] = scale * arcface(dot(row, w[y]), m)
+        losses.append(-log_softmax(z)[y])
+    return mean(losses)
+
+
+def arcface(cosine, m):
+    """cos(theta + m) up to theta = pi - m, and cos(theta) - m sin(m) from there on."""
+    theta = math.acos(cosine)
+    return math.cos(theta + m) if theta < math.pi - m else cosine - m * math.sin(m)
+
+
+def pwr(student, teacher, beta=1.0, variant="exponential"):
+    s, t = [unit(r) for r in student], [unit(r) for r in teacher]
+    pairs = list(itertools.combinations(range(len(s)), 2))
+    ds = [distance(s[i], s[j]) for i, j in pairs]
+    dt = [distance(t[i], t[j]) for i, j in pairs]
+    losses = []
+    for u, v in itertools.permutations(range(len(pairs)), 2):
+        if dt[u] > dt[v]:
+            wrong = (dt[u] - dt[v]) - (ds[u] - ds[v])
+            losses.append(
+                {
+                    "exponential": lambda x: max(math.exp(beta * x) - 1, 0.0),
+                    "hinge": lambda x: max(x, 0.0),
+                    "ranknet": lambda x, u=u, v=v: math.log1p(math.exp(-beta * (ds[u] - ds[v]))),
+                }[variant](wrong)
+            )
+    return mean(losses)
