@@ -116,10 +116,10 @@ def plot_scores(
         )
     if log:
         ax.set_yscale("log")
-        ax.set_ylim(bottom=0.3 / max(scores.size for scores in sides.values()), top=1)
+        ax.set_ylim(bottom=0.3 / max(scores.size for scores in sides.values()), top=3)
     ax.set_xlabel("score (cosine)")
     ax.set_ylabel("share of pairs in a bin")
-    ax.legend(loc="upper right")
+    ax.legend(loc="upper center", ncols=2)
     return ax
 
 

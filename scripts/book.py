@@ -27,8 +27,10 @@ TWINS = BOOK / "_md"
 MAX_LINES = 30
 MAX_BYTES = 1_000_000
 TIMEOUT = 300
+JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"  # it has no __main__
 
-LONG_DECIMAL = re.compile(r"\d\.\d{4,}")
+MAX_WIDTH = 88  # what a page shows without scrolling
+LONG_DECIMAL = re.compile(r"(?!0\.0+1\b)\b\d+\.\d{4,}")  # 0.0001 is a level, not a result
 FORBIDDEN_CODE = {
     r";\s*$": "ends with ';' (nbval would print what the reader does not see)",
     r"\btqdm\b": "uses tqdm (a progress bar never prints the same twice)",
@@ -138,6 +140,9 @@ def check_code_cell(cell: Any) -> list[str]:
     lines = cell.source.count("\n") + 1
     if lines > MAX_LINES:
         found.append(f"has {lines} lines, more than {MAX_LINES}")
+    wide = max(map(len, cell.source.splitlines()), default=0)
+    if wide > MAX_WIDTH:
+        found.append(f"has a line of {wide} characters, more than {MAX_WIDTH}")
     if cell.execution_count is None:
         found.append("was not run")
     is_compared = "nbval-ignore-output" not in cell.metadata.get("tags", [])
@@ -200,8 +205,8 @@ def build() -> int:
     if report(check()):
         return 1
     shutil.rmtree(ROOT / "_build", ignore_errors=True)
-    book = ["jupyter_book", "build", "book/", "-W", "-n", "--keep-going"]
-    status = subprocess.run([sys.executable, "-m", *book], cwd=ROOT, check=False).returncode
+    book = ["-c", JUPYTER_BOOK, "build", "book/", "-W", "-n", "--keep-going"]
+    status = subprocess.run([sys.executable, *book], cwd=ROOT, check=False).returncode
     if status:
         print("the book has warnings or errors: see above", file=sys.stderr)
         return status

@@ -17,32 +17,32 @@ from sphinx.environment.collectors.toctree import TocTreeCollector
 NUMBERED = re.compile(r"(?:^|/)(\d+)_[^/]*$")
 
 
-def install(app: Sphinx) -> None:
-    """Wrap Sphinx's own numbering (figures, equations and exercises are numbered after it)."""
-    assign = TocTreeCollector.assign_section_numbers
+def install() -> None:
+    """Renumber between Sphinx's two steps: sections are numbered, figures and the like not yet."""
+    assign = TocTreeCollector.assign_figure_numbers
 
     def assign_by_file_name(self: TocTreeCollector, env: BuildEnvironment) -> list[str]:
-        rewritten = assign(self, env)
         for name in env.toc_secnumbers:
             match = NUMBERED.search(name)
             if match:
                 renumber(env, name, int(match.group(1)))
-        return rewritten
+        return assign(self, env)
 
-    TocTreeCollector.assign_section_numbers = assign_by_file_name  # type: ignore[method-assign]
+    TocTreeCollector.assign_figure_numbers = assign_by_file_name  # type: ignore[method-assign]
 
 
 def renumber(env: BuildEnvironment, name: str, chapter: int) -> None:
     """Put `chapter` in front of every section number of one document."""
     numbers = env.toc_secnumbers[name]
     for anchor, number in numbers.items():
-        numbers[anchor] = number and (chapter, *number[1:])
+        if number:
+            numbers[anchor] = (chapter, *number[1:])
     for node in [env.titles[name], *env.tocs[name].findall(nodes.reference)]:
         if node.get("secnumber"):
             node["secnumber"] = [chapter, *node["secnumber"][1:]]
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Sphinx's entry point; late, so that it wraps sphinx_multitoc_numbering."""
-    app.connect("builder-inited", install, priority=900)
+    """Sphinx's entry point."""
+    install()
     return {"version": "1", "parallel_read_safe": True}
