@@ -40,11 +40,8 @@ def background(how: Columns, view: View, tile: Tensor) -> Tensor:
     return studio + (scene - studio) * how.outside[:, None]
 
 
-def ears(who: Columns, view: View) -> tuple[Hit, Tensor, Tensor]:
-    """The ear on each pixel's side of the head, and how dark its hollows are `(N, H, W)`.
-
-    The third value is which side of the head, -1 or 1.
-    """
+def ears(who: Columns, view: View) -> tuple[Hit, Tensor]:
+    """The ear on each pixel's side of the head, and how dark its hollows are `(N, H, W)`."""
     middle = view.axes[0].z * -0.05
     side = torch.sign(view.screen_x - middle)
     size = who.ear_size
@@ -71,7 +68,7 @@ def ears(who: Columns, view: View) -> tuple[Hit, Tensor, Tensor]:
     normal = Vector((qx * ia - 0.3 * qz * ic) * side, qy * ib, qz * ic + turn * qx * ia).unit()
     ring = (qy.square() + qz.square()).sqrt_()
     hollow = bump((ring - 0.45) / 0.40) * 0.55
-    return Hit(view.along(distance), normal, coverage, distance), hollow, side
+    return Hit(view.along(distance), normal, coverage, distance), hollow
 
 
 def neck_and_clothes(

@@ -16,8 +16,8 @@ from torch import Tensor
 from ekd_lite.data.face_parameters import Columns
 from ekd_lite.data.face_texture import X_HALF, Y_HEIGHT, Y_TOP, ramp
 
-HALF_FIELD = 1.03  # half the height of the picture at zoom 1, in head units
-_CENTRE_Y = -0.10  # what the middle of a straight portrait shows
+HALF_FIELD = 0.99  # half the height of the picture at zoom 1, in head units
+_CENTRE_Y = -0.08  # what the middle of a straight portrait shows
 _ANCHOR = (0.0, -0.10, 0.45)  # between eyes and mouth: what the face detector centres
 _SHELLS = (0.30, 0.20, 0.11, 0.04)  # relief heights at which rays look for the surface
 
@@ -117,10 +117,10 @@ def _pierce(view: View, scale: Vector, radius_squared: Tensor) -> tuple[Tensor, 
 def _skull_width(who: Columns, y: Tensor) -> Tensor:
     """Half width at height y as a share of the width at the cheekbones."""
     low = ((-0.06 - y) * 1.12).clamp_(0.0, 1.0)
-    high = ((y - 0.08) * 1.5).clamp_(0.0, 1.0)
+    high = ((y - 0.05) * 1.05).clamp_(0.0, 1.0)
     jaw = low * low
     square = 0.42 * who.jaw_square * jaw * (1.15 - low)
-    return 1.0 - who.jaw_taper * jaw + square - who.temple_narrow * high * high
+    return 1.0 - who.jaw_taper * jaw + square + high * high * (0.16 * high - who.temple_narrow)
 
 
 def hit_head(who: Columns, how: Columns, view: View, texture: Tensor) -> tuple[Hit, Tensor]:

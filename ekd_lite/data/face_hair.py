@@ -46,16 +46,16 @@ def style_hair(who: Columns, how: Columns) -> HairStyle:
     bottom = bottom + tied * (-0.15 - bottom)
     fringe_rank = who.fringe
     fringe = full * (
-        0.10 * ramp((fringe_rank - 0.35) / 0.2) + 0.20 * ramp((fringe_rank - 0.65) / 0.15)
+        0.10 * ramp((fringe_rank - 0.50) / 0.2) + 0.20 * ramp((fringe_rank - 0.72) / 0.15)
     ) * (1.0 - tied)  # fmt: skip
     sweep = (0.30 - 0.9 * (fringe_rank - 0.5).abs()) * torch.sign(who.parting + 1e-6) * full
     side = 1.035 + 0.35 * volume + 0.05 * long * (1.0 - tied) + 0.25 * volume * curl
     radius = Vector(
-        who.head_width * side, 1.02 + 0.85 * volume, who.head_depth * (1.03 + 0.45 * volume)
+        who.head_width * side * 1.02, 1.02 + 0.85 * volume, who.head_depth * (1.03 + 0.45 * volume)
     )
     grey = ramp((how.age - 0.35) / 0.7) * 0.85
     red = who.hair_red[:, None] * who.hair_red.new_tensor([0.10, -0.04, -0.16]).view(1, 3, 1, 1)
-    colour = palette(who.hair_tone, HAIR) * (1.0 + red)
+    colour = palette(who.hair_tone * (1.0 - 0.75 * who.skin_tone.square()), HAIR) * (1.0 + red)
     silver = colour.new_tensor([0.30, 0.295, 0.285]).view(1, 3, 1, 1)
     colour = colour + (silver - colour) * grey[:, None]
     parting = who.parting + how.hair_shift * 0.6
@@ -92,7 +92,9 @@ def hairline(who: Columns, style: HairStyle, p: Vector, jag: Tensor) -> Tensor:
     nape = style.bottom - 0.30 * ramp((-ahead - 0.05) * 2.5)
     opened = ramp((0.56 - ahead) * 3.2)
     line = front + (nape - front) * opened
-    return p.y - line + jag
+    # the line falls steeply at the sides: divided by its slope, the height becomes a distance
+    steep = 1.0 + 13.0 * (front - nape).clamp_(min=0.0) * opened * (1.0 - opened)
+    return (p.y - line + jag) / steep
 
 
 class Hair(NamedTuple):
@@ -103,6 +105,7 @@ class Hair(NamedTuple):
     colour: Tensor
     normal: Vector
     back_colour: Tensor
+    open: Tensor  # light that gets to it
     shade: Tensor  # how much of the light the hair lets through to the skin at each pixel
 
 
@@ -135,8 +138,8 @@ def comb(
     point, back, nearest, scale = _meet(style, view)
     noise = _strands(style, point, how, tile)
     coarse, fine = noise[:, 0], noise[:, 1]
-    rough = 0.015 + 0.055 * style.curl
-    size = 1.0 + rough * (coarse + 0.5 * fine)
+    rough = 0.010 + 0.030 * style.curl
+    size = 1.0 + rough * coarse
     soft = (view.pixel * 1.3).clamp(min=0.022)
     outline = ((size - nearest.clamp(min=0.0).sqrt_()) * 0.75 / soft + 0.5).clamp_(0.0, 1.0)
     jag = coarse * (0.018 + 0.02 * style.curl) + fine * 0.012
@@ -146,9 +149,9 @@ def comb(
     behind = hairline(who, style, back, jag)
     hidden = (behind / soft + 0.5).clamp_(0.0, 1.0).mul_(outline).mul_(shaved)
 
-    strand = (0.80 + 0.24 * coarse + 0.13 * fine).clamp_(0.25, 1.7)
+    strand = (0.80 + 0.13 * coarse + (0.16 + 0.10 * style.curl) * fine).clamp_(0.25, 1.7)
     edge = 0.70 + 0.30 * ramp(inside * 5.0)
-    colour = style.colour * (strand * edge).unsqueeze(1)
+    colour = style.colour * strand.unsqueeze(1)
     back_colour = style.colour * (0.30 + 0.08 * coarse).unsqueeze(1)
     normal = Vector(
         point.x * scale.x.square(), point.y * scale.y.square(), point.z * scale.z.square()
@@ -156,5 +159,5 @@ def comb(
     lumps = 0.16 * style.curl
     normal = Vector(normal.x + lumps * fine, normal.y + lumps * coarse, normal.z).unit()
     above = hairline(who, style, skin, jag * 0.3)
-    shade = 1.0 - 0.62 * style.there * ramp(above * 5.5 + 0.85)
-    return Hair(front, hidden, colour, normal, back_colour, shade)
+    shade = 1.0 - 0.62 * style.there * ramp(above * 4.0 + 0.78)
+    return Hair(front, hidden, colour, normal, back_colour, edge, shade)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,10 +33,22 @@ class Surface(NamedTuple):
         red, green, blue = colour.unbind(1)
         return Surface(red, green, blue, *normal, open_, gloss, like * fibre)
 
+    def spread(self) -> Surface:
+        """The same with every plane `(N, H, W)` and writable."""
+        return Surface(*(torch.empty_like(self.open).copy_(plane) for plane in self))
+
     def cover(self, over: Surface, alpha: Tensor) -> None:
         """Lays another surface over this one, in place, where `alpha` `(N, H, W)` is 1."""
         for mine, other in zip(self, over, strict=True):
             mine.add_((other - mine).mul_(alpha))
+
+
+def pick(value: Any, rows: Tensor) -> Any:
+    """Rows of a tensor, or of every tensor in a nest of tuples, as copies."""
+    if isinstance(value, Tensor):
+        return value.index_select(0, rows)
+    parts = [pick(part, rows) for part in value]
+    return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
 
 
 class Lights(NamedTuple):
@@ -70,8 +82,8 @@ def set_lights(how: Columns, view: View) -> Lights:
     fill = _warm(how.fill_warmth, 0.16) * how.fill_strength[:, None]
     return Lights(
         key, half, rim, view.axes[1], eye,
-        key_colour=_warm(how.light_warmth, 0.15) * how.light_strength[:, None] * 0.98,
-        sky=fill * 0.42, ground=_warm(-how.fill_warmth, 0.10) * how.fill_strength[:, None] * 0.20,
+        key_colour=_warm(how.light_warmth, 0.15) * how.light_strength[:, None] * 1.10,
+        sky=fill * 0.36, ground=_warm(-how.fill_warmth, 0.10) * how.fill_strength[:, None] * 0.20,
         rim_colour=_warm(how.fill_warmth, 0.25) * how.rim_strength[:, None] * 0.55,
     )  # fmt: skip
 
@@ -83,24 +95,29 @@ def shade(surface: Surface, lights: Lights, how: Columns) -> Tensor:
     fibre = surface.fibre
     upward = normal.dot(lights.up).mul_(0.5).add_(0.5)
     grazing = 1.0 - normal.dot(lights.view).clamp_(0.0, 1.0)
-    rim = normal.dot(lights.rim).clamp_(min=0.0) * grazing.square() * surface.open
+    rim = (
+        normal.dot(lights.rim).clamp_(min=0.0)
+        * grazing.square()
+        * surface.open
+        * (1.0 - 0.75 * fibre)
+    )
 
     # highlight: (n.h)^2^k by squaring; hair shines across its strands instead
     middle = normal.dot(lights.half).clamp_(0.0, 1.0)
     spark = middle.square().square_().square_()
     tight = spark.square().square_()
-    skin_shine = (0.055 * spark + 0.20 * tight) * how.skin_gloss * surface.gloss
+    skin_shine = (0.07 * spark + 0.26 * tight) * how.skin_gloss * surface.gloss
     along = (lights.half.y - normal.y * middle) * (1.06 - normal.y.square()).clamp_(
         min=0.06
     ).rsqrt_()
     across = (1.0 - (along - 0.12).square()).clamp_(min=0.0).square_().square_().square_()
-    hair_shine = across * (0.05 + 0.10 * surface.gloss) * (towards + 0.35).clamp(0.0, 1.0)
+    hair_shine = across * (towards + 0.35).clamp(0.0, 1.0) * (0.008 + 0.42 * surface.green)
     shine = (skin_shine + (hair_shine - skin_shine) * fibre).mul_(surface.open)
 
     planes = []
     albedo = (surface.red, surface.green, surface.blue)
     # Red light travels farther inside skin, so shadows end in a soft reddish border.
-    for channel, wrap in enumerate((0.34, 0.22, 0.17)):
+    for channel, wrap in enumerate((0.32, 0.24, 0.20)):
         lit = ((towards + wrap) * (1.0 / (1.0 + wrap))).clamp_(min=0.0)
         lit = lit * (0.35 + 0.65 * lit) * (0.4 + 0.6 * surface.open)
         sky, ground = lights.sky[:, channel], lights.ground[:, channel]

@@ -39,34 +39,34 @@ IDENTITY_PARAMETERS: Sequence[Parameter] = (
     Parameter("head_width", 0.70, 0.030, 0.60, 0.80),      # half width at the cheekbones
     Parameter("head_depth", 0.80, 0.030, 0.70, 0.90),      # nose root to centre of the skull
     Parameter("chin_length", 0.95, 0.035, 0.84, 1.06),     # centre to chin
-    Parameter("jaw_taper", 0.20, 0.065, 0.02, 0.38),       # how much narrower the jaw is
-    Parameter("jaw_square", 0.30, 0.170, -0.10, 0.75),     # 0 oval, 0.7 square
-    Parameter("temple_narrow", 0.08, 0.035, 0.00, 0.18),
+    Parameter("jaw_taper", 0.13, 0.055, 0.00, 0.30),       # how much narrower the jaw is
+    Parameter("jaw_square", 0.45, 0.170, 0.00, 0.90),     # 0 oval, 0.7 square
+    Parameter("temple_narrow", 0.03, 0.030, -0.02, 0.11),
     Parameter("cheekbone", 0.035, 0.016, -0.01, 0.08),
     Parameter("cheekbone_height", -0.10, 0.035, -0.20, 0.00),
     Parameter("cheek_fullness", 0.000, 0.022, -0.055, 0.065),  # hollow .. chubby
     Parameter("chin_size", 0.050, 0.022, 0.00, 0.11),
     Parameter("chin_width", 0.20, 0.035, 0.12, 0.30),
-    Parameter("chin_cleft", 0.000, 0.012, 0.00, 0.03),
+    Parameter("chin_cleft", -0.004, 0.007, 0.00, 0.014),
     Parameter("forehead", 0.010, 0.012, -0.02, 0.04),
     Parameter("brow_ridge", 0.022, 0.014, 0.00, 0.06),
     # eyes
     Parameter("eye_spacing", 0.285, 0.018, 0.23, 0.34),    # centre of an eye from the middle
     Parameter("eye_height", 0.085, 0.022, 0.03, 0.15),
-    Parameter("eye_width", 0.132, 0.011, 0.105, 0.165),    # half length of the opening
-    Parameter("eye_open_upper", 0.060, 0.011, 0.032, 0.092),
+    Parameter("eye_width", 0.142, 0.011, 0.115, 0.172),    # half length of the opening
+    Parameter("eye_open_upper", 0.066, 0.011, 0.036, 0.096),
     Parameter("eye_open_lower", 0.034, 0.007, 0.016, 0.055),
     Parameter("eye_tilt", 0.08, 0.085, -0.14, 0.30),       # outer corner up
     Parameter("eye_peak", 0.00, 0.250, -0.55, 0.55),       # highest point inside .. outside
     Parameter("lid_fold", 0.040, 0.014, 0.008, 0.075),     # crease above the eye
     Parameter("eye_socket", 0.050, 0.016, 0.01, 0.09),
-    Parameter("eye_bags", 0.008, 0.006, 0.00, 0.025),
+    Parameter("eye_bags", 0.003, 0.004, 0.00, 0.016),
     Parameter("iris_size", 0.066, 0.004, 0.057, 0.076),
     Parameter("iris_tone", 0.00, 0.667, -3.00, 3.00, "rank"),  # brown .. hazel .. green .. blue
     Parameter("lashes", 0.50, 0.250, 0.05, 1.00),
     # brows
     Parameter("brow_height", 0.165, 0.022, 0.11, 0.24),    # above the eye
-    Parameter("brow_thickness", 0.034, 0.011, 0.012, 0.066),
+    Parameter("brow_thickness", 0.042, 0.012, 0.016, 0.076),
     Parameter("brow_length", 0.190, 0.020, 0.14, 0.24),
     Parameter("brow_tilt", 0.05, 0.100, -0.20, 0.30),
     Parameter("brow_arch", 0.035, 0.018, -0.01, 0.085),
@@ -74,7 +74,7 @@ IDENTITY_PARAMETERS: Sequence[Parameter] = (
     Parameter("brow_density", 0.80, 0.150, 0.35, 1.00),
     # nose
     Parameter("nose_height", 0.215, 0.030, 0.14, 0.30),    # how far the tip stands out
-    Parameter("nose_length", 0.365, 0.035, 0.27, 0.46),    # eye line to tip
+    Parameter("nose_length", 0.345, 0.033, 0.26, 0.44),    # eye line to tip
     Parameter("nose_width", 0.150, 0.020, 0.10, 0.215),    # half width at the wings
     Parameter("nose_bridge", 0.075, 0.016, 0.03, 0.12),    # half width of the bridge
     Parameter("nose_root", 0.060, 0.024, 0.00, 0.12),      # height between the eyes
@@ -84,10 +84,10 @@ IDENTITY_PARAMETERS: Sequence[Parameter] = (
     Parameter("nostril", 0.034, 0.006, 0.02, 0.05),
     Parameter("nose_wing", 0.070, 0.020, 0.02, 0.12),
     # mouth
-    Parameter("mouth_height", -0.505, 0.030, -0.58, -0.43),
-    Parameter("mouth_width", 0.235, 0.025, 0.17, 0.31),    # half width
-    Parameter("lip_upper", 0.050, 0.014, 0.018, 0.09),
-    Parameter("lip_lower", 0.068, 0.016, 0.028, 0.115),
+    Parameter("mouth_height", -0.525, 0.030, -0.60, -0.45),
+    Parameter("mouth_width", 0.255, 0.026, 0.19, 0.33),    # half width
+    Parameter("lip_upper", 0.056, 0.014, 0.024, 0.095),
+    Parameter("lip_lower", 0.078, 0.016, 0.038, 0.125),
     Parameter("lip_curve", 0.000, 0.020, -0.045, 0.05),    # corners down .. up
     Parameter("cupid_bow", 0.014, 0.008, -0.004, 0.034),
     Parameter("lip_red", 0.50, 0.220, 0.05, 1.00),
@@ -107,7 +107,7 @@ IDENTITY_PARAMETERS: Sequence[Parameter] = (
     # hair
     Parameter("hair_tone", 0.00, 0.667, -3.00, 3.00, "rank"),   # black .. brown .. red .. blond
     Parameter("hair_red", 0.00, 1.000, -2.50, 2.50),
-    Parameter("hair_line", 0.60, 0.055, 0.46, 0.76),       # height of the hairline
+    Parameter("hair_line", 0.67, 0.050, 0.54, 0.80),       # height of the hairline
     Parameter("hair_recess", 0.03, 0.050, -0.05, 0.18),    # bald corners above the temples
     Parameter("widow_peak", 0.02, 0.020, -0.01, 0.08),
     Parameter("hair_length", 0.00, 0.667, -3.00, 3.00, "rank"), # bald, shaved, short, long
@@ -127,13 +127,13 @@ IDENTITY_PARAMETERS: Sequence[Parameter] = (
     # three moles: place and size (many have none)
     Parameter("mole_1_x", 0.00, 0.250, -0.55, 0.55),
     Parameter("mole_1_y", -0.30, 0.250, -0.80, 0.45),
-    Parameter("mole_1_size", 0.000, 0.016, 0.00, 0.034),
+    Parameter("mole_1_size", -0.002, 0.014, 0.00, 0.028),
     Parameter("mole_2_x", 0.00, 0.250, -0.55, 0.55),
     Parameter("mole_2_y", -0.20, 0.300, -0.80, 0.50),
-    Parameter("mole_2_size", -0.006, 0.016, 0.00, 0.030),
+    Parameter("mole_2_size", -0.008, 0.014, 0.00, 0.026),
     Parameter("mole_3_x", 0.00, 0.250, -0.55, 0.55),
     Parameter("mole_3_y", -0.10, 0.300, -0.80, 0.55),
-    Parameter("mole_3_size", -0.012, 0.016, 0.00, 0.026),
+    Parameter("mole_3_size", -0.014, 0.014, 0.00, 0.022),
 )
 
 # `std` is the standard deviation at nuisance strength 1; a strength of 0 leaves the mean.
@@ -181,7 +181,7 @@ NUISANCE_PARAMETERS: Sequence[Parameter] = (
     Parameter("tint_blue", 0.00, 0.055, -0.16, 0.16),
     Parameter("saturation", 1.00, 0.200, 0.30, 1.50),
     Parameter("blur", -0.10, 0.420, 0.00, 1.00),           # share of a 3x3 binomial, twice
-    Parameter("noise", 0.00, 0.035, 0.00, 0.10),           # standard deviation of a pixel
+    Parameter("noise", 0.00, 0.028, 0.00, 0.09),           # standard deviation of a pixel
 )
 
 # 1 with the given probability at strength 1 (times the strength elsewhere), otherwise 0.
@@ -194,8 +194,8 @@ NUISANCE_EVENTS: dict[str, float] = {
 NUISANCE_CHOICES: Sequence[str] = (
     "cloth_hue", "cloth_value", "cloth_kind", "back_x", "back_y", "back_scale", "back_stretch",
     "back_hue", "back_hue_2", "back_value", "back_value_2", "back_kind", "frame_shape",
-    "frame_colour", "frame_size", "mask_hue", "object_side", "object_size", "object_hue",
-    "hair_x", "hair_y", "noise_x", "noise_y", "hat_hue",
+    "frame_colour", "frame_size", "frame_hue", "mask_hue", "object_side", "object_size",
+    "object_hue", "hair_x", "hair_y", "noise_x", "noise_y", "hat_hue",
 )
 # fmt: on
 
@@ -206,6 +206,12 @@ class Columns:
     def __init__(self, names: Sequence[str], values: Tensor, *, trailing: int = 2):
         self._index = {name: k for k, name in enumerate(names)}
         self._table = values.t().contiguous().reshape(*values.t().shape, *([1] * trailing))
+
+    def pick(self, rows: Tensor) -> Columns:
+        """The same columns for some rows only, given by their int64 numbers."""
+        part = Columns((), self._table.new_zeros(0, 0))
+        part._index, part._table = self._index, self._table.index_select(1, rows)
+        return part
 
     def __getattr__(self, name: str) -> Tensor:
         try:

@@ -32,7 +32,7 @@ def _compress(image: Tensor) -> Tensor:
     blocks = image.reshape(n, c, h // 8, 8, w // 8, 8)
     spectrum = _walsh(_walsh(blocks, 3), 5)
     order = torch.tensor([0, 7, 3, 4, 1, 6, 2, 5], device=image.device)  # sign changes of a row
-    step = 0.5 * (1.0 + order.view(8, 1, 1) + order)
+    step = 0.10 * (1.0 + order.view(8, 1, 1) + order)
     spectrum = (spectrum / step).round_() * step
     return (_walsh(_walsh(spectrum, 3), 5) / 64.0).reshape(n, c, h, w)
 

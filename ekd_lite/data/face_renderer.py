@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ekd_lite.data.face_accessories import hold_object, wear_glasses, wear_mask
 from ekd_lite.data.face_body import background, ears, neck_and_clothes
 from ekd_lite.data.face_geometry import hit_head, look
 from ekd_lite.data.face_hair import comb, style_hair
-from ekd_lite.data.face_light import Surface, set_lights, shade
+from ekd_lite.data.face_light import Surface, pick, set_lights, shade
 from ekd_lite.data.face_parameters import Columns, identity_names, nuisance_names
 from ekd_lite.data.face_photo import photograph
 from ekd_lite.data.face_random import hash_uniforms, normals_from_uniforms
@@ -20,7 +21,7 @@ from ekd_lite.data.face_texture import Grid, paint, skin_colour
 # Raise this whenever a pixel changes: caches of older pictures then count as different.
 RENDERER_VERSION = 1
 _TILE, _STREAM = 128, 99
-_RARE = ("blur", "low_resolution", "noise", "blocks")
+_RARE = ("mask", "glasses", "object", "blur", "low_resolution", "noise", "blocks")
 
 
 @lru_cache(maxsize=4)
@@ -44,7 +45,7 @@ def _identity_noise(who: Columns, grid: Grid, tile: Tensor) -> Tensor:
     """Noise `(N, 2, R, C)` fixed to the face: freckles and mottling; hairs of beard and brows."""
     shape = (1, grid.y.shape[1], grid.x.shape[2])
     x, y = grid.x.expand(shape), grid.y.expand(shape)
-    coarse = torch.stack([x * 1.05 + who.mottle_x, y * 1.05 + who.mottle_y], -1)
+    coarse = torch.stack([x * 1.7 + who.mottle_x, y * 1.7 + who.mottle_y], -1)
     fine = torch.stack([x * 1.6 + who.mottle_y, y * 0.7 + who.mottle_x], -1)
     tiles = tile.expand(len(coarse), -1, -1, -1)
     return torch.cat([
@@ -82,29 +83,41 @@ def render_faces(identity: Tensor, nuisance: Tensor, *, size: int, device: torch
     head, skin = hit_head(who, how, view, texture)
 
     hair = comb(who, how, style, view, head.point, tile)
-    picture = Surface(*(torch.zeros_like(head.distance) for _ in Surface._fields))
     plain = skin_colour(who)
-
-    picture.cover(Surface.of(hair.back_colour, hair.normal, hair.back, 0.2, 1.0), hair.back)
     body, cloth, cloth_colour, body_normal, dark = neck_and_clothes(who, how, view)
     dressed = plain * 0.92 + (cloth_colour - plain * 0.92) * cloth.unsqueeze(1)
-    picture.cover(Surface.of(dressed, body_normal, dark, 0.25 * (1.0 - cloth), 0.0), body)
-    figure = torch.maximum(hair.back, body)
-
-    open_ = skin[:, 6] * hair.shade
-    picture.cover(Surface.of(skin[:, :3], head.normal, open_, skin[:, 7], 0.0), head.coverage)
-    ear, hollow, _ = ears(who, view)
+    ear, hollow = ears(who, view)
     nearer = ((head.distance - ear.distance) * 20.0 + 0.5).clamp_(0.0, 1.0)
-    seen = ear.coverage * torch.maximum(nearer, 1.0 - head.coverage)
+    ear_seen = ear.coverage * torch.maximum(nearer, 1.0 - head.coverage)
+    ear_seen *= 1.0 - style.covers_ears
     ear_colour = plain * (1.0 - 0.5 * hollow).unsqueeze(1)
     ear_colour[:, 1:].mul_(0.9)
-    picture.cover(Surface.of(ear_colour, ear.normal, 1.0 - 0.7 * hollow, 0.3, 0.0), seen)
-    figure = torch.maximum(torch.maximum(figure, head.coverage), seen)
+    front = hair.front * (1.0 - ear_seen)
 
-    over_ear = 1.0 - seen * (1.0 - style.covers_ears)
-    front = hair.front * over_ear
-    picture.cover(Surface.of(hair.colour, hair.normal, torch.ones_like(front), 1.0, 1.0), front)
-    figure = torch.maximum(figure, front)
+    # from back to front
+    picture = Surface.of(hair.back_colour, hair.normal, hair.back, 0.2, 1.0).spread()
+    figure = hair.back.clone()
+    for layer, alpha in (
+        (Surface.of(dressed, body_normal, dark, 0.25 * (1.0 - cloth), 0.0), body),
+        (
+            Surface.of(skin[:, :3], head.normal, skin[:, 6] * hair.shade, skin[:, 7], 0.0),
+            head.coverage,
+        ),
+        (Surface.of(ear_colour, ear.normal, 1.0 - 0.7 * hollow, 0.3, 0.0), ear_seen),
+        (Surface.of(hair.colour, hair.normal, hair.open, 1.0, 1.0), front),
+    ):
+        figure += alpha - figure * alpha
+        # Where a pixel is but partly covered, the background shows through, not the layer below.
+        picture.cover(layer, alpha / figure.clamp(min=1e-3))
+
+    for name, put_on in (("mask", wear_mask), ("glasses", wear_glasses), ("object", hold_object)):
+        rows = events[name]
+        if len(rows):
+            some = pick(picture, rows)
+            alpha = put_on(some, who.pick(rows), how.pick(rows), pick(view, rows), pick(head, rows))
+            for mine, part in zip(picture, some, strict=True):
+                mine[rows] = part
+            figure[rows] += alpha - figure[rows] * alpha
 
     linear = shade(picture, lights, how)
     behind = background(how, view, tile)

@@ -104,14 +104,15 @@ class _Face:
         # nose
         self.tip_y = who.eye_height - who.nose_length
         self.nose_x = x - who.asym_nose * ramp((who.eye_height - y) / who.nose_length)
-        # mouth
+        # mouth: never closer to the nose than an upper lip needs
+        self.mouth_y = torch.minimum(who.mouth_height, self.tip_y - 0.215)
         smile = how.smile
         self.mouth_half = who.mouth_width * (1.0 + 0.10 * smile)
         across = x / self.mouth_half
         self.mouth_across = across
         flat = (1.0 - across.square()).clamp_(min=0.0)
         middle = (
-            who.mouth_height + (who.lip_curve + 0.042 * smile) * (across.square() - 0.45)
+            self.mouth_y + (who.lip_curve + 0.042 * smile) * (across.square() - 0.45)
             + who.asym_mouth * x
         )  # fmt: skip
         gap = how.mouth_open * flat
@@ -148,12 +149,12 @@ def _relief(face: _Face, who: Columns, how: Columns, hairs: Tensor, beard: Tenso
     hill(cheek, bump((ax - 0.42) / 0.32), bump((y + 0.50) / 0.38))
     apple = 0.016 * (how.smile.clamp(min=0.0) + 0.3)  # a smile lifts the cheeks
     hill(apple, bump((ax - 0.33) / 0.20), bump((y + 0.24) / 0.20))
-    hill(who.muzzle, bump(x / 0.36), bump((y - who.mouth_height) / 0.30))
+    hill(who.muzzle, bump(x / 0.36), bump((y - face.mouth_y) / 0.30))
     chin_y = -0.80 - 0.6 * how.mouth_open
     hill(who.chin_size, bump(x / (who.chin_width + 0.10)), bump((y - chin_y) / 0.19))
-    hill(-who.chin_cleft, bump(x / 0.05), bump((y - chin_y) / 0.10))
-    hill(-0.018, bump(x / 0.22), bump((y - who.mouth_height + 0.16) / 0.075))
-    hill(-0.007 * who.philtrum, bump(x / 0.04), bump((y - who.mouth_height - 0.10) / 0.07))
+    hill(-who.chin_cleft, bump(x / 0.07), bump((y - chin_y) / 0.10))
+    hill(-0.018, bump(x / 0.22), bump((y - face.mouth_y + 0.16) / 0.075))
+    hill(-0.007 * who.philtrum, bump(x / 0.04), bump((y - face.mouth_y - 0.10) / 0.07))
     hill(0.012 * age, bump((ax - 0.47) / 0.16), bump((y + 0.70) / 0.16))  # jowls
 
     # The nose: a ridge that widens and rises to the tip, and falls under it.
@@ -162,7 +163,7 @@ def _relief(face: _Face, who: Columns, how: Columns, hairs: Tensor, beard: Tenso
     profile = who.nose_root + (who.nose_height - who.nose_root) * t * (0.6 + 0.4 * t)
     profile = profile + who.nose_hook * 4.0 * t * (1.0 - t)
     profile = profile * ramp((root_y + 0.16 - y) / 0.18)
-    profile = profile * ramp((y - face.tip_y + 0.115) / 0.125)
+    profile = profile * ramp((y - face.tip_y + 0.130) / 0.150)
     width = who.nose_bridge + 0.055 + (who.nose_width * 0.92 - who.nose_bridge - 0.055) * t * t
     height += bump(face.nose_x / width).mul_(profile)
     tip = who.nose_bulb * bump((y - face.tip_y - 0.3 * who.nose_upturn) / 0.085)
@@ -184,9 +185,9 @@ def _relief(face: _Face, who: Columns, how: Columns, hairs: Tensor, beard: Tenso
     lids = face.lid_window * fine
     ridge(0.014 + 0.0 * age, face.lid_top + 0.5 * who.lid_fold, 0.5 * who.lid_fold + 0.012, lids)
     ridge(-0.012 - 0.004 * age, face.lid_top + who.lid_fold + 0.01, 0.020, lids)
-    bags = who.eye_bags + 0.010 * age
-    ridge(bags, face.lid_bottom - 0.045, 0.040, lids)
-    ridge(-0.6 * bags, face.lid_bottom - 0.095, 0.030, lids)
+    bags = who.eye_bags + 0.008 * age
+    ridge(bags, face.lid_bottom - 0.05, 0.050, lids)
+    ridge(-0.5 * bags, face.lid_bottom - 0.105, 0.035, lids)
     brow_window = bump(x / 0.52) * fine
     lift = (how.brow_raise * 8.0).clamp(min=0.0)
     for level, bend in ((0.36, 0.10), (0.45, 0.06), (0.54, 0.03)):
@@ -198,7 +199,7 @@ def _relief(face: _Face, who: Columns, how: Columns, hairs: Tensor, beard: Tenso
     # nasolabial fold: from the wing of the nose outwards and down past the mouth's corner
     fold_x = who.nose_width + 0.03 - 0.42 * (y - face.tip_y + 0.01)
     fold = 0.016 * (who.nasolabial * 0.6 + 0.7 * age + 0.45 * how.smile - 0.15).clamp(0.0, 1.4)
-    window = bump((y - who.mouth_height - 0.07) / 0.21) * fold * fine
+    window = bump((y - face.mouth_y - 0.07) / 0.21) * fold * fine
     beside = (ax - fold_x) / max(0.05, 1.2 * face.texel)
     height += bump(beside - 0.7).sub_(bump(beside)).mul_(window)
     return height
@@ -212,7 +213,7 @@ def _beard(face: _Face, who: Columns, how: Columns) -> tuple[Tensor, Tensor]:
     full = ((amount - 0.70) * 6.0).clamp(0.0, 1.0)
     stubble = ((amount - 0.48) * 5.0).clamp(0.0, 1.0)
     area = ((line - y) / 0.13 + 0.5).clamp_(0.0, 1.0)
-    goatee = bump((ax - face.mouth_half - 0.02) / 0.09) * bump((y - who.mouth_height) / 0.22)
+    goatee = bump((ax - face.mouth_half - 0.02) / 0.09) * bump((y - face.mouth_y) / 0.22)
     area = torch.maximum(area, goatee)
     lip = (who.moustache + 0.10 * how.beard_grow + 0.6 * (amount - 0.5) - 0.70) * 5.0
     lip = lip.clamp(0.0, 1.0)
@@ -274,7 +275,7 @@ def paint(who: Columns, how: Columns, hair: Tensor, light: Tensor, grid: Grid,
     mix(colour, hair * 0.85, density[:, None])
     brow = face.band(face.brow + face.brow_half, face.brow - face.brow_half)
     brow = brow.mul_((0.82 + 0.16 * hairs) * who.brow_density).clamp_(0.0, 1.0)
-    mix(colour, hair * 0.62 + 0.002, brow[:, None])
+    mix(colour, hair * 0.45 + 0.002, brow[:, None])
 
     gloss = _mouth(face, who, how, colour, skin)
     gloss += 0.35 + 0.35 * bump(face.nose_x / 0.12) * bump((y + 0.10) / 0.30)
@@ -282,9 +283,9 @@ def paint(who: Columns, how: Columns, hair: Tensor, light: Tensor, grid: Grid,
     gloss *= 1.0 - 0.8 * hidden
 
     nostril_x = (face.nose_x.abs() - 0.47 * who.nose_width) / (who.nostril * 1.15)
-    nostril_y = (y - face.tip_y + 0.070 - 0.5 * who.nose_upturn) / (who.nostril * 0.62)
+    nostril_y = (y - face.tip_y + 0.070 - 0.5 * who.nose_upturn) / (who.nostril * 0.50)
     nostril = (1.15 - nostril_x.square_() - nostril_y.square()).mul_(0.4 * who.nostril / texel)
-    mix(colour, skin * 0.10, nostril.clamp_(0.0, 0.9)[:, None])
+    mix(colour, skin * 0.10, nostril.clamp_(0.0, 0.75)[:, None])
     _eyes(face, who, how, colour, gloss, skin, light)
 
     slope_x = F.pad(height[:, :, 2:] - height[:, :, :-2], (1, 1)).mul_(0.5 / texel)
@@ -314,7 +315,7 @@ def _occlusion(height: Tensor) -> Tensor:
 
 def _mouth(face: _Face, who: Columns, how: Columns, colour: Tensor, skin: Tensor) -> Tensor:
     """Paints the mouth into `colour`; returns its gloss `(N, R, C)`."""
-    redness = (0.35 + 0.45 * who.lip_red)[:, None]
+    redness = (0.50 + 0.50 * who.lip_red)[:, None]
     natural = skin * (1.0 - redness * skin.new_tensor([0.26, 0.56, 0.50]).view(1, 3, 1, 1))
     stick = skin.new_tensor([0.36, 0.035, 0.05]).view(1, 3, 1, 1) + 0.12 * skin
     painted = (how.lipstick * (1.0 - 0.9 * ((who.beard - 0.4) * 4.0).clamp(0.0, 1.0)))[:, None]
@@ -323,8 +324,8 @@ def _mouth(face: _Face, who: Columns, how: Columns, colour: Tensor, skin: Tensor
     lower = face.band(face.lower_in, face.lower_out)
     corner = (1.0 - face.mouth_across.square()).clamp(min=0.0)
     upper.mul_((corner * 4.0).clamp_(max=1.0))
-    mix(colour, lips * 0.80, upper[:, None] * 0.9)
-    mix(colour, lips, lower[:, None] * 0.85)
+    mix(colour, lips * 0.72, upper[:, None] * 0.95)
+    mix(colour, lips * 0.95, lower[:, None] * 0.9)
     inside = face.band(face.upper_in, face.lower_in)
     teeth = face.band(face.upper_in - 0.006, torch.maximum(face.lower_in, face.upper_in - 0.055))
     mix(colour, colour.new_tensor([0.055, 0.018, 0.016]).view(1, 3, 1, 1), inside[:, None])
@@ -353,7 +354,7 @@ def _eyes(face: _Face, who: Columns, how: Columns, colour: Tensor, gloss: Tensor
     # the white of the eye: rounder towards the corners, shadowed by the upper lid
     corner = 1.0 - 0.45 * face.eye_across.square()
     lidded = 1.0 - 0.55 * ((y - face.lid_top) / 0.06 + 1.0).clamp_(0.0, 1.0)
-    white = colour.new_tensor([0.62, 0.57, 0.54]).view(1, 3, 1, 1) + 0.12 * skin
+    white = colour.new_tensor([0.74, 0.70, 0.68]).view(1, 3, 1, 1) + 0.08 * skin
     ball = white * (corner * lidded).unsqueeze(1)
     centre_x = face.eye_x + face.side * (how.gaze_x)
     centre_y = face.eye_y + how.gaze_y + 0.012
@@ -361,7 +362,9 @@ def _eyes(face: _Face, who: Columns, how: Columns, colour: Tensor, gloss: Tensor
     iris = ((who.iris_size - far) / texel + 0.5).clamp_(0.0, 1.0)
     rim = 1.15 - 0.75 * ramp((far / who.iris_size - 0.62) / 0.38)
     low = 1.0 + 0.5 * ((centre_y - y) / who.iris_size).clamp(-1.0, 1.0)  # lit from above: glows
-    tone = palette(who.iris_tone, IRIS) * (rim * low * lidded).unsqueeze(1)
+    tone = palette(who.iris_tone * (1.0 - 0.7 * who.skin_tone.square()), IRIS) * (
+        rim * low * lidded
+    ).unsqueeze(1)
     mix(ball, tone, iris[:, None])
     pupil = ((0.42 * who.iris_size - far) / texel + 0.5).clamp_(0.0, 1.0)
     mix(ball, colour.new_full((1, 3, 1, 1), 0.004), pupil[:, None])

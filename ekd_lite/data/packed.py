@@ -1,0 +1,249 @@
+"""Faces rendered once and kept as bytes: a memory-mapped file, a checksum, and nothing pickled."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ekd_lite.data.synthetic import SyntheticFaces, index_tensor, one_index
+
+_IMAGES_PER_TASK = 512
+_MIN_IMAGES_PER_WORKER = 2000  # starting a process takes about as long as rendering so many
+
+
+class PackedFaces:
+    """Images in one memory-mapped array of bytes, with their labels.
+
+    Args:
+        images: uint8 array or tensor `(N, 3, H, W)`, usually a memory map.
+        labels: int64 `(N,)` identity numbers from 0.
+
+    Attributes:
+        labels: int64 tensor `(N,)`.
+        image_size: height and width in pixels.
+        num_identities: one more than the largest label.
+
+    Raises:
+        ValueError: the shapes or types are not these.
+    """
+
+    def __init__(self, images: np.ndarray[Any, Any] | Tensor, labels: Tensor):
+        with warnings.catch_warnings():
+            # torch warns that a read-only map must not be written to; nothing here writes.
+            warnings.filterwarnings("ignore", message=".*not writable.*", category=UserWarning)
+            pixels = torch.as_tensor(images)
+        if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3:
+            raise ValueError(
+                f"images must be uint8 of shape (N, 3, H, W), got {pixels.dtype} "
+                f"{tuple(pixels.shape)}"
+            )
+        if labels.dtype != torch.int64 or labels.shape != pixels.shape[:1]:
+            raise ValueError(
+                f"labels must be int64 of shape ({len(pixels)},), got {labels.dtype} "
+                f"{tuple(labels.shape)}"
+            )
+        self._shape = pixels.shape[1:]
+        self._rows = pixels.reshape(len(pixels), -1)  # a view: rows gather faster than images
+        self.labels = labels
+        self.image_size = int(pixels.shape[-1])
+        self.num_identities = int(labels.max()) + 1 if len(labels) else 0
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """One picture, float `(3, H, W)` in [-1, 1], and its label.
+
+        Raises:
+            IndexError: the index is not an integer, or not one of this set.
+        """
+        position = one_index(index, len(self))
+        return self.batch([position])[0], int(self.labels[position])
+
+    def batch(self, indices: Tensor | Sequence[int]) -> Tensor:
+        """Pictures as float32 `(B, 3, H, W)` in [-1, 1], on the CPU.
+
+        Raises:
+            IndexError: an index is not an integer, or not one of this set.
+        """
+        rows = self._rows.index_select(0, index_tensor(indices, len(self)))
+        return rows.view(-1, *self._shape).float().div_(127.5).sub_(1.0)
+
+
+def cache_key(parameters: dict[str, Any]) -> str:
+    """Name of a set's cache: a hash of its parameters, whatever their order."""
+    text = json.dumps(parameters, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def cache_faces(
+    dataset: SyntheticFaces,
+    directory: str | Path,
+    *,
+    workers: int | None = None,
+    progress: bool = True,
+) -> PackedFaces:
+    """Renders a set once, and afterwards reads it from the disk.
+
+    The files `<key>.npy` (pixels) and `<key>.json` (parameters, checksum) appear complete or not
+    at all; a checksum is compared at every opening, and a damaged file is rendered anew with a
+    warning. Several processes may cache the same set at once.
+
+    Args:
+        dataset: what to render; its `parameters()` decide the key.
+        directory: where to keep the files; made if it is not there.
+        workers: processes that render; by default one for each core for sets large enough.
+        progress: show a bar, on a terminal.
+
+    Returns:
+        The set, bit for bit as `dataset` renders it on the CPU.
+
+    Raises:
+        ValueError: `workers` is less than 1.
+        OSError: the disk is full or the directory cannot be written; nothing is left behind.
+    """
+    if workers is None:
+        workers = max(1, min(_cores(), len(dataset) // _MIN_IMAGES_PER_WORKER))
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+        raise ValueError(f"workers must be None or at least 1, got {workers!r}")
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    parameters = dataset.parameters()
+    pixels_path = folder / f"{cache_key(parameters)}.npy"
+    note_path = pixels_path.with_suffix(".json")
+    if pixels_path.exists() and note_path.exists():
+        fault = _fault(pixels_path, note_path, dataset)
+        if fault is None:
+            return _open(pixels_path, dataset)
+        warnings.warn(f"{pixels_path}: {fault}; rendering the faces again", stacklevel=2)
+
+    shape = (len(dataset), 3, dataset.image_size, dataset.image_size)
+    bar = tqdm(
+        total=len(dataset), desc="rendering faces", unit="img", leave=False,
+        disable=None if progress else True,
+    )  # fmt: skip
+    digest = hashlib.sha256()
+    try:
+        with bar, _replacing(pixels_path) as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(_Hashed(file, digest), header)
+            for part in _render_parts(dataset, workers):
+                data = part.tobytes()
+                digest.update(data)
+                file.write(data)
+                bar.update(len(part))
+        with _replacing(note_path) as file:
+            note = {"parameters": parameters, "sha256": digest.hexdigest()}
+            file.write(json.dumps(note, indent=1, sort_keys=True).encode())
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        need = int(np.prod(shape)) / 1e6
+        raise OSError(
+            errno.ENOSPC,
+            f"no space left for {need:.0f} MB of rendered faces: free some, or choose another "
+            "directory",
+            str(folder),
+        ) from error
+    return _open(pixels_path, dataset)
+
+
+class _Hashed:
+    """A file that hashes what is written to it."""
+
+    def __init__(self, file: BinaryIO, digest: hashlib._Hash):
+        self._file, self._digest = file, digest
+
+    def write(self, data: bytes) -> int:
+        self._digest.update(data)
+        return self._file.write(data)
+
+
+def _cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on Linux
+        return os.cpu_count() or 1
+
+
+def _open(path: Path, dataset: SyntheticFaces) -> PackedFaces:
+    return PackedFaces(np.load(path, allow_pickle=False, mmap_mode="r"), dataset.labels)
+
+
+def _fault(pixels_path: Path, note_path: Path, dataset: SyntheticFaces) -> str | None:
+    """What is wrong with a cached file, or None."""
+    try:
+        note = json.loads(note_path.read_bytes())
+        expected = note["sha256"]
+        known = note["parameters"]
+    except (ValueError, KeyError, TypeError) as error:
+        return f"its description {note_path.name} is damaged ({error})"
+    if known != dataset.parameters():
+        return f"its description {note_path.name} is of another set"
+    digest = hashlib.sha256()
+    with pixels_path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    if digest.hexdigest() != expected:
+        return "the file is damaged (its checksum differs)"
+    return None
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """A new file that takes the place of `path` when it is complete and on the disk."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+    if os.name == "posix":  # the name itself must reach the disk as well
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _render_part(dataset: SyntheticFaces, start: int, stop: int) -> np.ndarray[Any, Any]:
+    images = dataset.batch(range(start, stop))
+    return ((images + 1.0) * 127.5).round_().to(torch.uint8).numpy()
+
+
+def _use_one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def _render_parts(dataset: SyntheticFaces, workers: int) -> Iterator[np.ndarray[Any, Any]]:
+    starts = range(0, len(dataset), _IMAGES_PER_TASK)
+    stops = [min(start + _IMAGES_PER_TASK, len(dataset)) for start in starts]
+    if workers == 1:
+        for start, stop in zip(starts, stops, strict=True):
+            yield _render_part(dataset, start, stop)
+        return
+    # Spawned, not forked: a fork would copy the locks of torch's threads in whatever state.
+    with ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=_use_one_thread
+    ) as pool:
+        yield from pool.map(_render_part, [dataset] * len(stops), starts, stops)
