@@ -36,13 +36,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from ekd_lite.distill.inputs import check_pair_labels, check_student_teacher, zero_loss
+from ekd_lite.distill.ekd_pairs import PairCosine, hardest_pairs
+from ekd_lite.distill.inputs import (
+    check_pair_labels,
+    check_student_teacher,
+    full_precision,
+    zero_loss,
+)
 from ekd_lite.ops import false_accepts_at, largest, unit_rows
 
 
@@ -128,7 +133,7 @@ class EKDLoss(nn.Module):
         """
         check_student_teacher(student_embeddings, teacher_embeddings, same_width=False)
         labels = check_pair_labels(labels, len(student_embeddings))
-        with torch.autocast(student_embeddings.device.type, enabled=False):
+        with full_precision(student_embeddings):
             student = unit_rows(student_embeddings)
             teacher = unit_rows(teacher_embeddings.detach())
             student_gram = student.detach() @ student.detach().T
@@ -142,12 +147,9 @@ class EKDLoss(nn.Module):
                     'is undefined without both; mode="corrected" gives zero for the missing side'
                 )
             impostor = self._update(student_gram, teacher_gram, is_genuine, num_impostor)
-            positive_loss, positive_gap = self._rank_loss(
-                student, student_gram, teacher_gram, genuine
-            )
-            negative_loss, negative_gap = self._rank_loss(
-                student, student_gram, teacher_gram, impostor
-            )
+            nets = student, student_gram, teacher_gram
+            positive_loss, positive_gap = self._rank_loss(*nets, genuine)
+            negative_loss, negative_gap = self._rank_loss(*nets, impostor)
         gaps = torch.cat([positive_gap, negative_gap])
         self.stats = {
             "positive_loss": positive_loss.detach(),
@@ -165,25 +167,19 @@ class EKDLoss(nn.Module):
         Neither net needs all impostor similarities in order: the thresholds lie in the highest
         tenth, and so do the hardest pairs.
         """
-        rows = len(is_genuine)
         count = min(self.topk, num_impostor)
         if count == 0:
             return torch.zeros((0, 2), dtype=torch.int64, device=is_genuine.device)
         # Everything but the impostors of the upper triangle goes below any cosine.
         is_other = is_genuine | torch.ones_like(is_genuine).tril()
         ranks = [false_accepts_at(fpr, num_impostor) for fpr in self.fprs]
-        student_pairs = student_gram.masked_fill(is_other, -2.0).flatten()
-        student_top = largest(student_pairs, max(count, *(rank + 1 for rank in ranks)))
+        student_pairs = student_gram.masked_fill(is_other, -2.0)
+        student_top = largest(student_pairs.flatten(), max(count, *(rank + 1 for rank in ranks)))
         if self.training:
-            teacher_pairs = teacher_gram.masked_fill(is_other, -2.0).flatten()
-            teacher_top = largest(teacher_pairs, max(ranks) + 1)
+            teacher_pairs = teacher_gram.masked_fill(is_other, -2.0)
+            teacher_top = largest(teacher_pairs.flatten(), max(ranks) + 1)
             self._average(student_top[ranks], teacher_top[ranks], ranks)
-        # Pairs that tie with the last place fill up what the strictly harder ones leave.
-        last = student_top[count - 1]
-        harder = (student_pairs > last).nonzero().flatten()
-        tied = (student_pairs == last).nonzero().flatten()
-        hardest = torch.cat([harder, tied[: count - len(harder)]])
-        return torch.stack([hardest // rows, hardest % rows], dim=1)
+        return hardest_pairs(student_pairs, student_top[count - 1], count)
 
     def _average(self, student: Tensor, teacher: Tensor, ranks: list[int]) -> None:
         """One step of the running averages, from the thresholds of this batch, (L,) each."""
@@ -228,34 +224,3 @@ class EKDLoss(nn.Module):
         """
         z = (similarity[:, None] - thresholds) / self.temperature
         return (1 / (1 + torch.exp(-z.clamp(-50, 50)))).sum(dim=1)
-
-
-class PairCosine(torch.autograd.Function):
-    """Some entries of a Gram matrix, with a gradient that never fills the whole matrix.
-
-    Some 2000 of N^2 / 2 pairs take part, so dL/dx = (C + C^T) x with a sparse C: at N = 2048 a
-    tenth of the work that automatic differentiation makes of it.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, unit: Tensor, gram: Tensor, pairs: Tensor) -> Tensor:
-        """Rows (N, D), their Gram matrix (N, N), index pairs (P, 2) -> cosines (P,)."""
-        ctx.save_for_backward(unit, pairs)
-        return gram[pairs[:, 0], pairs[:, 1]]
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        """Gradient of the rows; the Gram matrix was computed without one."""
-        unit, pairs = ctx.saved_tensors
-        i, j = pairs.T
-        size = (len(unit), len(unit))
-        if len(unit) ** 2 < 64 * len(pairs):  # a small batch: most entries take part anyway
-            weights = unit.new_zeros(size)
-            weights[i, j] = grad
-            weights[j, i] = grad
-            return weights @ unit, None, None
-        index = torch.cat([pairs.T, pairs.T.flip(0)], dim=1)
-        both = torch.cat([grad, grad])
-        weights = torch.sparse_coo_tensor(index, both, size, check_invariants=False)
-        return torch.sparse.mm(weights, unit), None, None

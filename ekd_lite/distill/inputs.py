@@ -1,7 +1,10 @@
-"""The checks that every distillation loss makes before it computes anything."""
+"""What every distillation loss does first: check its input, and leave half precision."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
+import torch
 from torch import Tensor
 
 
@@ -23,6 +26,16 @@ def check_pair_labels(labels: Tensor | None, num_rows: int) -> Tensor:
     return labels
 
 
+def full_precision(x: Tensor) -> AbstractContextManager[object]:
+    """A context without autocast: half-precision cosines and squares are too coarse to compare."""
+    return torch.autocast(x.device.type, enabled=False)
+
+
+def at_least_float(x: Tensor) -> Tensor:
+    """Float64 stays, everything else becomes float32."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 def zero_loss(student: Tensor) -> Tensor:
     """Zero that still carries a graph, for a batch in which there is nothing to distil."""
-    return (student.float() * 0).sum()
+    return (at_least_float(student) * 0).sum()

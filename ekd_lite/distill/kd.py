@@ -9,11 +9,15 @@ logits with margin; TFace's head returns them without for this use, and so do we
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ekd_lite.distill.inputs import check_student_teacher, zero_loss
+from ekd_lite.distill.inputs import (
+    at_least_float,
+    check_student_teacher,
+    full_precision,
+    zero_loss,
+)
 
 
 class KDLoss(nn.Module):
@@ -47,16 +51,12 @@ class KDLoss(nn.Module):
             ValueError: the shapes differ: both classifiers must know the same identities.
         """
         check_student_teacher(student_logits, teacher_logits, same_width=True)
-        if len(student_logits) == 0:
+        if student_logits.numel() == 0:
             return zero_loss(student_logits)
-        with torch.autocast(student_logits.device.type, enabled=False):
-            student = _float(student_logits) / self.temperature
-            teacher = _float(teacher_logits.detach()) / self.temperature
+        with full_precision(student_logits):
+            student = at_least_float(student_logits) / self.temperature
+            teacher = at_least_float(teacher_logits.detach()) / self.temperature
             divergence = F.kl_div(
                 student.log_softmax(1), teacher.log_softmax(1), log_target=True, reduction="sum"
             )
         return divergence * self.temperature**2 / len(student)
-
-
-def _float(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()

@@ -99,7 +99,7 @@ class SphereFace(NormFace):
         embedding_dim: D.
         num_identities: C.
         scale: s.
-        margin: m >= 1, a factor; the paper's is 4.
+        margin: m >= 1, a factor; the paper's is 4. While ramped up from 0 it counts as 1.
         blend: lambda.
     """
 
@@ -112,12 +112,14 @@ class SphereFace(NormFace):
         margin: float = 4.0,
         blend: float = 5.0,
     ) -> None:
+        if margin < 1:
+            raise ValueError(f"SphereFace's margin is a factor and must be >= 1, got {margin}")
         super().__init__(embedding_dim, num_identities, scale=scale, margin=margin)
         self.blend = blend
 
     def target(self, cosine: Tensor) -> Tensor:
         """(lambda cos(theta) + psi(theta)) / (1 + lambda)."""
-        angle = self.margin * torch.acos(cosine.clamp(-1 + 1e-6, 1 - 1e-6))
+        angle = max(self.margin, 1.0) * torch.acos(cosine.clamp(-1 + 1e-6, 1 - 1e-6))
         k = (angle.detach() / math.pi).floor()
         psi = (1 - 2 * (k % 2)) * torch.cos(angle) - 2 * k
         return (self.blend * cosine + psi) / (1 + self.blend)

@@ -1,0 +1,58 @@
+"""What a method is to the training loop and to the table of methods."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a method may want to know of the two nets before training starts.
+
+    Attributes:
+        student_dim: width of the student's embedding.
+        teacher_dim: width of the teacher's.
+        teacher_prototypes: the teacher's classifier, (C, teacher_dim).
+    """
+
+    student_dim: int
+    teacher_dim: int
+    teacher_prototypes: Tensor
+
+
+@dataclass(frozen=True)
+class Distiller:
+    """A method as `ekd-lite train --method NAME` uses it.
+
+    Attributes:
+        build: makes the loss module for a setting.
+        needs: what student and teacher hand to it: "embeddings" (N, D) or "logits" (N, C).
+        weight: default weight beside the identity loss.
+        weight_source: where the weight comes from.
+        paper: authors, venue, year.
+        transfers: what the student takes over.
+        cost: operations for a batch of N (embeddings of width D, C identities).
+        differs: where we differ from the paper's or the authors' code.
+        needs_labels: the loss cannot do without labels.
+        needs_same_width: student and teacher embeddings must have one width.
+        compares_images: the loss relates images of the batch to one another, so that with several
+            processes it must see the gathered batch (`ekd_lite.distill.gather`).
+        replaces_identity_loss: the loss classifies by itself; the margin head is left out.
+    """
+
+    build: Callable[[Setting], nn.Module]
+    needs: Literal["embeddings", "logits"]
+    weight: float
+    weight_source: str
+    paper: str
+    transfers: Literal["outputs", "features", "relations", "margins", "evaluation"]
+    cost: str
+    differs: str
+    needs_labels: bool = False
+    needs_same_width: bool = False
+    compares_images: bool = True
+    replaces_identity_loss: bool = False
