@@ -17,6 +17,9 @@ from ekd_lite.data.face_geometry import Vector, View, _pierce
 from ekd_lite.data.face_parameters import Columns
 from ekd_lite.data.face_texture import HAIR, bump, palette, ramp
 
+_WOOL = ((0.03, 0.03, 0.035), (0.25, 0.05, 0.05), (0.08, 0.13, 0.22), (0.40, 0.36, 0.28),
+         (0.10, 0.14, 0.08))  # fmt: skip
+
 
 class HairStyle(NamedTuple):
     """What identity and the day make of the hair, each `(N, 1, 1)`."""
@@ -29,6 +32,7 @@ class HairStyle(NamedTuple):
     sweep: Tensor  # slope of the fringe
     parting: Tensor
     covers_ears: Tensor
+    hat: Tensor  # 1 where a woollen hat is worn
     radius: Vector  # of the shell
     colour: Tensor  # linear, (N, 3, 1, 1)
 
@@ -40,6 +44,7 @@ def style_hair(who: Columns, how: Columns) -> HairStyle:
     curl = ramp((who.hair_curl - 0.45) / 0.5)
     full = ramp((length - 0.10) / 0.25)
     volume = (who.hair_volume + how.hair_ruffle + 0.05 * curl).clamp(min=0.02) * full
+    volume = volume + how.hat * (0.07 - 0.6 * volume)
     bottom = -0.10 - 3.0 * (length - 0.52).clamp(min=0.0)
     long = ramp((length - 0.52) / 0.15)
     tied = (who.bun > 0.86).float()
@@ -61,7 +66,7 @@ def style_hair(who: Columns, how: Columns) -> HairStyle:
     parting = who.parting + how.hair_shift * 0.6
     covers_ears = ramp((length - 0.58) / 0.06) * (1.0 - tied)
     return HairStyle(
-        length, there, curl, bottom, fringe, sweep, parting, covers_ears, radius, colour
+        length, there, curl, bottom, fringe, sweep, parting, covers_ears, how.hat, radius, colour
     )
 
 
@@ -106,6 +111,7 @@ class Hair(NamedTuple):
     normal: Vector
     back_colour: Tensor
     open: Tensor  # light that gets to it
+    fibre: Tensor  # 0 where a hat covers it
     shade: Tensor  # how much of the light the hair lets through to the skin at each pixel
 
 
@@ -150,8 +156,16 @@ def comb(
     hidden = (behind / soft + 0.5).clamp_(0.0, 1.0).mul_(outline).mul_(shaved)
 
     strand = (0.80 + 0.13 * coarse + (0.16 + 0.10 * style.curl) * fine).clamp_(0.25, 1.7)
-    edge = 0.70 + 0.30 * ramp(inside * 5.0)
+    open_ = 0.70 + 0.30 * ramp(inside * 5.0)
     colour = style.colour * strand.unsqueeze(1)
+    above_hat = point.y - who.eye_height - 0.34 - 0.10 * point.z
+    hat = (above_hat / soft + 0.5).clamp_(0.0, 1.0) * style.hat
+    ribs = 0.85 + 0.25 * ((point.x * 9.0).remainder(1.0) - 0.5).abs() + 0.06 * fine
+    knitted = palette(how.hat_hue, _WOOL) * (
+        ribs * (1.15 - 0.35 * ramp(above_hat * 60.0 - 7.5))
+    ).unsqueeze(1)
+    colour = colour + (knitted - colour) * hat.unsqueeze(1)
+    front = torch.maximum(front, hat * outline)
     back_colour = style.colour * (0.30 + 0.08 * coarse).unsqueeze(1)
     normal = Vector(
         point.x * scale.x.square(), point.y * scale.y.square(), point.z * scale.z.square()
@@ -159,5 +173,6 @@ def comb(
     lumps = 0.16 * style.curl
     normal = Vector(normal.x + lumps * fine, normal.y + lumps * coarse, normal.z).unit()
     above = hairline(who, style, skin, jag * 0.3)
-    shade = 1.0 - 0.62 * style.there * ramp(above * 4.0 + 0.78)
-    return Hair(front, hidden, colour, normal, back_colour, edge, shade)
+    above = torch.maximum(above, (skin.y - who.eye_height - 0.40) * style.hat - (1.0 - style.hat))
+    shade = 1.0 - 0.62 * torch.maximum(style.there, style.hat) * ramp(above * 4.0 + 0.78)
+    return Hair(front, hidden, colour, normal, back_colour, open_, 1.0 - hat, shade)

@@ -26,7 +26,7 @@ class Surface(NamedTuple):
 
     @staticmethod
     def of(colour: Tensor, normal: Vector, open_: Tensor, gloss: Tensor | float,
-           fibre: float) -> Surface:  # fmt: skip
+           fibre: Tensor | float) -> Surface:  # fmt: skip
         """Puts a surface together; `colour` is `(N, 3, H or 1, W or 1)`."""
         like = open_.new_full((1, 1, 1), 1.0)
         gloss = gloss if isinstance(gloss, Tensor) else like * gloss

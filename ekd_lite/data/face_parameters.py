@@ -190,7 +190,7 @@ NUISANCE_EVENTS: dict[str, float] = {
     "grey": 0.06, "low_resolution": 0.10, "blocks": 0.15,
 }
 
-# Choices without a natural middle, uniform in 0..1 whatever the strength.
+# Choices without a natural middle, uniform in 0..1; all of them 0.5 in a studio portrait.
 NUISANCE_CHOICES: Sequence[str] = (
     "cloth_hue", "cloth_value", "cloth_kind", "back_x", "back_y", "back_scale", "back_stretch",
     "back_hue", "back_hue_2", "back_value", "back_value_2", "back_kind", "frame_shape",
@@ -304,6 +304,6 @@ def nuisance_table(seed: int, identities: Tensor, images: Tensor, *, strength: f
     normals[:, :2] *= 1.0 + 0.7 * happens[:, :1]  # yaw and pitch: a few hard genuine pairs
     values = _values(NUISANCE_PARAMETERS, normals, strength)
     angles = values[:, [nuisance_names().index(name) for name in _ANGLES]]
-    choices = uniforms[:, drawn + events :]
     outside = torch.full_like(values[:, :1], min(1.0, 5.0 * strength))  # 0: studio background
+    choices = 0.5 + (uniforms[:, drawn + events :] - 0.5) * outside
     return torch.cat([values, happens, choices, angles.sin(), angles.cos(), outside], dim=1).float()

@@ -104,7 +104,7 @@ def render_faces(identity: Tensor, nuisance: Tensor, *, size: int, device: torch
             head.coverage,
         ),
         (Surface.of(ear_colour, ear.normal, 1.0 - 0.7 * hollow, 0.3, 0.0), ear_seen),
-        (Surface.of(hair.colour, hair.normal, hair.open, 1.0, 1.0), front),
+        (Surface.of(hair.colour, hair.normal, hair.open, 1.0, hair.fibre), front),
     ):
         figure += alpha - figure * alpha
         # Where a pixel is but partly covered, the background shows through, not the layer below.

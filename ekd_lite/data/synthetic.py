@@ -41,8 +41,8 @@ class SyntheticFaces:
         first_image: number of the first picture of each person; a second range gives new
             pictures of the same people.
         identity_spread: how far apart identities are; larger is easier.
-        nuisance_strength: scale of pose, expression, light and the rest; 0 is a studio portrait
-            and makes all pictures of a person alike but for the clothes; larger is harder.
+        nuisance_strength: scale of pose, expression, light and the rest; at 0 all
+            pictures of a person are one and the same studio portrait; larger is harder.
         family_share: share of identities that come in families of three look-alikes, 0..1.
         family_likeness: correlation between siblings, 0 (strangers) to 1 (the same face).
 
