@@ -100,7 +100,7 @@ def wear_mask(picture: Surface, who: Columns, how: Columns, view: View, head: Hi
 
 def hold_object(picture: Surface, who: Columns, how: Columns, view: View, head: Hit) -> Tensor:
     """A hand, a cup or a telephone that hides a part; returns its coverage `(N, H, W)`."""
-    side = torch.sign(how.object_side - 0.5)
+    side = torch.sign(how.object_side - 0.5 + 1e-6)
     # most come from below on one side
     x = (view.screen_x * side - 0.62 + 0.35 * how.object_size) / (0.26 + 0.16 * how.object_size)
     y = (view.screen_y + 0.85) / (0.42 + 0.22 * how.object_size)

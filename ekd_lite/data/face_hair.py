@@ -144,7 +144,7 @@ def comb(
     point, back, nearest, scale = _meet(style, view)
     noise = _strands(style, point, how, tile)
     coarse, fine = noise[:, 0], noise[:, 1]
-    rough = 0.010 + 0.030 * style.curl
+    rough = 0.008 + 0.024 * style.curl
     size = 1.0 + rough * coarse
     soft = (view.pixel * 1.3).clamp(min=0.022)
     outline = ((size - nearest.clamp(min=0.0).sqrt_()) * 0.75 / soft + 0.5).clamp_(0.0, 1.0)

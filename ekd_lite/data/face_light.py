@@ -95,18 +95,14 @@ def shade(surface: Surface, lights: Lights, how: Columns) -> Tensor:
     fibre = surface.fibre
     upward = normal.dot(lights.up).mul_(0.5).add_(0.5)
     grazing = 1.0 - normal.dot(lights.view).clamp_(0.0, 1.0)
-    rim = (
-        normal.dot(lights.rim).clamp_(min=0.0)
-        * grazing.square()
-        * surface.open
-        * (1.0 - 0.75 * fibre)
-    )
+    rim = normal.dot(lights.rim).clamp_(min=0.0).mul_((grazing * surface.open).square_())
+    rim.mul_(1.0 - 0.75 * fibre)
 
     # highlight: (n.h)^2^k by squaring; hair shines across its strands instead
     middle = normal.dot(lights.half).clamp_(0.0, 1.0)
     spark = middle.square().square_().square_()
     tight = spark.square().square_()
-    skin_shine = (0.07 * spark + 0.26 * tight) * how.skin_gloss * surface.gloss
+    skin_shine = (0.08 * spark + 0.32 * tight) * how.skin_gloss * surface.gloss
     along = (lights.half.y - normal.y * middle) * (1.06 - normal.y.square()).clamp_(
         min=0.06
     ).rsqrt_()

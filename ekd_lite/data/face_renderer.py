@@ -45,6 +45,7 @@ def _identity_noise(who: Columns, grid: Grid, tile: Tensor) -> Tensor:
     """Noise `(N, 2, R, C)` fixed to the face: freckles and mottling; hairs of beard and brows."""
     shape = (1, grid.y.shape[1], grid.x.shape[2])
     x, y = grid.x.expand(shape), grid.y.expand(shape)
+    x = x * (1.0 + 2.5 * x.square().square())  # finer at the sides, which are stretched
     coarse = torch.stack([x * 1.7 + who.mottle_x, y * 1.7 + who.mottle_y], -1)
     fine = torch.stack([x * 1.6 + who.mottle_y, y * 0.7 + who.mottle_x], -1)
     tiles = tile.expand(len(coarse), -1, -1, -1)

@@ -135,7 +135,7 @@ def _relief(face: _Face, who: Columns, how: Columns, hairs: Tensor, beard: Tenso
     """Height over the bare skull `(N, R, C)`, as a share of the skull's radius."""
     x, y, ax = face.x, face.y, face.ax
     age = how.age
-    height = beard * (0.022 + 0.012 * hairs)
+    height = beard * (0.022 + 0.006 * hairs)
 
     def hill(size: Tensor | float, across: Tensor, along: Tensor) -> None:
         height.addcmul_(across * size, along)
@@ -208,14 +208,15 @@ def _relief(face: _Face, who: Columns, how: Columns, hairs: Tensor, beard: Tenso
 def _beard(face: _Face, who: Columns, how: Columns) -> tuple[Tensor, Tensor]:
     """Where hair grows on the lower face, and how much of the skin it hides: `(N, R, C)` each."""
     ax, y = face.ax, face.y
-    amount = who.beard + 0.10 * how.beard_grow
+    rarely = 0.25 * ramp((who.hair_length - 0.6) * 4.0)  # with long hair
+    amount = who.beard + 0.10 * how.beard_grow - rarely
     line = who.beard_line + 0.35 * (ax - 0.42) + 1.6 * (ax - 0.52).clamp(min=0.0)
     full = ((amount - 0.70) * 6.0).clamp(0.0, 1.0)
     stubble = ((amount - 0.48) * 5.0).clamp(0.0, 1.0)
     area = ((line - y) / 0.13 + 0.5).clamp_(0.0, 1.0)
     goatee = bump((ax - face.mouth_half - 0.02) / 0.09) * bump((y - face.mouth_y) / 0.22)
     area = torch.maximum(area, goatee)
-    lip = (who.moustache + 0.10 * how.beard_grow + 0.6 * (amount - 0.5) - 0.70) * 5.0
+    lip = (who.moustache - rarely + 0.10 * how.beard_grow + 0.6 * (amount - 0.5) - 0.70) * 5.0
     lip = lip.clamp(0.0, 1.0)
     above = ((y - face.upper_out) / 0.05 + 0.6).clamp_(0.0, 1.0)
     above = above * ((face.tip_y - 0.085 - y) / 0.06 + 0.5).clamp_(0.0, 1.0)
@@ -271,7 +272,7 @@ def paint(who: Columns, how: Columns, hair: Tensor, light: Tensor, grid: Grid,
         mix(colour, skin * 0.25, mole[:, None])
 
     # hair on the face
-    density = (0.85 + 0.22 * hairs).mul_(hidden).clamp_(0.0, 1.0)
+    density = (0.85 + 0.16 * hairs).mul_(hidden).clamp_(0.0, 1.0)
     mix(colour, hair * 0.85, density[:, None])
     brow = face.band(face.brow + face.brow_half, face.brow - face.brow_half)
     brow = brow.mul_((0.82 + 0.16 * hairs) * who.brow_density).clamp_(0.0, 1.0)
