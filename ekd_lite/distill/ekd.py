@@ -17,9 +17,8 @@ that both nets rank alike cost nothing.
 `mode="official"` is the authors' code number for number (Tencent/TFace 171ec14,
 `recognition/tasks/ekd/distillation/ekd.py`). `mode="corrected"` is the same loss with these mended:
 
-* Thresholds start at their first value and are averaged without bias. The authors' running averages
-  start at 0 with weight 0.01 for new values: after 100 steps they stand at 63 % of the true
-  threshold.
+* Thresholds start at their first value and are averaged without bias. The authors' start at 0 with
+  weight 0.01 for new values: after 100 steps they stand at 63 % of the true threshold.
 * A level that the batch cannot show (fewer than 1/FPR impostor pairs) is left out until a batch
   can. In the authors' code every such level becomes the hardest impostor of the batch, which then
   counts up to five times: with 64 images, 3 of the 6 thresholds coincide.
@@ -27,9 +26,9 @@ that both nets rank alike cost nothing.
   IndexError.
 
 In both modes the thresholds are buffers, so that a checkpoint keeps them (the authors' resumed
-runs start from 0 again). Called with the joined batch of W processes, the loss is the loss of that
-batch; the authors' all-gather multiplies its gradient by W, so their 0.02 and 0.01 act like 0.16
-and 0.08 on 8 GPUs.
+runs start from 0 again). On the gathered batch of W processes the gradient is that of the whole
+batch (`ekd_lite.distill.gather`); the authors' is W times it, so that their 0.02 acts like 0.16 on
+8 GPUs.
 """
 
 from __future__ import annotations
@@ -41,20 +40,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ekd_lite.distill.ekd_pairs import PairCosine, hardest_pairs
-from ekd_lite.distill.inputs import (
-    check_pair_labels,
-    check_student_teacher,
-    full_precision,
-    zero_loss,
-)
+from ekd_lite.distill.ekd_pairs import PairCosine, hardest_pairs, soft_rank
+from ekd_lite.distill.inputs import check_pair_labels, check_student_teacher, full_precision
 from ekd_lite.ops import false_accepts_at, largest, unit_rows
 
 
 class EKDLoss(nn.Module):
-    """Make the student rank pairs against its thresholds as the teacher does against its own.
-
-    In evaluation mode (`.eval()`) the thresholds stay as they are.
+    """Rank pairs as the teacher does. In evaluation mode the thresholds stay as they are.
 
     Args:
         fprs: false-positive rates of the L thresholds.
@@ -69,9 +61,8 @@ class EKDLoss(nn.Module):
         student_thresholds: running thresholds of the student, (L,), a buffer.
         teacher_thresholds: the teacher's, (L,), a buffer.
         num_updates: how many batches each level has seen, (L,), a buffer.
-        stats: of the last batch, detached 0-dim tensors: "positive_loss", "negative_loss" (both
-            before their weights) and "critical_share", the share of the compared pairs whose ranks
-            differ by more than a half.
+        stats: of the last batch, 0-dim: "positive_loss" and "negative_loss" before their weights,
+            "critical_share" of the compared pairs, whose ranks differ by more than a half.
     """
 
     student_thresholds: Tensor
@@ -142,10 +133,8 @@ class EKDLoss(nn.Module):
             genuine = is_genuine.triu(1).nonzero()
             num_impostor = len(labels) * (len(labels) - 1) // 2 - len(genuine)
             if self.mode == "official" and not (len(genuine) and num_impostor):
-                raise ValueError(
-                    f"{len(genuine)} genuine and {num_impostor} impostor pairs: the authors' loss "
-                    'is undefined without both; mode="corrected" gives zero for the missing side'
-                )
+                counts = f"{len(genuine)} genuine and {num_impostor} impostor pairs"
+                raise ValueError(f"{counts}: the official loss needs both, mode='corrected' not")
             impostor = self._update(student_gram, teacher_gram, is_genuine, num_impostor)
             nets = student, student_gram, teacher_gram
             positive_loss, positive_gap = self._rank_loss(*nets, genuine)
@@ -162,16 +151,13 @@ class EKDLoss(nn.Module):
     def _update(
         self, student_gram: Tensor, teacher_gram: Tensor, is_genuine: Tensor, num_impostor: int
     ) -> Tensor:
-        """Average in the batch's thresholds; return the hardest impostors (K, 2).
-
-        Neither net needs all impostor similarities in order: the thresholds lie in the highest
-        tenth, and so do the hardest pairs.
-        """
+        """Average in the batch's thresholds; return the hardest impostors (K, 2)."""
         count = min(self.topk, num_impostor)
         if count == 0:
             return torch.zeros((0, 2), dtype=torch.int64, device=is_genuine.device)
         # Everything but the impostors of the upper triangle goes below any cosine.
         is_other = is_genuine | torch.ones_like(is_genuine).tril()
+        # Only the highest tenth need be in order: there lie the thresholds and the hardest pairs.
         ranks = [false_accepts_at(fpr, num_impostor) for fpr in self.fprs]
         student_pairs = student_gram.masked_fill(is_other, -2.0)
         student_top = largest(student_pairs.flatten(), max(count, *(rank + 1 for rank in ranks)))
@@ -183,44 +169,32 @@ class EKDLoss(nn.Module):
 
     def _average(self, student: Tensor, teacher: Tensor, ranks: list[int]) -> None:
         """One step of the running averages, from the thresholds of this batch, (L,) each."""
-        can_show = torch.tensor(
-            [self.mode == "official" or rank > 0 for rank in ranks], device=student.device
-        )
-        if not can_show.all() and not self.num_updates.any():
-            too_fine = [fpr for fpr, rank in zip(self.fprs, ranks, strict=True) if rank == 0]
+        too_fine = [fpr for fpr, rank in zip(self.fprs, ranks, strict=True) if rank == 0]
+        if self.mode == "corrected" and too_fine and not self.num_updates.any():
             warnings.warn(
                 f"the first batch has too few impostor pairs for the FPR levels {too_fine}; "
                 "EKD leaves a level out until a batch can show it",
                 stacklevel=4,
             )
-        self.num_updates += can_show
+        is_shown = torch.tensor(ranks, device=student.device) > 0
+        # A NaN embedding must not outlive its batch in the running thresholds.
+        use = (is_shown | (self.mode == "official")) & student.isfinite() & teacher.isfinite()
+        self.num_updates += use
         newest = torch.full_like(self.student_thresholds, self.momentum)
         if self.mode == "corrected":
             # mu / (1 - (1 - mu)^n): 1 for the first batch, then the unbiased running average.
             newest = newest / (1 - (1 - newest) ** self.num_updates.clamp(min=1))
-        newest = torch.where(can_show, newest, 0.0)
-        self.student_thresholds.lerp_(student.to(newest.dtype), newest)
-        self.teacher_thresholds.lerp_(teacher.to(newest.dtype), newest)
+        thresholds = self.student_thresholds, self.teacher_thresholds
+        for running, value in zip(thresholds, (student, teacher), strict=True):
+            running.copy_(torch.where(use, running.lerp(value.to(running.dtype), newest), running))
 
     def _rank_loss(
         self, student: Tensor, student_gram: Tensor, teacher_gram: Tensor, pairs: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Mean squared rank difference over pairs (P, 2), and the differences (P,), detached."""
-        if len(pairs) == 0:
-            return zero_loss(student), student.new_zeros(0)
-        in_use = self.num_updates > 0
-        similarity = PairCosine.apply(student, student_gram, pairs)  # type: ignore[no-untyped-call]
-        student_rank = self.soft_rank(similarity, self.student_thresholds[in_use])
-        teacher_similarity = teacher_gram[pairs[:, 0], pairs[:, 1]]
-        teacher_rank = self.soft_rank(teacher_similarity, self.teacher_thresholds[in_use])
-        gap = student_rank - teacher_rank
-        return gap.square().mean(), gap.detach()
-
-    def soft_rank(self, similarity: Tensor, thresholds: Tensor) -> Tensor:
-        """How many thresholds (L,) each similarity (P,) passes, softly: (P,) in 0..L.
-
-        Written as 1 / (1 + exp(-z)) because `torch.sigmoid` computes its slope as y (1 - y), which
-        is exactly 0 in float32 from z = 17 on, where the authors' form keeps a tail.
-        """
-        z = (similarity[:, None] - thresholds) / self.temperature
-        return (1 / (1 + torch.exp(-z.clamp(-50, 50)))).sum(dim=1)
+        in_use, tau = self.num_updates > 0, self.temperature
+        cosine = PairCosine.apply(student, student_gram, pairs)  # type: ignore[no-untyped-call]
+        student_rank = soft_rank(cosine, self.student_thresholds[in_use], temperature=tau)
+        cosine = teacher_gram[pairs[:, 0], pairs[:, 1]]
+        gap = student_rank - soft_rank(cosine, self.teacher_thresholds[in_use], temperature=tau)
+        return gap.square().sum() / max(len(pairs), 1), gap.detach()

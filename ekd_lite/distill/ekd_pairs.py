@@ -1,4 +1,4 @@
-"""The pairs that take part in EKD, and their cosines with a sparse gradient."""
+"""Parts of EKD: which pairs take part, their cosines with a sparse gradient, their soft ranks."""
 
 from __future__ import annotations
 
@@ -18,11 +18,22 @@ def hardest_pairs(cosines: Tensor, last: Tensor, count: int) -> Tensor:
         count: how many.
     """
     flat = cosines.flatten()
-    harder = (flat > last).nonzero().flatten()
+    # Not "> last": a NaN counts as hardest, as in a sort, so that the loss shows it.
+    harder = (~(flat <= last)).nonzero().flatten()
     # Pairs that tie with the last place fill up what the strictly harder ones leave.
     tied = (flat == last).nonzero().flatten()
-    chosen = torch.cat([harder, tied[: count - len(harder)]])
+    chosen = torch.cat([harder, tied])[:count]
     return torch.stack([chosen // len(cosines), chosen % len(cosines)], dim=1)
+
+
+def soft_rank(similarity: Tensor, thresholds: Tensor, *, temperature: float) -> Tensor:
+    """How many thresholds (L,) each similarity (P,) passes, softly: (P,) in 0..L.
+
+    Written as 1 / (1 + exp(-z)) because `torch.sigmoid` computes its slope as y (1 - y), which is
+    exactly 0 in float32 from z = 17 on, where the authors' form keeps a tail.
+    """
+    z = (similarity[:, None] - thresholds) / temperature
+    return (1 / (1 + torch.exp(-z.clamp(-50, 50)))).sum(dim=1)
 
 
 class PairCosine(torch.autograd.Function):

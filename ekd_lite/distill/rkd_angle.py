@@ -28,7 +28,6 @@ class AngleGap(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, student: Tensor, teacher: Tensor, block: int) -> Tensor:
         """Points (N, D) and (N, D') -> 0-dim; `block` is how many angles to hold at a time."""
-        student, teacher = student - student.mean(0), teacher - teacher.mean(0)
         student_parts, teacher_parts = gram_and_inverse(student), gram_and_inverse(teacher)
         is_close = student_parts[2] | teacher_parts[2]
         rows = len(student)
@@ -50,7 +49,7 @@ class AngleGap(torch.autograd.Function):
             along = (along - (along * rays).sum(1, keepdim=True) * rays) * inverse
             grad += along
             grad[corner] -= along.sum(0)
-        grad += (grad_gram + grad_gram.T) @ student
+        grad += (grad_gram + grad_gram.T) @ (student - student.mean(0))
         ctx.save_for_backward(grad / rows**3)
         return (total / rows**3).to(student.dtype)
 
@@ -65,9 +64,11 @@ class AngleGap(torch.autograd.Function):
 def gram_and_inverse(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Gram matrix (N, N), 1 / d_ij (0 on the diagonal), and which corners have a close neighbour.
 
-    Close is a hundredth of the mean length: below, G has lost more than half of float32's digits.
+    From the mean of the points, which no angle sees but which a common offset would swamp. Close is
+    a hundredth of the mean length: below, G has lost more than half of float32's digits.
     """
-    exact = points.double() @ points.double().T
+    centred = points.double() - points.double().mean(0)
+    exact = centred @ centred.T
     lengths = exact.diagonal()
     squared = lengths[:, None] + lengths - 2 * exact
     is_close = squared <= 1e-4 * lengths.mean()

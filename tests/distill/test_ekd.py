@@ -10,6 +10,7 @@ from batches import batches, golden_batch, random_batch
 from hypothesis import given, settings
 
 from ekd_lite.distill import EKDLoss
+from ekd_lite.distill.ekd_pairs import soft_rank
 from tests.oracles import distill as oracle
 
 pytestmark = pytest.mark.filterwarnings("ignore:the first batch has too few impostor pairs")
@@ -105,8 +106,8 @@ def test_gradient_equals_the_one_through_the_whole_gram_matrix():
     target = torch.nn.functional.normalize(teacher)
     a, b = unit @ unit.T, target @ target.T
     i, j = torch.triu_indices(50, 50, 1)
-    gap = loss.soft_rank(a[i, j], loss.student_thresholds)
-    gap = (gap - loss.soft_rank(b[i, j], loss.teacher_thresholds)).square()
+    gap = soft_rank(a[i, j], loss.student_thresholds, temperature=0.1)
+    gap = (gap - soft_rank(b[i, j], loss.teacher_thresholds, temperature=0.1)).square()
     same = labels[i] == labels[j]
     hardest = a[i, j][~same].topk(10).indices
     (0.02 * gap[same].mean() + 0.01 * gap[~same][hardest].mean()).backward()
@@ -247,5 +248,17 @@ def test_bad_options_are_named(options, message):
 def test_steepness_far_from_a_threshold_keeps_its_tail():
     """z = 30: torch.sigmoid's slope is exactly 0 in float32, the authors' form keeps exp(-30)."""
     similarity = torch.tensor([0.3], requires_grad=True)
-    EKDLoss().soft_rank(similarity, torch.zeros(1)).sum().backward()
+    soft_rank(similarity, torch.zeros(1), temperature=0.01).sum().backward()
     assert float(similarity.grad) == pytest.approx(100 * math.exp(-30), rel=1e-4)
+
+
+@pytest.mark.parametrize("rows", [6, 80])
+def test_a_nan_embedding_shows_in_the_loss_but_not_in_the_thresholds(rows):
+    student, teacher, labels = random_batch(rows, 4)
+    loss = EKDLoss(topk=10)
+    loss(student, teacher, labels)
+    before = loss.student_thresholds.clone()
+    student[2] = float("nan")
+    assert loss(student, teacher, labels).isnan()
+    assert loss.student_thresholds.isfinite().all()
+    assert loss.student_thresholds[-1] == before[-1]
