@@ -162,8 +162,8 @@ class Slider:
         )
         return (
             '<div class="ekd-slider" style="text-align:center">'
-            f'<label>{html.escape(self.label)} <input type="range" min="0" '
-            f'max="{len(self.pictures) - 1}" value="{self.start}" '
+            f'<label style="display:block">{html.escape(self.label)}<br>'
+            f'<input type="range" min="0" max="{len(self.pictures) - 1}" value="{self.start}" '
             'style="width:100%;max-width:560px" autocomplete="off" '
             f'aria-valuetext="{html.escape(self.values[self.start])}" '
             f'data-values="{html.escape("|".join(self.values))}" oninput="{choose}"></label>'
