@@ -16,10 +16,10 @@ from torch import Tensor
 from ekd_lite.data.face_parameters import Columns
 from ekd_lite.data.face_texture import X_HALF, Y_HEIGHT, Y_TOP, ramp
 
-HALF_FIELD = 0.99  # half the height of the picture at zoom 1, in head units
+HALF_FIELD = 0.97  # half the height of the picture at zoom 1, in head units
 _CENTRE_Y = -0.08  # what the middle of a straight portrait shows
 _ANCHOR = (0.0, -0.10, 0.45)  # between eyes and mouth: what the face detector centres
-_SHELLS = (0.30, 0.20, 0.11, 0.04)  # relief heights at which rays look for the surface
+_SHELLS = (0.28, 0.15, 0.05)  # relief heights at which rays look for the surface
 
 
 class Vector(NamedTuple):

@@ -64,7 +64,7 @@ def style_hair(who: Columns, how: Columns) -> HairStyle:
     silver = colour.new_tensor([0.30, 0.295, 0.285]).view(1, 3, 1, 1)
     colour = colour + (silver - colour) * grey[:, None]
     parting = who.parting + how.hair_shift * 0.6
-    covers_ears = ramp((length - 0.58) / 0.06) * (1.0 - tied)
+    covers_ears = ramp((length - 0.535) / 0.04) * (1.0 - tied)
     return HairStyle(
         length, there, curl, bottom, fringe, sweep, parting, covers_ears, how.hat, radius, colour
     )
@@ -87,15 +87,25 @@ def _meet(style: HairStyle, view: View) -> tuple[Vector, Vector, Tensor, Vector]
     return point, back, nearest, scale
 
 
+def _nape(style: HairStyle, ahead: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the hair ends at the sides and behind, and how far a direction is beside the face."""
+    beside = ramp((0.56 - ahead) * 3.2)
+    return style.bottom - 0.30 * ramp((-ahead - 0.05) * 2.5), beside
+
+
+def _ahead(style: HairStyle, p: Vector) -> Tensor:
+    """Direction of a point seen from above: 1 in front, 0 at the ear, -1 behind."""
+    across, deep = p.x / style.radius.x, p.z / style.radius.z
+    return deep * (across.square() + deep.square() + 1e-6).rsqrt_()
+
+
 def hairline(who: Columns, style: HairStyle, p: Vector, jag: Tensor) -> Tensor:
     """How far a point of the shell lies inside the hair, in head units: `(N, H, W)`."""
-    across, deep = p.x / style.radius.x, p.z / style.radius.z
-    ahead = deep * (across.square() + deep.square() + 1e-6).rsqrt_()  # 1 front, 0 ear, -1 back
-    front = who.hair_line - style.fringe - style.sweep * 0.25 * across
+    ahead = _ahead(style, p)
+    front = who.hair_line - style.fringe - (style.sweep * 0.25 / style.radius.x) * p.x
     front = front + (who.hair_recess * (1.0 - 2.0 * style.fringe)) * bump((ahead - 0.80) / 0.25)
     front = front - who.widow_peak * bump(p.x / 0.10) - 0.45 * (1 - ahead).clamp(0, 0.3)
-    nape = style.bottom - 0.30 * ramp((-ahead - 0.05) * 2.5)
-    opened = ramp((0.56 - ahead) * 3.2)
+    nape, opened = _nape(style, ahead)
     line = front + (nape - front) * opened
     # the line falls steeply at the sides: divided by its slope, the height becomes a distance
     steep = 1.0 + 13.0 * (front - nape).clamp_(min=0.0) * opened * (1.0 - opened)
@@ -152,7 +162,8 @@ def comb(
     inside = hairline(who, style, point, jag)
     shaved = style.there * (0.55 + 0.45 * ramp((style.length - 0.11) / 0.12))
     front = (inside / (soft * 1.2) + 0.5).clamp_(0.0, 1.0).mul_(outline).mul_(shaved)
-    behind = hairline(who, style, back, jag)
+    nape, beside = _nape(style, _ahead(style, back))
+    behind = back.y - nape + jag - 2.0 * (1.0 - beside)
     hidden = (behind / soft + 0.5).clamp_(0.0, 1.0).mul_(outline).mul_(shaved)
 
     strand = (0.80 + 0.13 * coarse + (0.16 + 0.10 * style.curl) * fine).clamp_(0.25, 1.7)
@@ -174,5 +185,5 @@ def comb(
     normal = Vector(normal.x + lumps * fine, normal.y + lumps * coarse, normal.z).unit()
     above = hairline(who, style, skin, jag * 0.3)
     above = torch.maximum(above, (skin.y - who.eye_height - 0.40) * style.hat - (1.0 - style.hat))
-    shade = 1.0 - 0.62 * torch.maximum(style.there, style.hat) * ramp(above * 4.0 + 0.78)
+    shade = 1.0 - 0.62 * torch.maximum(style.there, style.hat) * ramp(above * 2.0 + 0.62)
     return Hair(front, hidden, colour, normal, back_colour, open_, 1.0 - hat, shade)

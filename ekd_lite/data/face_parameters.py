@@ -6,6 +6,7 @@ right of the picture, y up, z to the camera. Angles are in radians, colours in 0
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -139,12 +140,12 @@ IDENTITY_PARAMETERS: Sequence[Parameter] = (
 # `std` is the standard deviation at nuisance strength 1; a strength of 0 leaves the mean.
 NUISANCE_PARAMETERS: Sequence[Parameter] = (
     # pose
-    Parameter("yaw", 0.00, 0.34, -1.05, 1.05),             # one picture in five: 1.7 times more
-    Parameter("pitch", 0.00, 0.17, -0.60, 0.60),
+    Parameter("yaw", 0.00, 0.29, -1.05, 1.05),             # one picture in five: 1.7 times more
+    Parameter("pitch", 0.00, 0.15, -0.60, 0.60),
     Parameter("roll", 0.00, 0.13, -0.50, 0.50),
-    Parameter("shift_x", 0.00, 0.045, -0.16, 0.16),        # error of the face detector's crop
-    Parameter("shift_y", 0.00, 0.045, -0.16, 0.16),
-    Parameter("zoom", 1.00, 0.060, 0.80, 1.22),
+    Parameter("shift_x", 0.00, 0.040, -0.16, 0.16),        # error of the face detector's crop
+    Parameter("shift_y", 0.00, 0.040, -0.16, 0.16),
+    Parameter("zoom", 1.00, 0.050, 0.80, 1.22),
     # expression
     Parameter("mouth_open", -0.03, 0.075, 0.00, 0.20),
     Parameter("smile", 0.10, 0.450, -0.60, 1.20),
@@ -156,7 +157,7 @@ NUISANCE_PARAMETERS: Sequence[Parameter] = (
     # body
     Parameter("age", 0.15, 0.400, 0.00, 1.30),
     Parameter("weight", 0.00, 0.018, -0.05, 0.05),
-    Parameter("hair_grow", 0.00, 0.450, -1.20, 1.20),
+    Parameter("hair_grow", 0.00, 0.300, -1.20, 1.20),
     Parameter("hair_ruffle", 0.00, 0.030, -0.08, 0.10),
     Parameter("hair_shift", 0.00, 0.250, -0.60, 0.60),     # parting moved
     Parameter("beard_grow", 0.00, 0.500, -1.50, 1.50),
@@ -164,29 +165,29 @@ NUISANCE_PARAMETERS: Sequence[Parameter] = (
     Parameter("eye_shadow", -0.40, 0.700, 0.00, 1.00),
     Parameter("blush", 0.35, 0.350, 0.00, 1.20),
     # light
-    Parameter("light_x", -0.28, 0.650, -1.60, 1.60),       # direction: tangents to the view
-    Parameter("light_y", 0.55, 0.450, -0.60, 1.80),
-    Parameter("light_strength", 0.00, 0.280, -0.80, 0.80, "log"),
-    Parameter("light_warmth", 0.25, 0.700, -1.50, 1.60),   # blue sky .. candle
+    Parameter("light_x", -0.28, 0.520, -1.60, 1.60),       # direction: tangents to the view
+    Parameter("light_y", 0.55, 0.360, -0.60, 1.80),
+    Parameter("light_strength", 0.00, 0.220, -0.80, 0.80, "log"),
+    Parameter("light_warmth", 0.25, 0.550, -1.50, 1.60),   # blue sky .. candle
     Parameter("fill_strength", 0.00, 0.350, -1.00, 0.80, "log"),
-    Parameter("fill_warmth", -0.35, 0.700, -1.60, 1.50),
+    Parameter("fill_warmth", -0.35, 0.550, -1.60, 1.50),
     Parameter("rim_strength", 0.25, 0.600, 0.00, 1.80),
     Parameter("rim_side", 0.70, 0.900, -1.50, 1.50),
     Parameter("skin_gloss", 0.50, 0.350, 0.05, 1.60),
     # camera
-    Parameter("exposure", 0.00, 0.180, -0.55, 0.50, "log"),
-    Parameter("gamma", 0.00, 0.160, -0.45, 0.45),
-    Parameter("contrast", 1.00, 0.140, 0.60, 1.40),
-    Parameter("tint_red", 0.00, 0.045, -0.14, 0.14),
-    Parameter("tint_blue", 0.00, 0.055, -0.16, 0.16),
+    Parameter("exposure", 0.00, 0.150, -0.55, 0.50, "log"),
+    Parameter("gamma", 0.00, 0.130, -0.45, 0.45),
+    Parameter("contrast", 1.00, 0.110, 0.60, 1.40),
+    Parameter("tint_red", 0.00, 0.035, -0.12, 0.12),
+    Parameter("tint_blue", 0.00, 0.040, -0.14, 0.14),
     Parameter("saturation", 1.00, 0.200, 0.30, 1.50),
-    Parameter("blur", -0.10, 0.420, 0.00, 1.00),           # share of a 3x3 binomial, twice
+    Parameter("blur", -0.12, 0.380, 0.00, 1.00),           # share of a 3x3 binomial, twice
     Parameter("noise", 0.00, 0.028, 0.00, 0.09),           # standard deviation of a pixel
 )
 
 # 1 with the given probability at strength 1 (times the strength elsewhere), otherwise 0.
 NUISANCE_EVENTS: dict[str, float] = {
-    "hard_pose": 0.20, "glasses": 0.16, "mask": 0.05, "object": 0.06, "hat": 0.05,
+    "hard_pose": 0.20, "glasses": 0.14, "mask": 0.04, "object": 0.05, "hat": 0.05,
     "grey": 0.06, "low_resolution": 0.10, "blocks": 0.15,
 }
 
@@ -205,19 +206,21 @@ class Columns:
 
     def __init__(self, names: Sequence[str], values: Tensor, *, trailing: int = 2):
         self._index = {name: k for k, name in enumerate(names)}
-        self._table = values.t().contiguous().reshape(*values.t().shape, *([1] * trailing))
+        self._columns = values.t().contiguous().view(*values.t().shape, *([1] * trailing)).unbind()
 
     def pick(self, rows: Tensor) -> Columns:
         """The same columns for some rows only, given by their int64 numbers."""
-        part = Columns((), self._table.new_zeros(0, 0))
-        part._index, part._table = self._index, self._table.index_select(1, rows)
+        part = copy.copy(self)
+        part._columns = tuple(column.index_select(0, rows) for column in self._columns)
         return part
 
     def __getattr__(self, name: str) -> Tensor:
-        try:
-            return self._table[self._index[name]]
-        except KeyError:
-            raise AttributeError(f"there is no face parameter named {name!r}") from None
+        # Only called for what is not a real attribute; copying asks for dunder methods.
+        index: dict[str, int] = self.__dict__.get("_index", {})
+        if name not in index:
+            raise AttributeError(f"there is no face parameter named {name!r}")
+        column: Tensor = self._columns[index[name]]
+        return column
 
 
 def identity_names() -> list[str]:

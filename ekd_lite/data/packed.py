@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ekd_lite.data.synthetic import SyntheticFaces, index_tensor, one_index
+from ekd_lite.data.faceset import CacheableFaceSet
+from ekd_lite.data.synthetic import index_tensor, one_index
 
 _IMAGES_PER_TASK = 512
 _MIN_IMAGES_PER_WORKER = 2000  # starting a process takes about as long as rendering so many
@@ -92,7 +93,7 @@ def cache_key(parameters: dict[str, Any]) -> str:
 
 
 def cache_faces(
-    dataset: SyntheticFaces,
+    dataset: CacheableFaceSet,
     directory: str | Path,
     *,
     workers: int | None = None,
@@ -181,11 +182,11 @@ def _cores() -> int:
         return os.cpu_count() or 1
 
 
-def _open(path: Path, dataset: SyntheticFaces) -> PackedFaces:
+def _open(path: Path, dataset: CacheableFaceSet) -> PackedFaces:
     return PackedFaces(np.load(path, allow_pickle=False, mmap_mode="r"), dataset.labels)
 
 
-def _fault(pixels_path: Path, note_path: Path, dataset: SyntheticFaces) -> str | None:
+def _fault(pixels_path: Path, note_path: Path, dataset: CacheableFaceSet) -> str | None:
     """What is wrong with a cached file, or None."""
     try:
         note = json.loads(note_path.read_bytes())
@@ -226,7 +227,7 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
             os.close(folder)
 
 
-def _render_part(dataset: SyntheticFaces, start: int, stop: int) -> np.ndarray[Any, Any]:
+def _render_part(dataset: CacheableFaceSet, start: int, stop: int) -> np.ndarray[Any, Any]:
     images = dataset.batch(range(start, stop))
     return ((images + 1.0) * 127.5).round_().to(torch.uint8).numpy()
 
@@ -235,7 +236,7 @@ def _use_one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _render_parts(dataset: SyntheticFaces, workers: int) -> Iterator[np.ndarray[Any, Any]]:
+def _render_parts(dataset: CacheableFaceSet, workers: int) -> Iterator[np.ndarray[Any, Any]]:
     starts = range(0, len(dataset), _IMAGES_PER_TASK)
     stops = [min(start + _IMAGES_PER_TASK, len(dataset)) for start in starts]
     if workers == 1:

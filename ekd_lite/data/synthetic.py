@@ -19,7 +19,7 @@ from ekd_lite.data.face_parameters import identity_latents, identity_table, nuis
 from ekd_lite.data.face_renderer import RENDERER_VERSION, render_faces
 
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 32, 224
-_PIXELS_PER_BATCH = 1 << 16  # so many at a time stay in a core's cache; a GPU takes far more
+_PIXELS_PER_BATCH = 96 << 10  # so many at a time stay in a core's cache; a GPU takes far more
 _PIXELS_PER_BATCH_GPU = 1 << 22
 
 
