@@ -174,7 +174,7 @@ class EKDLoss(nn.Module):
             warnings.warn(
                 f"the first batch has too few impostor pairs for the FPR levels {too_fine}; "
                 "EKD leaves a level out until a batch can show it",
-                stacklevel=4,
+                stacklevel=7,  # the caller's line, past Module.__call__
             )
         is_shown = torch.tensor(ranks, device=student.device) > 0
         # A NaN embedding must not outlive its batch in the running thresholds.

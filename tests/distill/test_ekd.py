@@ -157,8 +157,9 @@ def test_thresholds_are_the_true_quantiles_within_ten_steps():
 def test_a_level_finer_than_the_batch_is_left_out_with_a_warning_until_one_can_show_it():
     loss = EKDLoss()
     small = random_batch(16, 8, identities=8)  # 112 impostor pairs: 1e-1 and 1e-2
-    with pytest.warns(UserWarning, match=r"0\.001, 0\.0001, 1e-05, 1e-06"):
+    with pytest.warns(UserWarning, match=r"0\.001, 0\.0001, 1e-05, 1e-06") as caught:
         loss(*small)
+    assert caught[0].filename == __file__
     assert loss.num_updates.tolist() == [1, 1, 0, 0, 0, 0]
     expected = oracle.EKD(corrected=True)(*(x.tolist() for x in small))
     assert 0.02 * loss.stats["positive_loss"] + 0.01 * loss.stats["negative_loss"] == (
