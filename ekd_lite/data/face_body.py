@@ -58,11 +58,12 @@ def ears(who: Columns, view: View) -> tuple[Hit, Tensor]:
     ia, ib, ic = 1.0 / (0.055 + 0.3 * who.ear_out), 1.0 / size, 1.0 / (0.60 * size)
     px, py, pz = ax * ia, y * ib, az * ic
     dx2, dy2, dz2 = dax * ia, d.y * ib, daz * ic
-    a = dx2 * dx2 + dy2 * dy2 + dz2 * dz2
-    b = px * dx2 + py * dy2 + pz * dz2
-    nearest = px * px + py * py + pz * pz - b * b / a
-    half = ((1.0 - nearest) / a).clamp_(min=0.0).sqrt_()
-    distance = -b / a - half
+    from_middle, sight = Vector(px, py, pz), Vector(dx2, dy2, dz2)
+    a = sight.dot(sight)
+    b = from_middle.dot(sight) / a
+    nearest = from_middle.dot(from_middle).sub_(b.square().mul_(a))
+    half = (1.0 - nearest).div_(a).clamp_(min=0.0).sqrt_()
+    distance = half.add_(b).neg_()
     coverage = ((1.0 - nearest.clamp(min=0.0).sqrt_()) * (0.09 / view.pixel) + 0.5).clamp_(0, 1)
     qx, qy, qz = px + distance * dx2, py + distance * dy2, pz + distance * dz2
     normal = Vector((qx * ia - 0.3 * qz * ic) * side, qy * ib, qz * ic + turn * qx * ia).unit()

@@ -31,7 +31,7 @@ class Vector(NamedTuple):
 
     def dot(self, other: Vector) -> Tensor:
         """Scalar product."""
-        return self.x * other.x + self.y * other.y + self.z * other.z
+        return torch.addcmul(torch.addcmul(self.x * other.x, self.y, other.y), self.z, other.z)
 
     def unit(self) -> Vector:
         """The same direction at length 1."""
@@ -52,9 +52,9 @@ class View(NamedTuple):
     def to_head(self, x: Tensor, y: Tensor, z: Tensor) -> Vector:
         """Turns a camera-frame direction into the head's frame."""
         a, b, c = self.axes
-        return Vector(
-            x * a.x + y * b.x + z * c.x, x * a.y + y * b.y + z * c.y, x * a.z + y * b.z + z * c.z
-        )
+        given = Vector(x, y, z)
+        columns = (Vector(a[k], b[k], c[k]) for k in range(3))
+        return Vector(*(given.dot(column) for column in columns))
 
     def along(self, distance: Tensor) -> Vector:
         """Points of the rays at these distances."""
@@ -103,14 +103,13 @@ def _pierce(view: View, scale: Vector, radius_squared: Tensor) -> tuple[Tensor, 
     smallest distance from the centre in units of the ellipsoid.
     """
     o, d = view.origin, view.towards
-    sx, sy, sz = (s * s for s in scale)
-    a = sx * (d.x * d.x) + sy * (d.y * d.y) + sz * (d.z * d.z)
-    ox, oy, oz = o.x * sx, o.y * sy, o.z * sz
-    b = ox * d.x + oy * d.y + oz * d.z
-    nearest = ox.mul_(o.x).add_(oy.mul_(o.y)).add_(oz.mul_(o.z))
-    middle = -b / a
-    nearest.add_(middle * b)
-    half = ((radius_squared - nearest) / a).clamp_(min=0.0).sqrt_()
+    sx, sy, sz = (s.square() for s in scale)
+    a = Vector(sx, sy, sz).dot(Vector(d.x * d.x, d.y * d.y, d.z * d.z))
+    scaled = Vector(o.x * sx, o.y * sy, o.z * sz)
+    b = scaled.dot(d)
+    middle = (b / a).neg_()
+    nearest = scaled.dot(o).addcmul_(middle, b)
+    half = (radius_squared - nearest).div_(a).clamp_(min=0.0).sqrt_()
     return middle, half, nearest
 
 

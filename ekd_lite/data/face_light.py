@@ -111,15 +111,15 @@ def shade(surface: Surface, lights: Lights, how: Columns) -> Tensor:
     shine = (skin_shine + (hair_shine - skin_shine) * fibre).mul_(surface.open)
 
     planes = []
+    reached = (surface.open * 0.6).add_(0.4)
     albedo = (surface.red, surface.green, surface.blue)
     # Red light travels farther inside skin, so shadows end in a soft reddish border.
     for channel, wrap in enumerate((0.32, 0.24, 0.20)):
-        lit = ((towards + wrap) * (1.0 / (1.0 + wrap))).clamp_(min=0.0)
-        lit = lit * (0.35 + 0.65 * lit) * (0.4 + 0.6 * surface.open)
+        lit = (towards + wrap).mul_(1.0 / (1.0 + wrap)).clamp_(min=0.0)
+        lit.mul_((lit * 0.65).add_(0.35)).mul_(reached)
         sky, ground = lights.sky[:, channel], lights.ground[:, channel]
-        around = (upward * (sky - ground) + ground) * surface.open
-        light = torch.addcmul(around, lit, lights.key_colour[:, channel])
-        light.addcmul_(rim, lights.rim_colour[:, channel])
-        plane = albedo[channel] * light
-        planes.append(plane.addcmul_(shine, lights.key_colour[:, channel]))
+        light = (upward * (sky - ground)).add_(ground).mul_(surface.open)
+        light.addcmul_(lit, lights.key_colour[:, channel])
+        light.addcmul_(rim, lights.rim_colour[:, channel]).mul_(albedo[channel])
+        planes.append(light.addcmul_(shine, lights.key_colour[:, channel]))
     return torch.stack(planes, 1)

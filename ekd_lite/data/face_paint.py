@@ -61,7 +61,7 @@ def paint(who: Columns, how: Columns, hair: Tensor, light: Tensor, grid: Grid,
         mix(colour, skin * 0.25, mole[:, None])
 
     # hair on the face
-    density = (0.87 + 0.10 * hairs).mul_(hidden).clamp_(0.0, 1.0)
+    density = (0.86 + 0.15 * hairs).mul_(hidden).clamp_(0.0, 1.0)
     mix(colour, hair * 0.85, density[:, None])
     window, part = face.rows(0.62, 0.05)
     brow = part.band(part.brow + part.brow_half, part.brow - part.brow_half)
@@ -94,7 +94,7 @@ def _mouth(
 ) -> None:
     """Paints the lips into `colour` and `gloss`."""
     redness = (0.50 + 0.50 * who.lip_red)[:, None]
-    natural = skin * (1.0 - redness * skin.new_tensor([0.26, 0.56, 0.50]).view(1, 3, 1, 1))
+    natural = skin * (1.0 - redness * skin.new_tensor([0.22, 0.62, 0.55]).view(1, 3, 1, 1))
     stick = skin.new_tensor([0.36, 0.035, 0.05]).view(1, 3, 1, 1) + 0.12 * skin
     painted = (how.lipstick * (1.0 - 0.9 * ((who.beard - 0.4) * 4.0).clamp(0.0, 1.0)))[:, None]
     lips = natural + (stick - natural) * painted * 0.8
@@ -111,7 +111,7 @@ def _mouth(
     mix(colour, colour.new_tensor([0.60, 0.55, 0.47]).view(1, 3, 1, 1), (teeth * white)[:, None])
     seam = face.band(face.upper_in + 0.007, face.upper_in - 0.010) * (corner + 0.25)
     mix(colour, skin * 0.13, (seam * (face.mouth_across.abs() < 1.05))[:, None] * 0.8)
-    gloss.add_((lower * 0.9 + upper * 0.4).mul_(1.0 + 0.8 * how.lipstick))
+    gloss.add_((lower * 0.5 + upper * 0.25).mul_(1.0 + 0.8 * how.lipstick))
 
 
 def _eyes(face: FaceCurves, who: Columns, how: Columns, colour: Tensor, gloss: Tensor,

@@ -61,10 +61,9 @@ def photograph(linear: Tensor, how: Columns, events: dict[str, Tensor], grain: T
     Returns:
         float `(N, 3, H, W)` on the 256 levels `k / 127.5 - 1`.
     """
-    image = (linear * how.exposure[:, None]).clamp_(0.0, 1.6)
+    image = (linear * (1.10 * how.exposure[:, None])).clamp_(0.0, 1.6)
     # a film-like shoulder: highlights fade into white instead of being cut off
-    image = image / (1.0 + 0.28 * image)
-    image = image.sqrt_()
+    image = image.div_((image * 0.28).add_(1.0)).sqrt_()
     rare = events["blur"]
     if len(rare):
         sharp = image[rare]
@@ -73,15 +72,15 @@ def photograph(linear: Tensor, how: Columns, events: dict[str, Tensor], grain: T
     if len(rare):
         small = F.avg_pool2d(image[rare], 2)
         image[rare] = F.interpolate(small, scale_factor=2.0, mode="bilinear")
-    luma = (0.30 * image[:, 0] + 0.59 * image[:, 1] + 0.11 * image[:, 2]).unsqueeze(1)
+    luma = (0.30 * image[:, 0]).add_(0.59 * image[:, 1]).add_(0.11 * image[:, 2])[:, None]
     saturation = (how.saturation * (1.0 - how.grey))[:, None]
-    image = luma + (image - luma) * saturation
     tint = torch.stack([how.tint_red, 0.0 * how.tint_red, how.tint_blue], 1) * (
         1.0 - how.grey[:, None]
     )
-    image = image * (1.0 + tint)
-    image = image + how.gamma[:, None] * image * (1.0 - image)
-    image = (image - 0.45) * how.contrast[:, None] + 0.45
+    # grey + (image - grey) * saturation, tinted, then a curve for gamma and one line for contrast
+    image.mul_(saturation * (1.0 + tint)).add_(luma * ((1.0 - saturation) * (1.0 + tint)))
+    image.mul_(((1.0 - image) * how.gamma[:, None]).add_(1.0))
+    image.mul_(how.contrast[:, None]).add_(0.45 - 0.45 * how.contrast[:, None])
     rare = events["noise"]
     if len(rare):
         image[rare] = image[rare] + _grain(grain, how, rare, image.shape[-1])

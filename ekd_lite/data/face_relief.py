@@ -15,7 +15,7 @@ def sculpt(face: FaceCurves, who: Columns, how: Columns, hairs: Tensor, beard: T
     """Height over the bare skull `(N, R, C)`, as a share of the skull's radius."""
     x, y, ax = face.x, face.y, face.ax
     age = how.age
-    height = beard * (0.022 + 0.0025 * hairs)
+    height = beard * (0.022 + 0.004 * hairs)
 
     def hill(size: Tensor | float, across: Tensor, along: Tensor) -> None:
         height.addcmul_(across * size, along)

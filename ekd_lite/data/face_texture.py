@@ -44,13 +44,13 @@ class Grid(NamedTuple):
 
 def bump(t: Tensor) -> Tensor:
     """(1 - t^2)^2 inside -1..1, 0 outside: a hill of compact support, cheaper than exp(-t^2)."""
-    return (1.0 - t * t).clamp_(min=0.0).square_()
+    return t.square().neg_().add_(1.0).clamp_(min=0.0).square_()
 
 
 def ramp(t: Tensor) -> Tensor:
     """Smooth step: 0 for t <= 0, 1 for t >= 1."""
     t = t.clamp(0.0, 1.0)
-    return t * t * (3.0 - 2.0 * t)
+    return (t * -2.0).add_(3.0).mul_(t).mul_(t)
 
 
 def palette(t: Tensor, colours: Sequence[Sequence[float]]) -> Tensor:
