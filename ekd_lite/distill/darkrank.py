@@ -97,7 +97,7 @@ class DarkRankLoss(nn.Module):
             return (log_teacher.exp() * (log_teacher - log_student)).sum(1).mean()
 
     def scores(self, unit: Tensor, nearest: Tensor) -> Tensor:
-        """-alpha |f_i - f_j|^beta of rows (N, D) and their neighbours (N, k): (N, k).
+        """-alpha distance^beta of rows (N, D) from their neighbours (N, k): (N, k).
 
         From differences and not from 2 - 2 cos, which loses the distance of near duplicates.
         """

@@ -37,7 +37,7 @@ class MarginDistillationLoss(nn.Module):
     Args:
         prototypes: the teacher's classifier, (C, D); copied, frozen, and not in the state_dict,
             for the teacher's own file holds it.
-        scale: s.
+        scale: factor s.
         min_margin: M_min, radians.
         max_margin: M_max.
     """

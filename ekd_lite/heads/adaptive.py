@@ -15,16 +15,16 @@ class CurricularFace(ArcFace):
 
     An impostor j is hard if cos(theta_j) > cos(theta_y + m). Its logit becomes
 
-        s * cos(theta_j) (t + cos(theta_j)),                                       (equation 5)
+        s * cos(theta_j) (t + cos(theta_j)),
 
     where t, the running mean of cos(theta_y), measures how far training is: below 1 - cos it makes
     hard impostors cheaper, later dearer. In evaluation mode t rests. The authors' code weighs the
     newest batch by 0.01, TFace's by 0.1.
 
     Args:
-        embedding_dim: D.
-        num_identities: C.
-        scale: s.
+        embedding_dim: width D.
+        num_identities: number C.
+        scale: factor s.
         margin: m, radians.
         momentum: weight of the newest batch in t.
     """
@@ -59,10 +59,11 @@ class CurricularFace(ArcFace):
 class AdaFace(NormFace):
     r"""A margin that depends on the length of the embedding, a proxy of image quality.
 
-    With z = |x| and its running mean mu and standard deviation sigma (Kim, Jain, Liu, CVPR 2022),
+    With z the length of the embedding, mu and sigma its running mean and standard deviation (Kim,
+    Jain, Liu, CVPR 2022),
 
         q = clip(h (z - mu) / sigma, -1, 1),
-        T(theta) = cos(theta - m q) - m (q + 1),                                   (equation 7)
+        T(theta) = cos(theta - m q) - m (q + 1),
 
     so that a good image (q = 1) gets a margin that stresses hard samples, and an unrecognisable
     one (q = -1) is ArcFace's, which stresses the easy ones; q = 0 is CosFace. theta - m q is kept
@@ -72,10 +73,10 @@ class AdaFace(NormFace):
     1 / momentum batches are averaged evenly, which needs no guess of how long embeddings are.
 
     Args:
-        embedding_dim: D.
-        num_identities: C.
-        scale: s.
-        margin: m.
+        embedding_dim: width D.
+        num_identities: number C.
+        scale: factor s.
+        margin: the m above.
         concentration: h, how much of the lengths' spread lies within -1..1.
         momentum: weight of the newest batch in mu and sigma.
     """

@@ -14,9 +14,9 @@ class NormFace(nn.Module):
     """Cosine softmax without margin, and the base of the heads that have one.
 
     Args:
-        embedding_dim: D.
+        embedding_dim: width D.
         num_identities: C, labels run from 0 to C - 1.
-        scale: s. Cosines end at 1, so without it the softmax could never become sure.
+        scale: factor s. Cosines end at 1, so without it the softmax could never become sure.
         margin: m; may be changed between steps, e.g. ramped up at the start of training.
     """
 
@@ -93,12 +93,12 @@ class SphereFace(NormFace):
     On k pi / m <= theta <= (k + 1) pi / m the target is psi = (-1)^k cos(m theta) - 2k. Alone it is
     too steep to train, so the paper mixes it with the plain cosine, (lambda cos(theta) + psi) /
     (1 + lambda), and lowers lambda from 1000 to 5 in training. Here lambda stays at its last value
-    unless the caller changes it, and |x| is replaced by the scale s as in all later heads.
+    unless the caller changes it, and the scale s stands for the length of x as in all later heads.
 
     Args:
-        embedding_dim: D.
-        num_identities: C.
-        scale: s.
+        embedding_dim: width D.
+        num_identities: number C.
+        scale: factor s.
         margin: m >= 1, a factor; the paper's is 4. While ramped up from 0 it counts as 1.
         blend: lambda.
     """

@@ -1,0 +1,23 @@
+"""The book's table of methods says what DISTILLERS says."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from ekd_lite.distill import DISTILLERS
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_table_in_the_book_is_up_to_date():
+    command = [sys.executable, str(ROOT / "scripts" / "methods_table.py"), "--check"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_every_method_has_a_line_in_both_tables():
+    page = (ROOT / "book" / "api" / "methods.md").read_text(encoding="utf-8")
+    for name, method in DISTILLERS.items():
+        assert page.count(f"| `{name}` |") == 2
+        assert method.paper in page
+        assert method.weight_source in page
