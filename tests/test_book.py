@@ -136,6 +136,8 @@ def test_nbval_fails_when_one_printed_digit_differs(tmp_path, stored, status):
     ("plain", "markup"),
     [
         (["Scale by `eps`, |x| rows."], ["Scale by ``eps``, \\|x\\| rows."]),
+        (["A *new* word, 2 * x."], ["A *new* word, 2 \\* x."]),
+        (["Args:", "    scale: s."], ["Args:", "    scale: \\s."]),
         (["A link_ and ``code``."], ["A link\\_ and ``code``."]),
         (["See :func:`roc`."], ["See :func:`roc`."]),
         (["Rates:", "", "    a|b", "", "More."], ["Rates:", "::", "", "", "    a|b", "", "More."]),

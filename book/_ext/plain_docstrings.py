@@ -1,7 +1,7 @@
 """Let docstrings be plain text: what reads well in an editor becomes the markup Sphinx wants.
 
 - `name` in single backticks becomes code (Sphinx would set it in italics);
-- |x| is a length, not a substitution, and a trailing _ no link;
+- |x| is a length, not a substitution, a trailing _ no link, and "s." after a name no list;
 - an indented block after a blank line, such as a formula or a table, keeps its line breaks.
 """
 
@@ -12,7 +12,11 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
-CODE = re.compile(r"(``[^`]+``|:\w+(?::\w+)?:`[^`]+`|`[^`]+`)")
+KEPT = re.compile(
+    r"(``[^`]+``|:\w+(?::\w+)?:`[^`]+`|`[^`]+`|(?<![\w*])\*[A-Za-z][\w -]*\*(?![\w*]))"
+)
+LETTER = re.compile(r"^( +\w+: )(?=[A-Za-z]\.(\s|$))")
+NOT_A_LIST = r"\1" + "\0"  # marks the place; a backslash would be escaped itself
 
 
 def indent_of(line: str) -> int:
@@ -27,13 +31,13 @@ def escape(text: str) -> str:
 
 def inline(line: str) -> str:
     """One line of prose: backticks become code, the rest is escaped."""
-    parts = CODE.split(line)
+    parts = KEPT.split(LETTER.sub(NOT_A_LIST, line))
     for index, part in enumerate(parts):
         if index % 2 == 0:
             parts[index] = escape(part)
         elif re.match(r"`[^`]", part):
             parts[index] = f"`{part}`"
-    return "".join(parts)
+    return "".join(parts).replace("\0", "\\")
 
 
 def convert(lines: list[str]) -> list[str]:
