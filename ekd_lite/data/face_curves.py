@@ -50,12 +50,12 @@ class FaceCurves:
         # mouth: never closer to the nose than an upper lip needs
         self.mouth_y = torch.minimum(who.mouth_height, self.tip_y - 0.215)
         smile = how.smile
-        self.mouth_half = who.mouth_width * (1.0 + 0.10 * smile)
+        self.mouth_half = who.mouth_width * (1.0 + 0.14 * smile)
         across = x / self.mouth_half
         self.mouth_across = across
         flat = (1.0 - across.square()).clamp_(min=0.0)
         middle = (
-            self.mouth_y + (who.lip_curve + 0.042 * smile) * (across.square() - 0.45)
+            self.mouth_y + (who.lip_curve + 0.058 * smile) * (across.square() - 0.45)
             + who.asym_mouth * x
         )  # fmt: skip
         gap = how.mouth_open * flat

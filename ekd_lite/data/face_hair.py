@@ -158,7 +158,7 @@ def comb(
     size = 1.0 + rough * coarse
     soft = (view.pixel * 1.3).clamp(min=0.022)
     outline = ((size - nearest.clamp(min=0.0).sqrt_()) * 0.75 / soft + 0.5).clamp_(0.0, 1.0)
-    jag = coarse * (0.018 + 0.02 * style.curl) + fine * 0.012
+    jag = coarse * (0.014 + 0.010 * style.curl) + fine * 0.008
     inside = hairline(who, style, point, jag)
     shaved = style.there * (0.55 + 0.45 * ramp((style.length - 0.11) / 0.12))
     front = (inside / (soft * 1.2) + 0.5).clamp_(0.0, 1.0).mul_(outline).mul_(shaved)

@@ -150,7 +150,7 @@ def _eyes(face: FaceCurves, who: Columns, how: Columns, colour: Tensor, gloss: T
     spark_x = centre_x + face.side * 0.028 * light[:, 0]
     spark_y = centre_y + 0.012 + 0.020 * light[:, 1]
     spark = bump(((ax - spark_x).square() + (y - spark_y).square()).sqrt_() / size)
-    ball.add_((spark * (1.5 * 0.020 / size)).unsqueeze(1))
+    ball.add_((spark * (1.5 * (0.020 / size) ** 2)).unsqueeze(1))
     mix(colour, ball, opening[:, None])
     gloss.add_(opening * 0.3)
 

@@ -15,12 +15,22 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ekd_lite.data.face_parameters import identity_latents, identity_table, nuisance_table
+from ekd_lite.data.face_parameters import (
+    identity_latents,
+    identity_table,
+    nuisance_names,
+    nuisance_table,
+)
 from ekd_lite.data.face_renderer import RENDERER_VERSION, render_faces
+from ekd_lite.data.indexing import index_tensor, one_index
 
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 32, 224
 _PIXELS_PER_BATCH = 96 << 10  # so many at a time stay in a core's cache; a GPU takes far more
 _PIXELS_PER_BATCH_GPU = 1 << 22
+_SWEEPS = (
+    ("yaw", -0.8, 0.8), ("pitch", -0.4, 0.4), ("light_x", -1.5, 1.5), ("smile", -0.6, 1.2),
+    ("mouth_open", 0.0, 0.2), ("age", 0.0, 1.3),
+)  # fmt: skip
 
 
 class SyntheticFaces:
@@ -121,6 +131,27 @@ class SyntheticFaces:
         """
         return self.render(indices)
 
+    def tables(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """The parameters behind pictures: what there is to know about them.
+
+        Args:
+            index: int64 `(B,)`, in 0..len-1.
+
+        Returns:
+            float32 tables `(B, K)` of identity and `(B, L)` of nuisance, on the CPU, with columns
+            as in `identity_names()` and `nuisance_names()`.
+        """
+        identities = self.first_identity + index // self.images_per_identity
+        numbers = self.first_image + index % self.images_per_identity
+        latents = identity_latents(
+            self.seed, identities,
+            family_share=self.family_share, family_likeness=self.family_likeness,
+        )  # fmt: skip
+        return (
+            identity_table(latents, spread=self.identity_spread),
+            nuisance_table(self.seed, identities, numbers, strength=self.nuisance_strength),
+        )
+
     @torch.no_grad()
     def render(
         self, indices: Tensor | Sequence[int], device: torch.device | str | None = None
@@ -145,18 +176,8 @@ class SyntheticFaces:
         pixels = _PIXELS_PER_BATCH if where.type == "cpu" else _PIXELS_PER_BATCH_GPU
         start = 0
         for part in torch.split(index, max(1, pixels // size**2)):
-            identities = self.first_identity + part // self.images_per_identity
-            numbers = self.first_image + part % self.images_per_identity
-            latents = identity_latents(
-                self.seed, identities,
-                family_share=self.family_share, family_likeness=self.family_likeness,
-            )  # fmt: skip
-            images[start : start + len(part)] = render_faces(
-                identity_table(latents, spread=self.identity_spread),
-                nuisance_table(self.seed, identities, numbers, strength=self.nuisance_strength),
-                size=size,
-                device=where,
-            )
+            who, how = self.tables(part)
+            images[start : start + len(part)] = render_faces(who, how, size=size, device=where)
             start += len(part)
         return images
 
@@ -175,41 +196,6 @@ def _number(name: str, value: float, low: float, high: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise ValueError(f"{name} must be a number from {low:g} to {high:g}, got {value!r}")
     return float(value)
-
-
-def one_index(index: int, length: int) -> int:
-    """Checks one index; negative ones count from the end, as in a list.
-
-    Raises:
-        IndexError: it is not an integer or not in -length..length-1.
-    """
-    try:
-        position = operator.index(index)
-    except TypeError:
-        raise IndexError(f"an index must be an integer, got {index!r}") from None
-    if not -length <= position < length:
-        raise IndexError(f"index {position} is out of range for a set of {length} images")
-    return position % length
-
-
-def index_tensor(indices: Tensor | Sequence[int], length: int) -> Tensor:
-    """Checks a batch of indices and returns it as int64 `(B,)` on the CPU.
-
-    Raises:
-        IndexError: they are not integers, not one-dimensional, or not in 0..length-1.
-    """
-    index = torch.as_tensor(indices).cpu()
-    if index.numel() == 0:
-        return torch.empty(0, dtype=torch.int64)
-    if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
-        raise IndexError(f"indices must be integers, got a tensor of {index.dtype}")
-    if index.ndim != 1:
-        raise IndexError(f"indices must have shape (B,), got {tuple(index.shape)}")
-    low, high = int(index.min()), int(index.max())
-    if low < 0 or high >= length:
-        wrong = low if low < 0 else high
-        raise IndexError(f"index {wrong} is out of range for a set of {length} images")
-    return index.long()
 
 
 def preview(
@@ -259,8 +245,51 @@ def preview(
     sheet = faces(1, 0.0)
     if images_per_identity > 1:
         sheet = torch.cat([sheet, faces(images_per_identity - 1, nuisance_strength)], dim=1)
+    return _write_sheet(sheet, path)
+
+
+def preview_sweep(
+    path: str | Path, *, identity: int = 0, columns: int = 9, image_size: int = 112, seed: int = 0
+) -> Path:
+    """Writes a contact sheet (PNG) of one face under one nuisance at a time.
+
+    The rows are yaw, pitch, the light's direction, smile, open mouth and age; each goes from one
+    extreme to the other with everything else as in the studio portrait.
+
+    Args:
+        path: where to write; the folder must exist.
+        identity: whose face.
+        columns: pictures in a row, at least 2.
+        image_size: size of each picture, as in `SyntheticFaces`.
+        seed: as in `SyntheticFaces`.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+    _whole("columns", columns, at_least=2)
+    faces = SyntheticFaces(
+        1, 1, image_size=image_size, seed=seed, first_identity=identity, nuisance_strength=0.0
+    )
+    who, how = faces.tables(torch.zeros(columns, dtype=torch.int64))
+    rows = []
+    for name, low, high in _SWEEPS:
+        changed, names = how.clone(), nuisance_names()
+        values = torch.linspace(low, high, columns)
+        changed[:, names.index(name)] = values
+        if f"sin_{name}" in names:
+            changed[:, names.index(f"sin_{name}")] = values.sin()
+            changed[:, names.index(f"cos_{name}")] = values.cos()
+        rows.append(render_faces(who, changed, size=image_size, device=torch.device("cpu")))
+    return _write_sheet(torch.stack(rows), path)
+
+
+def _write_sheet(images: Tensor, path: str | Path) -> Path:
+    """Writes images `(rows, columns, 3, H, W)` with white lines between them."""
     gap = 2
-    sheet = torch.nn.functional.pad(sheet, (0, gap, 0, gap), value=1.0)
+    sheet = torch.nn.functional.pad(images, (0, gap, 0, gap), value=1.0)
     pixels = ((sheet + 1.0) * 127.5).round().to(torch.uint8)
     rows = pixels.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
     Image.fromarray(rows[:-gap, :-gap].contiguous().numpy()).save(path)

@@ -24,7 +24,7 @@ from ekd_lite.data.face_parameters import (
 )
 from ekd_lite.data.face_random import hash_uniforms, normals_from_uniforms
 from ekd_lite.data.face_renderer import render_faces
-from ekd_lite.data.synthetic import SyntheticFaces, preview
+from ekd_lite.data.synthetic import SyntheticFaces, preview, preview_sweep
 
 
 @pytest.fixture(scope="module")
@@ -333,3 +333,25 @@ def test_preview(tmp_path):
     with pytest.raises(ValueError, match="images_per_identity"):
         preview(tmp_path / "none.png", images_per_identity=0)
     assert not (tmp_path / "none.png").exists()
+
+
+def test_preview_sweep(tmp_path):
+    path = preview_sweep(tmp_path / "sweep.png", identity=5, columns=3, image_size=32, seed=7)
+    sheet = torch.tensor(list(Image.open(path).convert("RGB").tobytes())).view(202, 100, 3)
+    portrait = SyntheticFaces(1, 1, seed=7, first_identity=5, nuisance_strength=0.0)[0][0]
+    middle = sheet[:32, 34:66].permute(2, 0, 1) / 127.5 - 1.0  # yaw 0
+    assert torch.equal(middle, portrait)
+    for row in range(6):  # each row changes from left to right
+        pixels = sheet[34 * row : 34 * row + 32].float()
+        assert _distance(pixels[:, :32], pixels[:, 68:]) > 0.2
+    with pytest.raises(ValueError, match="columns must be a whole number of at least 2"):
+        preview_sweep(tmp_path / "none.png", columns=1)
+
+
+def test_tables_describe_the_pictures(faces, pixels):
+    who, how = faces.tables(torch.tensor([0, 1, 5]))
+    assert torch.equal(who[0], who[1])
+    assert not torch.equal(who[0], who[2])
+    assert not torch.equal(how[0], how[1])
+    again = render_faces(who, how, size=32, device=torch.device("cpu"))
+    assert torch.equal(again, pixels[[0, 1, 5]])
