@@ -131,8 +131,8 @@ def _eyes(face: FaceCurves, who: Columns, how: Columns, colour: Tensor, gloss: T
     opening = opening.clamp_(min=0.0).mul_((face.eye_across.abs() < 1.0).float())
     # the white of the eye: rounder towards the corners, shadowed by the upper lid
     corner = 1.0 - 0.45 * face.eye_across.square()
-    lidded = 1.0 - 0.55 * ((y - face.lid_top) / 0.06 + 1.0).clamp_(0.0, 1.0)
-    white = colour.new_tensor([0.74, 0.70, 0.68]).view(1, 3, 1, 1) + 0.08 * skin
+    lidded = 1.0 - 0.60 * ((y - face.lid_top) / 0.06 + 1.0).clamp_(0.0, 1.0)
+    white = colour.new_tensor([0.60, 0.57, 0.55]).view(1, 3, 1, 1) + 0.08 * skin
     ball = white * (corner * lidded).unsqueeze(1)
     centre_x = face.eye_x + face.side * (how.gaze_x)
     centre_y = face.eye_y + how.gaze_y + 0.012

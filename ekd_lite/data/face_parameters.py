@@ -62,7 +62,7 @@ IDENTITY_PARAMETERS: Sequence[Parameter] = (
     Parameter("lid_fold", 0.040, 0.014, 0.008, 0.075),     # crease above the eye
     Parameter("eye_socket", 0.050, 0.016, 0.01, 0.09),
     Parameter("eye_bags", 0.003, 0.004, 0.00, 0.016),
-    Parameter("iris_size", 0.066, 0.004, 0.057, 0.076),
+    Parameter("iris_size", 0.071, 0.004, 0.062, 0.081),
     Parameter("iris_tone", 0.00, 0.667, -3.00, 3.00, "rank"),  # brown .. hazel .. green .. blue
     Parameter("lashes", 0.50, 0.250, 0.05, 1.00),
     # brows
@@ -151,7 +151,7 @@ NUISANCE_PARAMETERS: Sequence[Parameter] = (
     Parameter("smile", 0.10, 0.450, -0.60, 1.20),
     Parameter("brow_raise", 0.00, 0.035, -0.06, 0.10),
     Parameter("frown", 0.00, 0.500, 0.00, 1.20),
-    Parameter("eye_openness", 1.00, 0.230, 0.10, 1.35),    # blink, squint, stare
+    Parameter("eye_openness", 1.00, 0.200, 0.10, 1.35),    # blink, squint, stare
     Parameter("gaze_x", 0.00, 0.030, -0.07, 0.07),
     Parameter("gaze_y", 0.00, 0.014, -0.03, 0.03),
     # body
@@ -169,9 +169,9 @@ NUISANCE_PARAMETERS: Sequence[Parameter] = (
     Parameter("light_y", 0.55, 0.360, -0.60, 1.80),
     Parameter("light_strength", 0.00, 0.220, -0.80, 0.80, "log"),
     Parameter("light_warmth", 0.25, 0.550, -1.50, 1.60),   # blue sky .. candle
-    Parameter("fill_strength", 0.00, 0.350, -1.00, 0.80, "log"),
+    Parameter("fill_strength", 0.00, 0.280, -1.00, 0.80, "log"),
     Parameter("fill_warmth", -0.35, 0.550, -1.60, 1.50),
-    Parameter("rim_strength", 0.25, 0.600, 0.00, 1.80),
+    Parameter("rim_strength", 0.25, 0.450, 0.00, 1.80),
     Parameter("rim_side", 0.70, 0.900, -1.50, 1.50),
     Parameter("skin_gloss", 0.50, 0.350, 0.05, 1.60),
     # camera

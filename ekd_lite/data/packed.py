@@ -22,7 +22,6 @@ from tqdm import tqdm
 
 from ekd_lite.data.faceset import CacheableFaceSet
 from ekd_lite.data.indexing import index_tensor, one_index
-from ekd_lite.data.synthetic import one_index
 
 _IMAGES_PER_TASK = 512
 _MIN_IMAGES_PER_WORKER = 2000  # starting a process takes about as long as rendering so many
