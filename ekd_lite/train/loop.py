@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ def fit(
     faces: FaceSet,
     out: Path,
     *,
+    teacher_embeddings: Sequence[Tensor] | None = None,
     progress: bool = True,
     on_step: OnStep | None = None,
 ) -> Path:
@@ -48,6 +49,8 @@ def fit(
         config: what to train.
         faces: the training images.
         out: the run's folder.
+        teacher_embeddings: what `cache_teacher` returned for these faces, to share it among runs;
+            made here if left out.
         progress: show a bar on a terminal.
         on_step: called after every step with the state and the parts of the loss.
 
@@ -73,7 +76,9 @@ def fit(
     write_atomically(out / "config.json", config.to_json().encode())
     if finished.exists() and state.step == config.steps:
         return finished
-    cache = cache_teacher(config, faces, teacher, progress=progress)
+    cache = teacher_embeddings if teacher is not None else None
+    if cache is None and teacher is not None and config.cache_teacher:
+        cache = cache_teacher(teacher, faces, flip=config.flip, progress=progress)
     state.backbone.train()
     sampler.step = state.step
     batches = iter_batches(config, faces, sampler)
@@ -195,13 +200,14 @@ def load_teacher(config: TrainConfig, faces: FaceSet, *, device: torch.device) -
 
 
 def cache_teacher(
-    config: TrainConfig, faces: FaceSet, teacher: Model | None, *, progress: bool
-) -> list[Tensor] | None:
-    """The teacher's embeddings of every image, and of every mirrored image if the run flips."""
-    if teacher is None or not config.cache_teacher:
-        return None
+    teacher: Model, faces: FaceSet, *, flip: bool, progress: bool = True
+) -> list[Tensor]:
+    """The teacher's embeddings of every image, and of every mirrored image if runs will flip.
+
+    Valid as long as training changes images in no other way.
+    """
     label = "teacher" if progress else None
-    views = (False, True) if config.flip else (False,)
+    views = (False, True) if flip else (False,)
     return [embed(teacher.backbone, faces, mirrored=view, progress=label) for view in views]
 
 
@@ -241,7 +247,7 @@ def prepare(
     images: Tensor,
     labels: Tensor,
     index: Tensor,
-    cache: list[Tensor] | None,
+    cache: Sequence[Tensor] | None,
 ) -> Batch:
     """Move a batch to the nets' device, mirror half of it if wanted, add the teacher's view."""
     config = state.config

@@ -1,0 +1,111 @@
+"""Training, validation and test faces that share no identity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ekd_lite.data.faceset import FaceSet
+from ekd_lite.data.folder import ImageFolder
+from ekd_lite.data.packed import PackedFaces, cache_faces
+from ekd_lite.data.synthetic import SyntheticFaces
+
+CACHE = ".cache/faces"
+# Procedural identities: (first, how many, images of each). Ranges that do not overlap share nobody;
+# multiples of 3 keep families of look-alikes together.
+PROCEDURAL = {"train": (0, 1000, 24), "validation": (3000, 150, 10), "test": (6000, 250, 10)}
+
+
+class Selection:
+    """Some identities of a set, numbered anew from 0 in the order given."""
+
+    def __init__(self, faces: PackedFaces, identities: Tensor) -> None:
+        number = torch.full((faces.num_identities,), -1)
+        number[identities] = torch.arange(len(identities))
+        new_labels = number[faces.labels]
+        self._faces = faces
+        self._rows = (new_labels >= 0).nonzero().flatten()
+        self.labels = new_labels[self._rows]
+        self.image_size = faces.image_size
+        self.num_identities = len(identities)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.batch([index])[0], int(self.labels[index])
+
+    def batch(self, indices: Sequence[int] | Tensor) -> Tensor:
+        """Images in [-1, 1], (B, 3, H, H) float32."""
+        return self._faces.batch(self._rows[torch.as_tensor(indices)])
+
+
+@dataclass
+class Splits:
+    """Three sets of faces with no identity in common.
+
+    Attributes:
+        train: what nets learn from.
+        validation: what choices (weights, schedules) are made on.
+        test: what is reported; looked at once.
+        flip: whether a mirrored face is still the same identity.
+    """
+
+    train: FaceSet
+    validation: FaceSet
+    test: FaceSet
+    flip: bool
+
+
+def load_splits(
+    folder: str | Path | None = None,
+    *,
+    image_size: int = 32,
+    seed: int = 0,
+    cache: str | Path = CACHE,
+    progress: bool = True,
+) -> Splits:
+    """Procedural faces, or the faces of a folder divided by identity.
+
+    A folder's identities are shuffled by the seed; 60 % train, 10 % validate and 30 % test. Pixels
+    are cached as bytes with a checksum, so the second call takes no time.
+
+    Args:
+        folder: `identity/image.jpg` tree; None renders the procedural faces.
+        image_size: side of the images, a multiple of 16.
+        seed: of the procedural population, or of the division of a folder.
+        cache: folder of the cached pixels.
+        progress: show a bar on a terminal.
+
+    Raises:
+        FileNotFoundError, ValueError: no usable folder, or too few identities in it.
+    """
+    if folder is None:
+        sets = [
+            cache_faces(
+                SyntheticFaces(
+                    count, images, image_size=image_size, seed=seed, first_identity=first
+                ),
+                cache,
+                progress=progress,
+            )
+            for first, count, images in PROCEDURAL.values()
+        ]
+        return Splits(sets[0], sets[1], sets[2], flip=False)
+    faces = ImageFolder(folder, image_size=image_size)
+    if faces.num_identities < 10:
+        raise ValueError(
+            f"{folder} holds {faces.num_identities} identities; training, validation and test need "
+            "people of their own: 10 identities are the least, hundreds are useful"
+        )
+    packed = cache_faces(faces, cache, progress=progress)
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(faces.num_identities, generator=generator)
+    train, validation = int(0.6 * len(order)), int(0.7 * len(order))
+    parts = order[:train], order[train:validation], order[validation:]
+    sides = [Selection(packed, part.sort().values) for part in parts]
+    return Splits(sides[0], sides[1], sides[2], flip=True)

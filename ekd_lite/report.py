@@ -1,0 +1,255 @@
+"""Tables and figures of a comparison: every run against unseen identities, with intervals."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import io
+import math
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+
+import matplotlib
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from tqdm import tqdm
+
+import ekd_lite
+from ekd_lite.data import FaceSet, Splits
+from ekd_lite.evaluate import (
+    BootstrapResult,
+    all_pairs_tpr_at_fpr,
+    bootstrap_tpr_at_fpr,
+    paired_difference,
+)
+from ekd_lite.evaluate.pairs import count_pairs
+from ekd_lite.models import Profile, profile_backbone
+from ekd_lite.ops import false_accepts_at, largest, unit_rows
+from ekd_lite.plots import plot_faces, plot_roc, plot_scores
+from ekd_lite.train import TrainConfig, load_model
+from ekd_lite.train.checkpoint import write_atomically
+
+MAX_DRAWN = 3000  # images whose pairs go into a histogram
+
+
+def write_report(
+    out: Path,
+    plan: Mapping[str, TrainConfig],
+    embeddings: Mapping[str, Tensor],
+    splits: Splits,
+    fprs: tuple[float, ...],
+    resamples: int,
+) -> Path:
+    """Write table.csv, table.md, roc.png, scores.png and faces.png, and print the table.
+
+    Args:
+        out: folder with one sub-folder a run.
+        plan: configuration of every run by name; "teacher" is the teacher.
+        embeddings: of the test images, by run, (N, D).
+        splits: the faces.
+        fprs: false-positive rates to report.
+        resamples: draws of the bootstrap.
+
+    Returns:
+        Path of table.csv.
+    """
+    labels = splits.test.labels
+    results = {
+        name: bootstrap_tpr_at_fpr(embeddings[name], labels, fprs, num_resamples=resamples)
+        for name in tqdm(plan, desc="intervals", disable=None)
+    }
+    models = {name: load_model(out / name) for name in plan}
+    profiles: dict[str, Profile] = {}
+    for name, run in plan.items():
+        if run.backbone not in profiles:
+            backbone = models[name].backbone
+            profiles[run.backbone] = profile_backbone(backbone, image_size=run.image_size)
+    rows = [
+        {
+            "method": label(name, run),
+            "seed": run.seed,
+            **_percents(results[name]),
+            "parameters": profiles[run.backbone].parameters,
+            "macs": profiles[run.backbone].macs,
+            "latency_ms": round(profiles[run.backbone].latency_ms, 3),
+            "train_seconds": models[name].info["train_seconds"],
+        }
+        for name, run in plan.items()
+    ]
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, rows[0].keys(), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(out / "table.csv", buffer.getvalue().encode())
+    text = _markdown(plan, results, rows, profiles, splits)
+    write_atomically(out / "table.md", text.encode())
+    _figures(out, plan, embeddings, splits)
+    print(f"\n{text}\nwritten to {out}/: table.csv table.md roc.png scores.png faces.png")
+    return out / "table.csv"
+
+
+def label(name: str, run: TrainConfig) -> str:
+    """The name of a run's method in tables and figures."""
+    if name == "teacher":
+        return "teacher"
+    return "student alone" if run.method == "none" else run.method
+
+
+def level(fpr: float) -> str:
+    """A level as people write it: 1e-3, not 1e-03."""
+    mantissa, exponent = f"{fpr:.0e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def _percents(result: BootstrapResult) -> dict[str, float]:
+    columns = {}
+    for suffix, values in (
+        ("", result.estimate),
+        ("_low", result.low),
+        ("_high", result.high),
+    ):
+        for fpr, value in zip(result.fprs, values.tolist(), strict=True):
+            columns[f"tpr@{level(fpr)}{suffix}"] = round(100 * value, 2)
+    return columns
+
+
+def _over_seeds(results: list[BootstrapResult]) -> BootstrapResult:
+    """The mean over seeds, resample by resample: the interval of the averaged number."""
+    samples = torch.stack([r.samples for r in results]).mean(0)
+    estimate = torch.stack([r.estimate for r in results]).mean(0)
+    tails = torch.tensor([0.025, 0.975], dtype=samples.dtype)
+    low, high = samples.quantile(tails, dim=0)
+    return BootstrapResult(results[0].fprs, estimate, low, high, samples)
+
+
+def _markdown(
+    plan: Mapping[str, TrainConfig],
+    results: Mapping[str, BootstrapResult],
+    rows: list[dict[str, object]],
+    profiles: Mapping[str, Profile],
+    splits: Splits,
+) -> str:
+    groups: dict[str, list[str]] = {}
+    for name, run in plan.items():
+        groups.setdefault(label(name, run), []).append(name)
+    means = {method: _over_seeds([results[n] for n in names]) for method, names in groups.items()}
+    fprs = next(iter(results.values())).fprs
+    heads = [f"TPR at {level(fpr)}" for fpr in fprs]
+    lines = ["| method | seeds | " + " | ".join(heads) + " |", "|---" * (2 + len(fprs)) + "|"]
+    for method, names in groups.items():
+        spread = torch.stack([results[n].estimate for n in names])
+        cells = []
+        for m in range(len(fprs)):
+            sd = f" ± {100 * spread[:, m].std():.1f}" if len(names) > 1 else ""
+            cells.append(f"{100 * means[method].estimate[m]:.1f}{sd}")
+        lines.append(f"| {method} | {len(names)} | " + " | ".join(cells) + " |")
+    num_genuine, num_impostor = count_pairs(splits.test.labels)
+    lines += [
+        "",
+        f"TPR in percent over all pairs of {len(splits.test):,} test images of "
+        f"{splits.test.num_identities:,} identities that no net was trained on: {num_genuine:,} "
+        f"genuine and {num_impostor:,} impostor pairs. ± is the standard deviation over seeds.",
+        "",
+        "What beats what: difference of the means over seeds, with the 95 % interval of a paired "
+        "bootstrap over test identities (it does not cover the choice of seeds).",
+        "",
+        "| first | minus | " + " | ".join(heads) + " |",
+        "|---" * (2 + len(fprs)) + "|",
+    ]
+    for first, second in _comparisons(list(groups)):
+        difference, low, high = paired_difference(means[first], means[second])
+        triples = (100 * torch.stack([difference, low, high], dim=1)).tolist()
+        cells = [_verdict(*triple) for triple in triples]
+        lines.append(f"| {first} | {second} | " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        "**Bold**: the interval excludes zero. Plain: this test cannot tell the two apart.",
+        "",
+        "| net | parameters | multiply-adds | ms an image, one CPU thread |",
+        "|---|---|---|---|",
+        *(
+            f"| {name} | {p.parameters:,} | {p.macs:,} | {p.latency_ms:.2f} |"
+            for name, p in profiles.items()
+        ),
+        "",
+        f"ekd_lite {ekd_lite.__version__}, torch {torch.__version__}, Python "
+        f"{platform.python_version()}, {platform.machine()}, {datetime.date.today()}; training: "
+        f"{sum(float(str(row['train_seconds'])) for row in rows):.0f} seconds on one core in all.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _comparisons(methods: list[str]) -> list[tuple[str, str]]:
+    """Every student against the student alone, every combination against its parts."""
+    students = [m for m in methods if m not in ("teacher", "student alone")]
+    pairs = [(m, "student alone") for m in students if "student alone" in methods]
+    for method in students:
+        parts = method.split("+")
+        pairs += [(method, part) for part in students if part != method and part in parts]
+    return pairs
+
+
+def _verdict(difference: float, low: float, high: float) -> str:
+    if math.isnan(difference):
+        return "not measurable"
+    text = f"{difference:+.1f} [{low:+.1f}, {high:+.1f}]"
+    return f"**{text}**" if low > 0 or high < 0 else text
+
+
+def _figures(
+    out: Path, plan: Mapping[str, TrainConfig], embeddings: Mapping[str, Tensor], splits: Splits
+) -> None:
+    first = min(run.seed for name, run in plan.items() if name != "teacher")
+    shown = {
+        label(name, run): embeddings[name]
+        for name, run in plan.items()
+        if name == "teacher" or run.seed == first
+    }
+    labels = splits.test.labels
+    _, num_impostor = count_pairs(labels)
+    grid = torch.logspace(-math.floor(math.log10(num_impostor)) + 1, 0, 60, dtype=torch.float64)
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    axes = figure.add_subplot()
+    plot_roc({m: (grid, all_pairs_tpr_at_fpr(e, labels, grid)) for m, e in shown.items()}, axes)
+    axes.set_title(f"All pairs of {len(labels):,} images of unseen identities, seed {first}")
+    _save(figure, out / "roc.png")
+
+    drawn = {m: shown[m] for m in ("student alone", "ekd", "teacher") if m in shown} or shown
+    figure = Figure(figsize=(7, 2.6 * len(drawn)), layout="constrained")
+    panels = figure.subplots(len(drawn), 1, sharex=True, squeeze=False)[:, 0]
+    for panel, (method, rows) in zip(panels, drawn.items(), strict=True):
+        genuine, impostor = _scores(rows[:MAX_DRAWN], labels[:MAX_DRAWN])
+        allowed = false_accepts_at(1e-3, len(impostor))
+        threshold = float(largest(impostor, allowed + 1)[-1])
+        plot_scores(genuine, impostor, {"FPR 1e-3": threshold}, panel)
+        panel.set_title(method)
+    _save(figure, out / "scores.png")
+
+    figure = Figure(figsize=(8, 6), layout="constrained")
+    plot_faces(_sheet(splits.test), figure.add_subplot())
+    _save(figure, out / "faces.png")
+
+
+def _scores(rows: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    i, j = torch.triu_indices(len(rows), len(rows), 1)
+    unit = unit_rows(rows)
+    scores, same = (unit @ unit.T)[i, j], labels[i] == labels[j]
+    return scores[same], scores[~same]
+
+
+def _sheet(faces: FaceSet, *, rows: int = 6, columns: int = 10) -> Tensor:
+    """Some images of the identities that have most, (R, C, 3, H, W)."""
+    sizes = torch.bincount(faces.labels)
+    people = sizes.argsort(descending=True, stable=True)[:rows]
+    columns = min(columns, int(sizes[people[-1]]))
+    sheet = [faces.batch((faces.labels == p).nonzero().flatten()[:columns]) for p in people]
+    return torch.stack(sheet)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"savefig.dpi": 150}):
+        figure.savefig(buffer, format="png")
+    write_atomically(path, buffer.getvalue())
