@@ -1,0 +1,49 @@
+"""What `make test` and CI run: lint, types, book, notebooks, tests; `lint` stops after types."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PYTHON = [sys.executable, "-m"]
+LINT = {
+    "ruff": [*PYTHON, "ruff", "check", "."],
+    "format": [*PYTHON, "ruff", "format", "--check", "."],
+    "mypy": [*PYTHON, "mypy"],
+}
+WORKERS = ["-n", str(os.cpu_count() or 1)]
+TESTS = {
+    "book": [sys.executable, "scripts/book.py", "build"],
+    "notebooks": [
+        *PYTHON,
+        *("pytest", "book/chapters", "--nbval", "--nbval-current-env", "-q", *WORKERS),
+        *("--dist", "loadfile", "--nbval-cell-timeout=300"),
+        "--nbval-sanitize-with=tests/nbval_sanitize.cfg",
+    ],
+    "tests": [*PYTHON, "pytest", "-q", "-m", "not slow", *WORKERS],
+}
+
+
+def main(which: list[str]) -> int:
+    """Run every step, say how long each took, and fail if one failed."""
+    steps = LINT if which == ["lint"] else {**LINT, **TESTS}
+    failed = []
+    # One thread a process: xdist has put a process on every core already.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
+    for name, command in steps.items():
+        print(f"== {name}: {' '.join(command[1:])}", flush=True)
+        start = time.monotonic()
+        code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+        print(f"== {name}: {'ok' if code == 0 else 'FAILED'}, {time.monotonic() - start:.0f} s")
+        failed += [name] if code else []
+    if failed:
+        print(f"failed: {', '.join(failed)}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,202 @@
+"""The command line, from the small demo to the messages for what cannot work."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ekd_lite.__main__ import main
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    """Forty identities of six small images: a colour pattern each, and noise."""
+    root = tmp_path_factory.mktemp("people")
+    rng = np.random.default_rng(0)
+    for identity in range(40):
+        folder = root / f"person{identity:02}"
+        folder.mkdir()
+        pattern = rng.uniform(30, 220, (16, 16, 3))
+        for image in range(6):
+            pixels = (pattern + rng.normal(0, 20, pattern.shape)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).resize((32, 32)).save(folder / f"{image}.png")
+    return root
+
+
+SMALL = ["--teacher-steps", "40", "--student-steps", "20", "--seeds", "0", "1", "--resamples", "50"]
+
+
+@pytest.fixture(scope="module")
+def demo(people, tmp_path_factory):
+    """A finished small demo on a folder of faces, run in a folder of its own."""
+    work = tmp_path_factory.mktemp("demo")
+    result = run_cli(["demo", "--faces", str(people), "--image-size", "16", *SMALL], work)
+    assert result.returncode == 0, result.stderr
+    return work, result.stdout
+
+
+def run_cli(arguments, folder):
+    return subprocess.run(
+        [sys.executable, "-m", "ekd_lite", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_demo_leaves_what_it_promises(demo):
+    work, output = demo
+    folder = work / "runs" / "demo"
+    for name in ("table.csv", "table.md", "roc.png", "scores.png", "faces.png", "config.json"):
+        assert (folder / name).stat().st_size > 100
+    with (folder / "table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0])[:6] == ["method", "seed", "tpr@1e-2", "tpr@1e-3", "tpr@1e-4", "tpr@1e-5"]
+    assert {"tpr@1e-2_low", "tpr@1e-2_high", "parameters", "macs", "latency_ms"} <= rows[0].keys()
+    methods = [row["method"] for row in rows]
+    assert methods == ["teacher"] + [
+        m for m in ("student alone", "kd", "fitnet", "ekd", "ekd+fitnet") for _ in range(2)
+    ]
+    for row in rows:
+        low, tpr, high = (float(row[f"tpr@1e-2{s}"]) for s in ("_low", "", "_high"))
+        assert 0 <= low <= high <= 100
+        assert 0 <= tpr <= 100
+        assert float(row["train_seconds"]) >= 0
+    assert "student alone" in output
+    assert "What beats what" in output
+    assert (folder / "ekd-1" / "log.jsonl").read_text().count("\n") == 1
+
+
+def test_demo_again_does_nothing_anew_and_gives_the_same_table(demo, people):
+    work, _ = demo
+    folder = work / "runs" / "demo"
+    table = (folder / "table.csv").read_text()
+    before = (folder / "ekd-0" / "model.safetensors").stat().st_mtime_ns
+    result = run_cli(["demo", "--faces", str(people), "--image-size", "16", *SMALL], work)
+    assert result.returncode == 0, result.stderr
+    assert (folder / "ekd-0" / "model.safetensors").stat().st_mtime_ns == before
+    strip = [
+        [v for k, v in row.items() if k != "latency_ms"]
+        for row in csv.DictReader(table.splitlines())
+    ]
+    again = [
+        [v for k, v in row.items() if k != "latency_ms"]
+        for row in csv.DictReader((folder / "table.csv").read_text().splitlines())
+    ]
+    assert strip == again
+    other = run_cli(
+        ["demo", "--faces", str(people), "--image-size", "32", *SMALL, "--processes", "1"], work
+    )
+    assert other.returncode == 2
+    assert "results of other options (image_size: 16, now 32)" in other.stderr
+
+
+def test_embed_and_evaluate(demo, people, tmp_path, capsys):
+    work, _ = demo
+    model = work / "runs" / "demo" / "teacher"
+    out = tmp_path / "e.safetensors"
+    assert main(["embed", "--model", str(model), "--faces", str(people), "--out", str(out)]) == 0
+    assert main(["evaluate", "--source", str(out), "--fprs", "0.1", "1e-9"]) == 0
+    text = capsys.readouterr().out
+    assert "240 images, 600 genuine and 28,080 impostor pairs" in text
+    assert "FPR 1e-09: not measurable" in text
+    assert "FPR 1e-01: TPR" in text
+
+
+def test_train_reports_the_teacher_first(demo, people, tmp_path, capsys, monkeypatch):
+    work, _ = demo
+    monkeypatch.chdir(tmp_path)
+    teacher = str(work / "runs" / "demo" / "teacher" / "model.safetensors")
+    arguments = ["train", "--out", "student", "--faces", str(people), "--image-size", "16"]
+    arguments += ["--method", "sp+kd:2", "--teacher", teacher, "--steps", "3", "--device", "cpu"]
+    assert main(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"teacher {teacher}: TPR on validation identities")
+    assert lines[1].startswith("student: TPR")
+
+
+def test_preview(tmp_path, capsys):
+    out = tmp_path / "faces.png"
+    arguments = ["data", "preview", "--out", str(out), "--identities", "2", "--images", "3"]
+    assert main([*arguments, "--image-size", "32"]) == 0
+    assert Image.open(out).size[0] >= 96
+
+
+def test_info_counts_and_names_what_is_no_image(people, tmp_path, capsys):
+    assert main(["data", "info", "--faces", str(people)]) == 0
+    assert "240 readable images of 40 identities, 6 to 6 each" in capsys.readouterr().out
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.jpg").write_text("no image")
+    assert main(["data", "info", "--faces", str(tmp_path)]) == 2
+    assert "x.jpg as an image" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["demo", "--faces", "nowhere"], "no such folder of faces: nowhere"),
+        (["demo", "--methods", "none", "edk"], "did you mean 'ekd'?"),
+        (["demo", "--seeds"], "at least one"),
+        (["train", "--out", "x", "--method", "ekd"], "needs a teacher"),
+        (["train", "--out", "x", "--method", "kd", "--teacher", "t"], "no model at t"),
+        (["train", "--out", "x", "--backbone", "resnet50"], "did you mean 'iresnet50'?"),
+        (["evaluate", "--source", "nothing"], "no model at nothing"),
+    ],
+)
+def test_what_cannot_work_is_one_message(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = main(arguments)
+    except SystemExit as error:  # tyro's own way out
+        code = error.code
+    captured = capsys.readouterr()
+    text = " ".join((captured.err + captured.out).replace("│", " ").split())
+    assert code == 2
+    assert message in text
+    assert "Traceback" not in text
+
+
+def test_few_identities_are_refused(tmp_path, capsys):
+    for name in "abc":
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (32, 32)).save(tmp_path / name / "x.png")
+    assert main(["demo", "--faces", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    assert "10 identities are the least" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_demo_leaves_no_process_and_goes_on(people, tmp_path, number, code):
+    arguments = ["demo", "--faces", str(people), "--image-size", "16", "--teacher-steps", "30"]
+    arguments += ["--student-steps", "100000", "--methods", "none", "--seeds", "0"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ekd_lite", *arguments],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    log = tmp_path / "runs" / "demo" / "alone-0" / "log.jsonl"
+    deadline = time.monotonic() + 120
+    while not (log.exists() and log.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(number)
+    with process.stderr:
+        error = process.stderr.read()
+    assert process.wait(timeout=60) == code, error
+    assert "Traceback" not in error
+    saved = log.parent / "checkpoint.pt"
+    assert saved.exists()
+    last = json.loads(log.read_text().splitlines()[-1])["step"]
+    assert last > 0
+    time.sleep(1)
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)  # nobody of its session is left
