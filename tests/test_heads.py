@@ -146,6 +146,8 @@ def test_the_heads_are_one_function_with_different_margins():
         logits(AdaFace(6, 4, margin=0.0)),
     ):
         torch.testing.assert_close(same, norm, atol=1e-9, rtol=0)
+    # A margin on its way up from 0 is no margin yet.
+    torch.testing.assert_close(logits(SphereFace(6, 4), margin=0.0), norm, atol=1e-9, rtol=0)
     # AdaFace at q = 0 is CosFace.
     ada = logits(AdaFace(6, 4, margin=0.3), concentration=0.0)
     torch.testing.assert_close(ada, logits(CosFace(6, 4, margin=0.3)))
@@ -280,6 +282,11 @@ def test_wrong_shapes_are_named(embeddings, labels, message):
 def test_impossible_sizes_are_named(sizes):
     with pytest.raises(ValueError, match="embedding_dim >= 1"):
         NormFace(*sizes)
+
+
+def test_spherefaces_margin_is_a_factor():
+    with pytest.raises(ValueError, match="a factor and must be >= 1"):
+        SphereFace(4, 3, margin=0.5)
 
 
 def test_curricularface_follows_the_training_and_rests_in_evaluation():

@@ -17,11 +17,13 @@ class Setting:
         student_dim: width of the student's embedding.
         teacher_dim: width of the teacher's.
         teacher_prototypes: the teacher's classifier, (C, teacher_dim).
+        scale: s of the student's margin head, for a method that classifies by itself.
     """
 
     student_dim: int
     teacher_dim: int
     teacher_prototypes: Tensor
+    scale: float = 64.0
 
 
 @dataclass(frozen=True)

@@ -136,14 +136,14 @@ class EKDLoss(nn.Module):
                 counts = f"{len(genuine)} genuine and {num_impostor} impostor pairs"
                 raise ValueError(f"{counts}: the official loss needs both, mode='corrected' not")
             impostor = self._update(student_gram, teacher_gram, is_genuine, num_impostor)
-            nets = student, student_gram, teacher_gram
-            positive_loss, positive_gap = self._rank_loss(*nets, genuine)
-            negative_loss, negative_gap = self._rank_loss(*nets, impostor)
-        gaps = torch.cat([positive_gap, negative_gap])
+            pairs = torch.cat([genuine, impostor])
+            gap = self._rank_gap(student, student_gram, teacher_gram, pairs)
+            positive_loss = gap[: len(genuine)].square().sum() / max(len(genuine), 1)
+            negative_loss = gap[len(genuine) :].square().sum() / max(len(impostor), 1)
         self.stats = {
             "positive_loss": positive_loss.detach(),
             "negative_loss": negative_loss.detach(),
-            "critical_share": (gaps.abs() > 0.5).float().sum() / max(len(gaps), 1),
+            "critical_share": (gap.detach().abs() > 0.5).float().sum() / max(len(gap), 1),
         }
         return self.positive_weight * positive_loss + self.negative_weight * negative_loss
 
@@ -188,13 +188,12 @@ class EKDLoss(nn.Module):
         for running, value in zip(thresholds, (student, teacher), strict=True):
             running.copy_(torch.where(use, running.lerp(value.to(running.dtype), newest), running))
 
-    def _rank_loss(
+    def _rank_gap(
         self, student: Tensor, student_gram: Tensor, teacher_gram: Tensor, pairs: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Mean squared rank difference over pairs (P, 2), and the differences (P,), detached."""
+    ) -> Tensor:
+        """R^S - R^T of index pairs (P, 2): (P,)."""
         in_use, tau = self.num_updates > 0, self.temperature
         cosine = PairCosine.apply(student, student_gram, pairs)  # type: ignore[no-untyped-call]
         student_rank = soft_rank(cosine, self.student_thresholds[in_use], temperature=tau)
         cosine = teacher_gram[pairs[:, 0], pairs[:, 1]]
-        gap = student_rank - soft_rank(cosine, self.teacher_thresholds[in_use], temperature=tau)
-        return gap.square().sum() / max(len(pairs), 1), gap.detach()
+        return student_rank - soft_rank(cosine, self.teacher_thresholds[in_use], temperature=tau)

@@ -112,7 +112,7 @@ DISTILLERS: dict[str, Distiller] = {
         needs_labels=True,
     ),
     "margin": Distiller(
-        lambda setting: MarginDistillationLoss(setting.teacher_prototypes),
+        lambda setting: MarginDistillationLoss(setting.teacher_prototypes, scale=setting.scale),
         needs="embeddings",
         weight=1.0,
         weight_source="the authors': it is the only loss",

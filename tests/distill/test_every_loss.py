@@ -387,11 +387,15 @@ def test_every_method_is_built_for_a_setting_and_says_what_it_needs(name):
         else:
             assert loss(student, wide_teacher, labels).isfinite()
     assert method.weight >= 0
+    scaled = method.build(Setting(6, 6, PROTOTYPES[:, :6], scale=5.0))
+    assert getattr(scaled, "scale", 5.0) == 5.0
     assert all((method.paper, method.cost, method.differs, method.weight_source))
 
 
 def test_methods_combine_with_weights():
-    assert parse_method("ekd+fitnet") == {"ekd": 1.0, "fitnet": 1.0}
+    defaults = {name: DISTILLERS[name].weight for name in ("ekd", "fitnet")}
+    assert parse_method("ekd+fitnet") == defaults
+    assert parse_method("ekd:2+fitnet") == {**defaults, "ekd": 2.0}
     assert parse_method("rkd:0.5 + sp:3e3") == {"rkd": 0.5, "sp": 3000.0}
     assert parse_method("none") == {}
 
