@@ -140,55 +140,55 @@ IDENTITY_PARAMETERS: Sequence[Parameter] = (
 # `std` is the standard deviation at nuisance strength 1; a strength of 0 leaves the mean.
 NUISANCE_PARAMETERS: Sequence[Parameter] = (
     # pose
-    Parameter("yaw", 0.00, 0.29, -1.05, 1.05),             # one picture in five: 1.7 times more
-    Parameter("pitch", 0.00, 0.15, -0.60, 0.60),
-    Parameter("roll", 0.00, 0.13, -0.50, 0.50),
-    Parameter("shift_x", 0.00, 0.040, -0.16, 0.16),        # error of the face detector's crop
-    Parameter("shift_y", 0.00, 0.040, -0.16, 0.16),
-    Parameter("zoom", 1.00, 0.050, 0.80, 1.22),
+    Parameter("yaw", 0.00, 0.239, -1.05, 1.05),             # one picture in five: 1.7 times more
+    Parameter("pitch", 0.00, 0.124, -0.60, 0.60),
+    Parameter("roll", 0.00, 0.107, -0.50, 0.50),
+    Parameter("shift_x", 0.00, 0.033, -0.16, 0.16),        # error of the face detector's crop
+    Parameter("shift_y", 0.00, 0.033, -0.16, 0.16),
+    Parameter("zoom", 1.00, 0.041, 0.80, 1.22),
     # expression
-    Parameter("mouth_open", -0.03, 0.075, 0.00, 0.20),
-    Parameter("smile", 0.10, 0.450, -0.60, 1.20),
-    Parameter("brow_raise", 0.00, 0.035, -0.06, 0.10),
-    Parameter("frown", 0.00, 0.500, 0.00, 1.20),
-    Parameter("eye_openness", 1.00, 0.200, 0.10, 1.35),    # blink, squint, stare
-    Parameter("gaze_x", 0.00, 0.030, -0.07, 0.07),
-    Parameter("gaze_y", 0.00, 0.014, -0.03, 0.03),
+    Parameter("mouth_open", -0.03, 0.062, 0.00, 0.20),
+    Parameter("smile", 0.10, 0.371, -0.60, 1.20),
+    Parameter("brow_raise", 0.00, 0.029, -0.06, 0.10),
+    Parameter("frown", 0.00, 0.412, 0.00, 1.20),
+    Parameter("eye_openness", 1.00, 0.165, 0.10, 1.35),    # blink, squint, stare
+    Parameter("gaze_x", 0.00, 0.025, -0.07, 0.07),
+    Parameter("gaze_y", 0.00, 0.012, -0.03, 0.03),
     # body
-    Parameter("age", 0.15, 0.400, 0.00, 1.30),
-    Parameter("weight", 0.00, 0.018, -0.05, 0.05),
-    Parameter("hair_grow", 0.00, 0.300, -1.20, 1.20),
-    Parameter("hair_ruffle", 0.00, 0.030, -0.08, 0.10),
-    Parameter("hair_shift", 0.00, 0.250, -0.60, 0.60),     # parting moved
-    Parameter("beard_grow", 0.00, 0.500, -1.50, 1.50),
-    Parameter("lipstick", -0.30, 0.700, 0.00, 1.00),
-    Parameter("eye_shadow", -0.40, 0.700, 0.00, 1.00),
-    Parameter("blush", 0.35, 0.350, 0.00, 1.20),
+    Parameter("age", 0.15, 0.330, 0.00, 1.30),
+    Parameter("weight", 0.00, 0.015, -0.05, 0.05),
+    Parameter("hair_grow", 0.00, 0.247, -1.20, 1.20),
+    Parameter("hair_ruffle", 0.00, 0.025, -0.08, 0.10),
+    Parameter("hair_shift", 0.00, 0.206, -0.60, 0.60),     # parting moved
+    Parameter("beard_grow", 0.00, 0.412, -1.50, 1.50),
+    Parameter("lipstick", -0.30, 0.577, 0.00, 1.00),
+    Parameter("eye_shadow", -0.40, 0.577, 0.00, 1.00),
+    Parameter("blush", 0.35, 0.289, 0.00, 1.20),
     # light
-    Parameter("light_x", -0.28, 0.520, -1.60, 1.60),       # direction: tangents to the view
-    Parameter("light_y", 0.55, 0.360, -0.60, 1.80),
-    Parameter("light_strength", 0.00, 0.220, -0.80, 0.80, "log"),
-    Parameter("light_warmth", 0.25, 0.550, -1.50, 1.60),   # blue sky .. candle
-    Parameter("fill_strength", 0.00, 0.280, -1.00, 0.80, "log"),
-    Parameter("fill_warmth", -0.35, 0.550, -1.60, 1.50),
-    Parameter("rim_strength", 0.25, 0.450, 0.00, 1.80),
-    Parameter("rim_side", 0.70, 0.900, -1.50, 1.50),
-    Parameter("skin_gloss", 0.50, 0.350, 0.05, 1.60),
+    Parameter("light_x", -0.28, 0.429, -1.60, 1.60),       # direction: tangents to the view
+    Parameter("light_y", 0.55, 0.297, -0.60, 1.80),
+    Parameter("light_strength", 0.00, 0.181, -0.80, 0.80, "log"),
+    Parameter("light_warmth", 0.25, 0.454, -1.50, 1.60),   # blue sky .. candle
+    Parameter("fill_strength", 0.00, 0.231, -1.00, 0.80, "log"),
+    Parameter("fill_warmth", -0.35, 0.454, -1.60, 1.50),
+    Parameter("rim_strength", 0.25, 0.371, 0.00, 1.80),
+    Parameter("rim_side", 0.70, 0.742, -1.50, 1.50),
+    Parameter("skin_gloss", 0.50, 0.289, 0.05, 1.60),
     # camera
-    Parameter("exposure", 0.00, 0.150, -0.55, 0.50, "log"),
-    Parameter("gamma", 0.00, 0.130, -0.45, 0.45),
-    Parameter("contrast", 1.00, 0.110, 0.60, 1.40),
-    Parameter("tint_red", 0.00, 0.035, -0.12, 0.12),
-    Parameter("tint_blue", 0.00, 0.040, -0.14, 0.14),
-    Parameter("saturation", 1.00, 0.200, 0.30, 1.50),
-    Parameter("blur", -0.12, 0.380, 0.00, 1.00),           # share of a 3x3 binomial, twice
-    Parameter("noise", 0.00, 0.028, 0.00, 0.09),           # standard deviation of a pixel
+    Parameter("exposure", 0.00, 0.124, -0.55, 0.50, "log"),
+    Parameter("gamma", 0.00, 0.107, -0.45, 0.45),
+    Parameter("contrast", 1.00, 0.091, 0.60, 1.40),
+    Parameter("tint_red", 0.00, 0.029, -0.12, 0.12),
+    Parameter("tint_blue", 0.00, 0.033, -0.14, 0.14),
+    Parameter("saturation", 1.00, 0.165, 0.30, 1.50),
+    Parameter("blur", -0.12, 0.314, 0.00, 1.00),           # share of a 3x3 binomial, twice
+    Parameter("noise", 0.00, 0.023, 0.00, 0.09),           # standard deviation of a pixel
 )
 
 # 1 with the given probability at strength 1 (times the strength elsewhere), otherwise 0.
 NUISANCE_EVENTS: dict[str, float] = {
-    "hard_pose": 0.20, "glasses": 0.14, "mask": 0.04, "object": 0.05, "hat": 0.05,
-    "grey": 0.06, "low_resolution": 0.10, "blocks": 0.15,
+    "hard_pose": 0.165, "glasses": 0.116, "mask": 0.033, "object": 0.041, "hat": 0.041,
+    "grey": 0.049, "low_resolution": 0.083, "blocks": 0.124,
 }
 
 # Choices without a natural middle, uniform in 0..1; all of them 0.5 in a studio portrait.

@@ -20,7 +20,7 @@ from ekd_lite.data.face_random import hash_uniforms, normals_from_uniforms
 from ekd_lite.data.face_texture import Grid, skin_colour
 
 # Raise this whenever a pixel changes: caches of older pictures then count as different.
-RENDERER_VERSION = 1
+RENDERER_VERSION = 2
 _TILE, _STREAM = 128, 99
 _RARE = ("mask", "glasses", "object", "blur", "low_resolution", "noise", "blocks")
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import json
 import os
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -22,6 +20,7 @@ from tqdm import tqdm
 
 from ekd_lite.data.faceset import CacheableFaceSet
 from ekd_lite.data.indexing import index_tensor, one_index
+from ekd_lite.files import replacing
 
 _IMAGES_PER_TASK = 512
 _MIN_IMAGES_PER_WORKER = 2000  # starting a process takes about as long as rendering so many
@@ -140,7 +139,7 @@ def cache_faces(
     )  # fmt: skip
     digest = hashlib.sha256()
     try:
-        with bar, _replacing(pixels_path) as file:
+        with bar, replacing(pixels_path) as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(_Hashed(file, digest), header)
             for part in _render_parts(dataset, workers):
@@ -148,7 +147,7 @@ def cache_faces(
                 digest.update(data)
                 file.write(data)
                 bar.update(len(part))
-        with _replacing(note_path) as file:
+        with replacing(note_path) as file:
             note = {"parameters": parameters, "sha256": digest.hexdigest()}
             file.write(json.dumps(note, indent=1, sort_keys=True).encode())
     except OSError as error:
@@ -203,28 +202,6 @@ def _fault(pixels_path: Path, note_path: Path, dataset: CacheableFaceSet) -> str
     if digest.hexdigest() != expected:
         return "the file is damaged (its checksum differs)"
     return None
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """A new file that takes the place of `path` when it is complete and on the disk."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-        raise
-    if os.name == "posix":  # the name itself must reach the disk as well
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def _render_part(dataset: CacheableFaceSet, start: int, stop: int) -> np.ndarray[Any, Any]:
