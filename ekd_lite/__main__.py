@@ -191,8 +191,8 @@ def _embed(command: Embed) -> None:
 
     from ekd_lite.data import ImageFolder
     from ekd_lite.evaluate.embed import embed
+    from ekd_lite.files import write_atomically
     from ekd_lite.train import load_model
-    from ekd_lite.train.checkpoint import write_atomically
 
     model = load_model(command.model)
     faces = ImageFolder(command.faces, image_size=model.info["image_size"])

@@ -27,9 +27,9 @@ from tqdm import tqdm
 from ekd_lite.data import Splits, load_splits
 from ekd_lite.evaluate import all_pairs_tpr_at_fpr
 from ekd_lite.evaluate.embed import embed
+from ekd_lite.files import write_atomically
 from ekd_lite.report import write_report
 from ekd_lite.train import TrainConfig, TrainState, cache_teacher, fit, load_model
-from ekd_lite.train.checkpoint import write_atomically
 
 FPRS = (1e-2, 1e-3, 1e-4, 1e-5)
 VIEWS = ("embeddings", "mirrored")

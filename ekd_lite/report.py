@@ -25,11 +25,11 @@ from ekd_lite.evaluate import (
     paired_difference,
 )
 from ekd_lite.evaluate.pairs import count_pairs
+from ekd_lite.files import write_atomically
 from ekd_lite.models import Profile, profile_backbone
 from ekd_lite.ops import false_accepts_at, largest, unit_rows
 from ekd_lite.plots import plot_faces, plot_roc, plot_scores
 from ekd_lite.train import TrainConfig, load_model
-from ekd_lite.train.checkpoint import write_atomically
 
 MAX_DRAWN = 3000  # images whose pairs go into a histogram
 

@@ -11,39 +11,9 @@ from typing import Any
 
 import torch
 
+from ekd_lite.files import write_atomically
+
 CHECKPOINT_MAGIC = b"ekd_lite.checkpoint.1\n"
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that after a crash the old or the new content is there, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)  # a full disk, Ctrl-C: leave no rest behind
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in the folder survive a power cut (Windows has no such call)."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Delete temporary files of a process that was killed while writing."""
-    for leftover in folder.glob("*.tmp"):
-        leftover.unlink()
 
 
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ekd_lite.train.checkpoint import write_atomically
+from ekd_lite.files import write_atomically
 
 
 class JsonLines:

@@ -15,12 +15,8 @@ from tqdm import tqdm
 from ekd_lite.data import FaceSet, IdentityBalancedSampler
 from ekd_lite.distill import DISTILLERS, parse_method
 from ekd_lite.evaluate.embed import embed
-from ekd_lite.train.checkpoint import (
-    load_checkpoint,
-    remove_leftovers,
-    save_checkpoint,
-    write_atomically,
-)
+from ekd_lite.files import remove_leftovers, write_atomically
+from ekd_lite.train.checkpoint import load_checkpoint, save_checkpoint
 from ekd_lite.train.config import TrainConfig
 from ekd_lite.train.log import JsonLines
 from ekd_lite.train.model_file import Model, load_model, save_model

@@ -12,9 +12,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
+from ekd_lite.files import write_atomically
 from ekd_lite.heads import HEADS, NormFace
 from ekd_lite.models import build_backbone
-from ekd_lite.train.checkpoint import write_atomically
 
 MODEL_FORMAT = "ekd_lite.model.1"
 
