@@ -103,8 +103,7 @@ class DarkRankLoss(nn.Module):
         """
         others = unit.index_select(0, nearest.flatten()).view(*nearest.shape, -1)
         squared = (unit[:, None] - others).square().sum(2)
-        # The floor keeps the slope of a power below 2 finite at distance 0.
-        return -self.alpha * squared.clamp(min=1e-12) ** (self.beta / 2)
+        return -self.alpha * squared ** (self.beta / 2)
 
 
 def log_likelihood(scores: Tensor) -> Tensor:

@@ -127,17 +127,18 @@ class EKDLoss(nn.Module):
         with full_precision(student_embeddings):
             student = unit_rows(student_embeddings)
             teacher = unit_rows(teacher_embeddings.detach())
-            student_gram = student.detach() @ student.detach().T
-            teacher_gram = teacher @ teacher.T
+            grams = student.detach() @ student.detach().T, teacher @ teacher.T
             is_genuine = labels[:, None] == labels
             genuine = is_genuine.triu(1).nonzero()
             num_impostor = len(labels) * (len(labels) - 1) // 2 - len(genuine)
             if self.mode == "official" and not (len(genuine) and num_impostor):
                 counts = f"{len(genuine)} genuine and {num_impostor} impostor pairs"
                 raise ValueError(f"{counts}: the official loss needs both, mode='corrected' not")
-            impostor = self._update(student_gram, teacher_gram, is_genuine, num_impostor)
-            pairs = torch.cat([genuine, impostor])
-            gap = self._rank_gap(student, student_gram, teacher_gram, pairs)
+            cosines = [gram[tuple(genuine.T)] for gram in grams]
+            impostor = self._update(*grams, is_genuine, num_impostor)  # overwrites genuine entries
+            at = tuple(impostor.T)
+            cosines = [torch.cat([c, gram[at]]) for c, gram in zip(cosines, grams, strict=True)]
+            gap = self._rank_gap(student, torch.cat([genuine, impostor]), *cosines)
             positive_loss = gap[: len(genuine)].square().sum() / max(len(genuine), 1)
             negative_loss = gap[len(genuine) :].square().sum() / max(len(impostor), 1)
         self.stats = {
@@ -159,13 +160,13 @@ class EKDLoss(nn.Module):
         is_other = is_genuine | torch.ones_like(is_genuine).tril()
         # Only the highest tenth need be in order: there lie the thresholds and the hardest pairs.
         ranks = [false_accepts_at(fpr, num_impostor) for fpr in self.fprs]
-        student_pairs = student_gram.masked_fill(is_other, -2.0)
-        student_top = largest(student_pairs.flatten(), max(count, *(rank + 1 for rank in ranks)))
+        student_gram.masked_fill_(is_other, -2.0)
+        student_top = largest(student_gram.flatten(), max(count, *(rank + 1 for rank in ranks)))
         if self.training:
-            teacher_pairs = teacher_gram.masked_fill(is_other, -2.0)
-            teacher_top = largest(teacher_pairs.flatten(), max(ranks) + 1)
+            teacher_gram.masked_fill_(is_other, -2.0)
+            teacher_top = largest(teacher_gram.flatten(), max(ranks) + 1)
             self._average(student_top[ranks], teacher_top[ranks], ranks)
-        return hardest_pairs(student_pairs, student_top[count - 1], count)
+        return hardest_pairs(student_gram, student_top[count - 1], count)
 
     def _average(self, student: Tensor, teacher: Tensor, ranks: list[int]) -> None:
         """One step of the running averages, from the thresholds of this batch, (L,) each."""
@@ -189,11 +190,11 @@ class EKDLoss(nn.Module):
             running.copy_(torch.where(use, running.lerp(value.to(running.dtype), newest), running))
 
     def _rank_gap(
-        self, student: Tensor, student_gram: Tensor, teacher_gram: Tensor, pairs: Tensor
+        self, student: Tensor, pairs: Tensor, student_cosine: Tensor, teacher_cosine: Tensor
     ) -> Tensor:
-        """R^S - R^T of index pairs (P, 2): (P,)."""
+        """R^S - R^T of index pairs (P, 2) with their cosines (P,) in both nets: (P,)."""
         in_use, tau = self.num_updates > 0, self.temperature
-        cosine = PairCosine.apply(student, student_gram, pairs)  # type: ignore[no-untyped-call]
+        cosine = PairCosine.apply(student, student_cosine, pairs)  # type: ignore[no-untyped-call]
         student_rank = soft_rank(cosine, self.student_thresholds[in_use], temperature=tau)
-        cosine = teacher_gram[pairs[:, 0], pairs[:, 1]]
-        return student_rank - soft_rank(cosine, self.teacher_thresholds[in_use], temperature=tau)
+        teacher_thresholds = self.teacher_thresholds[in_use]
+        return student_rank - soft_rank(teacher_cosine, teacher_thresholds, temperature=tau)

@@ -26,12 +26,14 @@ def test_fitnet_learns_a_map_where_widths_differ(normalize):
     torch.manual_seed(0)
     student, teacher, _ = random_batch(10, 5)
     loss = FitNetLoss(student_dim=3, teacher_dim=5, normalize=normalize).double()
-    value = loss(student[:, :3], teacher)
+    narrow = student[:, :3].clone().requires_grad_()
+    value = loss(narrow, teacher)
     weight = loss.projection.weight.detach().tolist()
     expected = oracle.fitnet(student[:, :3].tolist(), teacher.tolist(), normalize, weight)
     assert value.item() == pytest.approx(expected, abs=1e-12)
     value.backward()
     assert loss.projection.weight.grad.abs().sum() > 0
+    assert narrow.grad.abs().sum() > 0
     assert [*dict(loss.named_parameters())] == ["projection.weight"]
     with pytest.raises(ValueError, match=r"maps width 3 to 5, got student \(10, 4\)"):
         loss(student[:, :4], teacher)
@@ -60,6 +62,14 @@ def test_triplets_are_the_nearest_impostors_beyond_the_positive(seed, labels):
             pick = max(beyond, key=lambda n: cosine[a, n]) if beyond else None
             expected.add((a, p, min(others, key=lambda n: cosine[a, n]) if pick is None else pick))
     assert found == expected
+
+
+def test_an_impostor_as_near_as_the_positive_is_not_beyond_it():
+    cosine = torch.tensor(
+        [[1.0, 0.5, 0.5, 0.3], [0.5, 1.0, 0.9, 0.9], [0.5, 0.9, 1.0, 0.0], [0.3, 0.9, 0.0, 1.0]]
+    )
+    a, p, n = semi_hard_triplets(cosine, torch.tensor([0, 0, 1, 2]))
+    assert (a[0], p[0], n[0]) == (0, 1, 3)
 
 
 def test_the_triplet_margin_is_the_least_one_where_the_teacher_has_no_gap():
