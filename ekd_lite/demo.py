@@ -267,7 +267,7 @@ def _run_one(name: str, run: TrainConfig, config: DemoConfig, messages: Any) -> 
     # The table says which levels there are; every EKD run would say it again.
     warnings.filterwarnings("ignore", message="the first batch has too few impostor pairs")
     try:
-        splits = load_splits(config.faces, image_size=config.image_size, progress=False)
+        splits = load_splits(config.faces, image_size=config.image_size, workers=1, progress=False)
         out = config.out / name
         views = None if run.method == "none" else load_views(config.out / "teacher")
         model = fit(

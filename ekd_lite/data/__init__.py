@@ -5,7 +5,7 @@ from ekd_lite.data.folder import ImageFolder
 from ekd_lite.data.packed import PackedFaces, cache_faces
 from ekd_lite.data.sampler import IdentityBalancedSampler
 from ekd_lite.data.splits import Splits, load_splits
-from ekd_lite.data.synthetic import SyntheticFaces, preview
+from ekd_lite.data.synthetic import SyntheticFaces, preview, preview_sweep
 
 __all__ = [
     "FaceSet",
@@ -17,4 +17,5 @@ __all__ = [
     "cache_faces",
     "load_splits",
     "preview",
+    "preview_sweep",
 ]

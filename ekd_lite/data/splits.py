@@ -67,6 +67,7 @@ def load_splits(
     image_size: int = 32,
     seed: int = 0,
     cache: str | Path = CACHE,
+    workers: int | None = None,
     progress: bool = True,
 ) -> Splits:
     """Procedural faces, or the faces of a folder divided by identity.
@@ -79,6 +80,7 @@ def load_splits(
         image_size: side of the images, a multiple of 16.
         seed: of the procedural population, or of the division of a folder.
         cache: folder of the cached pixels.
+        workers: processes that render or decode; by default one for each core.
         progress: show a bar on a terminal.
 
     Raises:
@@ -91,6 +93,7 @@ def load_splits(
                     count, images, image_size=image_size, seed=seed, first_identity=first
                 ),
                 cache,
+                workers=workers,
                 progress=progress,
             )
             for first, count, images in PROCEDURAL.values()
@@ -102,7 +105,7 @@ def load_splits(
             f"{folder} holds {faces.num_identities} identities; training, validation and test need "
             "people of their own: 10 identities are the least, hundreds are useful"
         )
-    packed = cache_faces(faces, cache, progress=progress)
+    packed = cache_faces(faces, cache, workers=workers, progress=progress)
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(faces.num_identities, generator=generator)
     train, validation = int(0.6 * len(order)), int(0.7 * len(order))

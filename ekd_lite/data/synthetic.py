@@ -15,14 +15,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ekd_lite.data.face_parameters import (
+from ekd_lite.data.indexing import index_tensor, one_index
+from ekd_lite.data.renderer.parameters import (
     identity_latents,
     identity_table,
     nuisance_names,
     nuisance_table,
 )
-from ekd_lite.data.face_renderer import RENDERER_VERSION, render_faces
-from ekd_lite.data.indexing import index_tensor, one_index
+from ekd_lite.data.renderer.render import RENDERER_VERSION, render_faces
 
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 32, 224
 _PIXELS_PER_BATCH = 96 << 10  # so many at a time stay in a core's cache; a GPU takes far more

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ekd_lite.data.face_parameters import (
+from ekd_lite.data.renderer.parameters import (
     IDENTITY_PARAMETERS,
     NUISANCE_PARAMETERS,
     Columns,
@@ -22,8 +22,8 @@ from ekd_lite.data.face_parameters import (
     nuisance_names,
     nuisance_table,
 )
-from ekd_lite.data.face_random import hash_uniforms, normals_from_uniforms
-from ekd_lite.data.face_renderer import render_faces
+from ekd_lite.data.renderer.random import hash_uniforms, normals_from_uniforms
+from ekd_lite.data.renderer.render import render_faces
 from ekd_lite.data.synthetic import SyntheticFaces, preview, preview_sweep
 
 
@@ -175,7 +175,7 @@ def test_hash_is_uniform_and_its_streams_are_unrelated():
     for other in (b[:, 0], a[:, 1], a[:, 0].roll(1)):
         assert torch.corrcoef(torch.stack([a[:, 0], other]))[0, 1].abs() < 0.03
     # splitmix64's published first output for the state 0
-    from ekd_lite.data.face_random import _splitmix64
+    from ekd_lite.data.renderer.random import _splitmix64
 
     assert int(_splitmix64(torch.tensor(0))) % (1 << 64) == 0xE220A8397B1DCDAF
     assert normals_from_uniforms(torch.tensor([0.5, 0.975])).tolist() == pytest.approx(

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ekd_lite.data.face_geometry import Vector, View
-from ekd_lite.data.face_parameters import Columns
+from ekd_lite.data.renderer.geometry import Vector, View
+from ekd_lite.data.renderer.parameters import Columns
 
 
 class Surface(NamedTuple):

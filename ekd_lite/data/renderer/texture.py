@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ekd_lite.data.face_parameters import Columns
+from ekd_lite.data.renderer.parameters import Columns
 
 X_HALF, Y_TOP, Y_HEIGHT = 0.8, 0.75, 1.8
 

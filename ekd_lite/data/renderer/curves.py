@@ -7,8 +7,8 @@ import copy
 import torch
 from torch import Tensor
 
-from ekd_lite.data.face_parameters import Columns
-from ekd_lite.data.face_texture import Y_HEIGHT, Y_TOP, Grid, bump, ramp
+from ekd_lite.data.renderer.parameters import Columns
+from ekd_lite.data.renderer.texture import Y_HEIGHT, Y_TOP, Grid, bump, ramp
 
 EYE_ROWS = (0.52, -0.18)  # heights between which the eyes are, whatever the parameters
 MOUTH_ROWS = (-0.28, -1.05)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ekd_lite.data.face_parameters import Columns
+from ekd_lite.data.renderer.parameters import Columns
 
 
 def _binomial(image: Tensor) -> Tensor:

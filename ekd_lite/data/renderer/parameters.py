@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ekd_lite.data.face_random import hash_uniforms, normals_from_uniforms
+from ekd_lite.data.renderer.random import hash_uniforms, normals_from_uniforms
 
 _FAMILY_SIZE = 3
 _IDENTITY, _FAMILY, _FAMILY_SHARE, _NUISANCE = range(4)  # streams of the hash

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ekd_lite.data.face_parameters import Columns
-from ekd_lite.data.face_texture import X_HALF, Y_HEIGHT, Y_TOP, ramp
+from ekd_lite.data.renderer.parameters import Columns
+from ekd_lite.data.renderer.texture import X_HALF, Y_HEIGHT, Y_TOP, ramp
 
 HALF_FIELD = 0.97  # half the height of the picture at zoom 1, in head units
 _CENTRE_Y = -0.08  # what the middle of a straight portrait shows

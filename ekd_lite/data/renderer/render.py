@@ -8,16 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ekd_lite.data.face_accessories import hold_object, wear_glasses, wear_mask
-from ekd_lite.data.face_body import background, ears, neck_and_clothes
-from ekd_lite.data.face_geometry import hit_head, look
-from ekd_lite.data.face_hair import comb, style_hair
-from ekd_lite.data.face_light import Surface, pick, set_lights, shade
-from ekd_lite.data.face_paint import paint
-from ekd_lite.data.face_parameters import Columns, identity_names, nuisance_names
-from ekd_lite.data.face_photo import photograph
-from ekd_lite.data.face_random import hash_uniforms, normals_from_uniforms
-from ekd_lite.data.face_texture import Grid, skin_colour
+from ekd_lite.data.renderer.accessories import hold_object, wear_glasses, wear_mask
+from ekd_lite.data.renderer.body import background, ears, neck_and_clothes
+from ekd_lite.data.renderer.geometry import hit_head, look
+from ekd_lite.data.renderer.hair import comb, style_hair
+from ekd_lite.data.renderer.light import Surface, pick, set_lights, shade
+from ekd_lite.data.renderer.paint import paint
+from ekd_lite.data.renderer.parameters import Columns, identity_names, nuisance_names
+from ekd_lite.data.renderer.photo import photograph
+from ekd_lite.data.renderer.random import hash_uniforms, normals_from_uniforms
+from ekd_lite.data.renderer.texture import Grid, skin_colour
 
 # Raise this whenever a pixel changes: caches of older pictures then count as different.
 RENDERER_VERSION = 2

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ekd_lite.data.face_curves import EYE_ROWS, MOUTH_ROWS, FaceCurves
-from ekd_lite.data.face_parameters import Columns
-from ekd_lite.data.face_relief import grow_beard, occlusion, sculpt
-from ekd_lite.data.face_texture import IRIS, Grid, bump, mix, palette, ramp, skin_colour
+from ekd_lite.data.renderer.curves import EYE_ROWS, MOUTH_ROWS, FaceCurves
+from ekd_lite.data.renderer.parameters import Columns
+from ekd_lite.data.renderer.relief import grow_beard, occlusion, sculpt
+from ekd_lite.data.renderer.texture import IRIS, Grid, bump, mix, palette, ramp, skin_colour
 
 
 def paint(who: Columns, how: Columns, hair: Tensor, light: Tensor, grid: Grid,

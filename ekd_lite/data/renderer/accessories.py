@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ekd_lite.data.face_geometry import Hit, Vector, View
-from ekd_lite.data.face_light import Surface
-from ekd_lite.data.face_parameters import Columns
-from ekd_lite.data.face_texture import palette, ramp, skin_colour
+from ekd_lite.data.renderer.geometry import Hit, Vector, View
+from ekd_lite.data.renderer.light import Surface
+from ekd_lite.data.renderer.parameters import Columns
+from ekd_lite.data.renderer.texture import palette, ramp, skin_colour
 
 _FRAMES = ((0.010, 0.010, 0.011), (0.060, 0.025, 0.012), (0.16, 0.15, 0.14), (0.22, 0.14, 0.05),
            (0.10, 0.012, 0.018), (0.02, 0.035, 0.09))  # fmt: skip

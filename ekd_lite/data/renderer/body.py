@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ekd_lite.data.face_geometry import Hit, Vector, View
-from ekd_lite.data.face_parameters import Columns
-from ekd_lite.data.face_texture import bump, palette, ramp
+from ekd_lite.data.renderer.geometry import Hit, Vector, View
+from ekd_lite.data.renderer.parameters import Columns
+from ekd_lite.data.renderer.texture import bump, palette, ramp
 
 # Linear colours of walls, wood, foliage, sky, night, brick, sand, sea.
 _BACKGROUNDS = ((0.42, 0.40, 0.37), (0.20, 0.13, 0.08), (0.09, 0.15, 0.06), (0.36, 0.46, 0.58),

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ekd_lite.data.face_geometry import Vector, View, _pierce
-from ekd_lite.data.face_parameters import Columns
-from ekd_lite.data.face_texture import HAIR, bump, palette, ramp
+from ekd_lite.data.renderer.geometry import Vector, View, _pierce
+from ekd_lite.data.renderer.parameters import Columns
+from ekd_lite.data.renderer.texture import HAIR, bump, palette, ramp
 
 _WOOL = ((0.03, 0.03, 0.035), (0.25, 0.05, 0.05), (0.08, 0.13, 0.22), (0.40, 0.36, 0.28),
          (0.10, 0.14, 0.08))  # fmt: skip

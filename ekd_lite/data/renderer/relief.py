@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ekd_lite.data.face_curves import EYE_ROWS, MOUTH_ROWS, FaceCurves
-from ekd_lite.data.face_parameters import Columns
-from ekd_lite.data.face_texture import bump, ramp
+from ekd_lite.data.renderer.curves import EYE_ROWS, MOUTH_ROWS, FaceCurves
+from ekd_lite.data.renderer.parameters import Columns
+from ekd_lite.data.renderer.texture import bump, ramp
 
 
 def sculpt(face: FaceCurves, who: Columns, how: Columns, hairs: Tensor, beard: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""The renderer of the procedural faces, split by subject; `render.py` puts the parts together."""
