@@ -82,11 +82,17 @@ def split_scores(scores: Tensor, is_genuine: Tensor) -> tuple[Tensor, Tensor]:
     if not scores.isfinite().all():
         bad = int((~scores.isfinite()).sum())
         raise ValueError(f"scores must be finite, got {bad} NaN or infinite of {scores.numel()}")
-    if is_genuine.dtype != torch.bool:
-        if not ((is_genuine == 0) | (is_genuine == 1)).all():
-            raise ValueError("is_genuine must be boolean (or 0 and 1): True for the same identity")
-        is_genuine = is_genuine.bool()
+    is_genuine = check_genuine(is_genuine)
     return scores[is_genuine], scores[~is_genuine]
+
+
+def check_genuine(is_genuine: Tensor) -> Tensor:
+    """Flags as booleans, whether they came as booleans or as 0 and 1."""
+    if is_genuine.dtype == torch.bool:
+        return is_genuine
+    if not ((is_genuine == 0) | (is_genuine == 1)).all():
+        raise ValueError("is_genuine must be boolean (or 0 and 1): True for the same identity")
+    return is_genuine.bool()
 
 
 def roc(
