@@ -10,7 +10,8 @@ of MarginDistillation (MXNet), which fine-tunes an ArcFace student at learning r
 softmax beside it, on bags of 7200 images: a random semi-hard impostor for every genuine pair. Here
 every ordered genuine pair (a, p) of the batch takes part, with the *nearest* impostor that the
 student finds farther from a than p, or its farthest impostor where none is (FaceNet's semi-hard
-rule without its random choice). Where all delta are 0, which divides by zero there, m = M_min.
+rule without its random choice). Where all delta are 0, which divides by zero there, m = M_min; and
+cosines are kept 1e-6 away from +-1, where the slope of arccos is infinite.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ class TripletDistillationLoss(nn.Module):
         """d(a, n) - d(a, p) from the two cosines, elementwise."""
         if self.distance == "l2":
             return 2 * (genuine - impostor)
-        near_one = 1 - 1e-6  # beyond, the slope of arccos is infinite
+        near_one = 1 - 1e-6
         genuine, impostor = genuine.clamp(-near_one, near_one), impostor.clamp(-near_one, near_one)
         return torch.acos(impostor) - torch.acos(genuine)
 

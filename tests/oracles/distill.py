@@ -9,6 +9,8 @@ import math
 
 import numpy as np
 
+NEAR_ONE = 1 - 1e-6  # documented: cosines are kept this far from the infinite slope of arccos
+
 
 def unit(row):
     length = math.sqrt(sum(float(v) ** 2 for v in row))
@@ -194,7 +196,7 @@ def triplet(student, teacher, labels, kind="cosine", min_margin=0.2, max_margin=
 
     def d(a, b):
         c = dot(a, b)
-        return 2 - 2 * c if kind == "l2" else math.acos(min(max(c, -1), 1))
+        return 2 - 2 * c if kind == "l2" else math.acos(min(max(c, -NEAR_ONE), NEAR_ONE))
 
     triplets = []
     n = range(len(s))
@@ -233,8 +235,8 @@ def margin(student, teacher, labels, prototypes, scale=64.0, min_margin=0.2, max
 
 def arcface(cosine, m):
     """cos(theta + m) up to theta = pi - m, and cos(theta) - m sin(m) from there on."""
-    theta = math.acos(cosine)
-    return math.cos(theta + m) if theta < math.pi - m else cosine - m * math.sin(m)
+    theta = math.acos(min(max(cosine, -NEAR_ONE), NEAR_ONE))
+    return math.cos(theta + m) if cosine > -math.cos(m) else cosine - m * math.sin(m)
 
 
 def pwr(student, teacher, beta=1.0, variant="exponential"):
