@@ -1,18 +1,37 @@
 """Embeddings in, numbers out: TPR at FPR, exact, with identity-level intervals."""
 
 from ekd_lite.evaluate.bootstrap import BootstrapResult, bootstrap_tpr_at_fpr, paired_difference
+from ekd_lite.evaluate.identify import IdentificationResult, identification_rate
+from ekd_lite.evaluate.ijb import ijb_tpr_at_fpr
+from ekd_lite.evaluate.ijb_files import (
+    read_face_landmarks,
+    read_template_media,
+    read_template_pairs,
+    read_template_subjects,
+)
 from ekd_lite.evaluate.lfw import VERIFICATION_SETS, VerificationResult, verification_accuracy
+from ekd_lite.evaluate.megaface import MegaFaceResult, megaface_rates, refine
 from ekd_lite.evaluate.pairs import all_pairs_tpr_at_fpr
 from ekd_lite.evaluate.roc import UndefinedMetricWarning, roc, tpr_at_fpr
 
 __all__ = [
     "VERIFICATION_SETS",
     "BootstrapResult",
+    "IdentificationResult",
+    "MegaFaceResult",
     "UndefinedMetricWarning",
     "VerificationResult",
     "all_pairs_tpr_at_fpr",
     "bootstrap_tpr_at_fpr",
+    "identification_rate",
+    "ijb_tpr_at_fpr",
+    "megaface_rates",
     "paired_difference",
+    "read_face_landmarks",
+    "read_template_media",
+    "read_template_pairs",
+    "read_template_subjects",
+    "refine",
     "roc",
     "tpr_at_fpr",
     "verification_accuracy",

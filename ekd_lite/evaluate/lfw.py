@@ -30,8 +30,8 @@ from ekd_lite.ops import nearest_name
 
 
 @dataclass(frozen=True)
-class VerificationSet:
-    """Size of a public verification set: pairs, images (two a pair, repeats counted), folds."""
+class SetSize:
+    """Size of a public set: pairs, images (two a pair, repeats counted), folds."""
 
     num_pairs: int
     num_images: int
@@ -39,11 +39,11 @@ class VerificationSet:
 
 
 VERIFICATION_SETS = {
-    "lfw": VerificationSet(6000, 12000),
-    "cfp_fp": VerificationSet(7000, 14000),
-    "agedb_30": VerificationSet(6000, 12000),
-    "calfw": VerificationSet(6000, 12000),
-    "cplfw": VerificationSet(6000, 12000),
+    "lfw": SetSize(6000, 12000),
+    "cfp_fp": SetSize(7000, 14000),
+    "agedb_30": SetSize(6000, 12000),
+    "calfw": SetSize(6000, 12000),
+    "cplfw": SetSize(6000, 12000),
 }
 """The sets by the names of their files; in each, half of the pairs are genuine."""
 

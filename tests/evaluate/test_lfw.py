@@ -95,6 +95,16 @@ def test_perfect_and_unreachable():
     assert (result.accuracy, result.accuracy_std, result.tar, result.far) == (1.0, 0.0, 0.0, 0.0)
 
 
+def test_a_pair_on_the_threshold_is_refused():
+    """Genuine pairs at a squared distance of exactly 2: the first threshold that takes them."""
+    left = torch.eye(2).repeat(20, 1)
+    is_genuine = torch.arange(40) % 4 < 2
+    right = torch.where(is_genuine[:, None], left.flip(1), -left)
+    result = verification_accuracy(left, right, is_genuine, fprs=[0.1])
+    assert result.accuracy == 1.0
+    assert result.fold_thresholds.tolist() == [1 - np.arange(0, 4, 0.01)[201] / 2] * 10
+
+
 def test_a_set_given_by_name_is_checked():
     left, right, is_genuine, _ = draw_pairs(6000, 2, 0)
     for name, known in VERIFICATION_SETS.items():

@@ -1,0 +1,191 @@
+"""IJB pooling and pair lists, from files in the exact format, against the slow protocol."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_curve
+from sklearn.preprocessing import normalize
+
+from ekd_lite.evaluate import ijb, ijb_tpr_at_fpr
+from ekd_lite.evaluate.ijb import find_templates, pair_scores, pool_templates
+from ekd_lite.evaluate.ijb_files import (
+    read_face_landmarks,
+    read_template_media,
+    read_template_pairs,
+    read_template_subjects,
+)
+from ekd_lite.ops import unit_rows
+
+SWITCHES = [(n, d, f) for n in (True, False) for d in (True, False) for f in (True, False)]
+
+
+@pytest.fixture(scope="module")
+def small_set(tmp_path_factory):
+    """300 images of 20 people in 60 templates, and the three lists of IJB."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("meta")
+    person = rng.permutation(np.arange(60) % 20)  # of each template
+    template = np.concatenate([np.arange(60), rng.integers(0, 60, 240)])
+    template_ids = rng.permutation(9000)[:60][template] + 1  # sparse ids, in no order
+    media = rng.integers(1, 8, 300)  # one number in several templates, several images each
+    base = rng.normal(size=(20, 16))[person[template]]
+    images = [(base + 2 * rng.normal(size=base.shape)).astype(np.float32) for _ in range(2)]
+    images = [x * rng.uniform(0.5, 2, (300, 1)).astype(np.float32) for x in images]
+    scores = rng.uniform(0.3, 1, 300).round(6)
+    points = rng.uniform(0, 200, (300, 10)).round(3)
+    pairs = [(a, b) for a in range(60) for b in range(a + 1, 60)]
+    ids = dict(zip(template, template_ids, strict=True))
+    rows = [f"{ids[a]} {ids[b]} {int(person[a] == person[b])}" for a, b in pairs]
+    (folder / "media.txt").write_text(
+        "".join(
+            f"{k}.jpg {t} {m}\n" for k, (t, m) in enumerate(zip(template_ids, media, strict=True))
+        )
+    )
+    (folder / "pairs.txt").write_text("\n".join(rows) + "\n")
+    (folder / "points.txt").write_text(
+        "".join(
+            f"{k}.jpg {' '.join(map(str, p))} {s}\n"
+            for k, (p, s) in enumerate(zip(points, scores, strict=True))
+        )
+    )
+    return folder, images, points
+
+
+def slow_ijb(folder, plain, flipped, n, d, f):
+    """Straight from the protocol, in float64, reading the files with split()."""
+    media = [line.split() for line in (folder / "media.txt").read_text().splitlines()]
+    scores = [float(line.split()[-1]) for line in (folder / "points.txt").read_text().splitlines()]
+    vectors = plain.astype(np.float64) + (flipped if f else 0)
+    if not n:
+        vectors = vectors / np.sqrt((vectors**2).sum(-1, keepdims=True))
+    if d:
+        vectors = vectors * np.array(scores)[:, None]
+    templates = {}
+    for tid in {int(row[1]) for row in media}:
+        groups = {}
+        for k, row in enumerate(media):
+            if int(row[1]) == tid:
+                groups.setdefault(int(row[2]), []).append(vectors[k])
+        total = sum(np.mean(group, axis=0) for group in groups.values())
+        templates[tid] = normalize(total[None])[0]
+    rows = [
+        list(map(int, line.split())) for line in (folder / "pairs.txt").read_text().splitlines()
+    ]
+    score = np.array([templates[a] @ templates[b] for a, b, _ in rows])
+    return templates, score, np.array([label for *_, label in rows], dtype=bool)
+
+
+@pytest.mark.parametrize(("n", "d", "f"), SWITCHES)
+def test_every_switch_equals_the_slow_protocol_and_scikit_learn(small_set, n, d, f):
+    folder, (plain, flipped), _ = small_set
+    templates, score, flags = slow_ijb(folder, plain, flipped, n, d, f)
+    media, pairs = (
+        read_template_media(folder / "media.txt"),
+        read_template_pairs(folder / "pairs.txt"),
+    )
+    landmarks = read_face_landmarks(folder / "points.txt")
+    options = {
+        "mirrored": torch.from_numpy(flipped) if f else None,
+        "detector_scores": landmarks.scores if d else None,
+        "keep_norm": n,
+    }
+    args = (torch.from_numpy(plain), media.template_ids, media.media_ids)
+    pooled, ids = pool_templates(*args, **options)
+    expected = np.stack([templates[i] for i in ids.tolist()])
+    np.testing.assert_allclose(pooled.numpy(), expected, atol=2e-6)
+    rows = [find_templates(ids, wanted) for wanted in (pairs.first, pairs.second)]
+    np.testing.assert_allclose(pair_scores(pooled, *rows).numpy(), score, atol=2e-6)
+    levels = [1e-1, 1e-2, 1e-3]
+    fpr, tpr, _ = roc_curve(flags, score, drop_intermediate=False)
+    conservative = [tpr[fpr <= level].max() for level in levels]
+    got = ijb_tpr_at_fpr(args[0], media, pairs, levels, **options)
+    np.testing.assert_allclose(got.numpy(), conservative, rtol=1e-12)
+    fpr, tpr, _ = roc_curve(flags, score)
+    fpr, tpr = np.flipud(fpr), np.flipud(tpr)
+    nearest = [tpr[min(zip(abs(fpr - x), range(len(fpr)), strict=True))[1]] for x in levels]
+    got = ijb_tpr_at_fpr(args[0], media, pairs, levels, **options, convention="nearest")
+    np.testing.assert_allclose(got.numpy(), nearest, rtol=1e-12)
+
+
+def test_the_switches_change_the_numbers(small_set):
+    """Else the test above would prove nothing about them."""
+    folder, images, _ = small_set
+    tables = [slow_ijb(folder, *images, *switch)[1] for switch in SWITCHES]
+    for a in range(8):
+        for b in range(a):
+            assert abs(tables[a] - tables[b]).max() > 1e-3
+
+
+def test_files_are_read_as_written(small_set):
+    folder, _, points = small_set
+    landmarks = read_face_landmarks(folder / "points.txt")
+    assert landmarks.files[7] == "7.jpg"
+    np.testing.assert_allclose(landmarks.landmarks[7].flatten().numpy(), points[7], rtol=1e-6)
+    assert read_template_media(folder / "media.txt").files == landmarks.files
+    pairs = read_template_pairs(folder / "pairs.txt")
+    assert (len(pairs.first), int(pairs.is_genuine.sum())) == (60 * 59 // 2, 20 * 3)
+
+
+@pytest.mark.parametrize("worth", [0.0, 2.0])  # always and never a matrix product
+@pytest.mark.parametrize("is_sorted", [True, False])
+def test_pair_scores_in_blocks(monkeypatch, worth, is_sorted):
+    monkeypatch.setattr(ijb, "BLOCK", 7)
+    monkeypatch.setattr(ijb, "WORTH_A_PRODUCT", worth)
+    generator = torch.Generator().manual_seed(0)
+    unit = unit_rows(torch.randn(50, 9, generator=generator))
+    first, second = torch.randint(50, (2, 400), generator=generator)
+    first = first.clamp(min=15)  # blocks without a pair
+    if is_sorted:
+        first = first.sort().values
+    expected = (unit[first] * unit[second]).sum(1)
+    torch.testing.assert_close(pair_scores(unit, first, second), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("reader", "text", "message"),
+    [
+        (read_template_media, "a.jpg 1 2\nb.jpg 1\n", "line 2: expected 3 fields"),
+        (read_template_media, "a.jpg 1 x\n", "line 1: expected whole numbers"),
+        (read_template_media, "", "is empty"),
+        (read_template_pairs, "1 2 0\n1 2\n", "line 2: expected 3 fields"),
+        (read_template_pairs, "1 2 0\n1 2.5 0\n", "line 2: expected whole numbers"),
+        (read_template_pairs, "1 2 0\n1 3 1\n1 4 7\n", "line 3: expected 0 or 1"),
+        (read_template_pairs, "1 2 0 4\n1 3 1 4\n", "line 1: expected 3 fields"),
+        (read_face_landmarks, "a.jpg 1 2 3\n", "line 1: expected 12 fields"),
+        (read_face_landmarks, "a.jpg" + " 1" * 10 + " nan\n", "a.jpg are not finite"),
+        (
+            read_template_subjects,
+            "TEMPLATE_ID,SUBJECT_ID\n1,5\n1,6\n",
+            "line 3: template 1 has two",
+        ),
+        (read_template_subjects, "TEMPLATE_ID,SUBJECT_ID\n1\n", "line 2: expected whole"),
+        (read_template_subjects, "TEMPLATE_ID,SUBJECT_ID\n", "is empty"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path, reader, text, message):
+    path = tmp_path / "list.txt"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        reader(path)
+
+
+def test_subjects_of_templates(tmp_path):
+    path = tmp_path / "ijbc_1N_gallery_G1.csv"
+    path.write_text(
+        "TEMPLATE_ID,SUBJECT_ID,FILENAME\n9,4,img/1.jpg\n9,4,img/2.jpg\n3,1,img/3.jpg\n"
+    )
+    templates, subjects = read_template_subjects(path)
+    assert (templates.tolist(), subjects.tolist()) == ([3, 9], [1, 4])
+
+
+def test_bad_input_is_named():
+    rows, one = torch.randn(4, 3), torch.tensor([1, 1, 2, 2])
+    with pytest.raises(ValueError, match=r"media_ids \(4,\)"):
+        pool_templates(rows, one, one[:3])
+    with pytest.raises(ValueError, match=r"mirrored \(4, 3\)"):
+        pool_templates(rows, one, one, mirrored=rows[:, :2])
+    with pytest.raises(ValueError, match="template 5 is compared but no image"):
+        find_templates(torch.tensor([1, 2]), torch.tensor([1, 5]))
+    rows[2, 0] = float("nan")
+    with pytest.raises(ValueError, match="template 2 has NaN"):
+        pool_templates(rows, one, one)
