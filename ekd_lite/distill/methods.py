@@ -20,9 +20,9 @@ DISTILLERS: dict[str, Distiller] = {
     "kd": Distiller(
         lambda setting: KDLoss(),
         needs="logits",
-        weight=4.0,
-        weight_source="ours, chosen on validation identities of the default experiment; FaceX-Zoo "
-        "uses 1, the EKD paper's is unpublished",
+        weight=8.0,
+        weight_source="chosen on validation identities (data/results/weights.csv); FaceX-Zoo uses 1, the "
+        "EKD paper's is unpublished",
         paper="Hinton et al., NIPS workshop 2014",
         transfers="outputs",
         cost="N C",
@@ -35,8 +35,8 @@ DISTILLERS: dict[str, Distiller] = {
         ),
         needs="embeddings",
         weight=16.0,
-        weight_source="ours, chosen on validation identities of the default experiment; the EKD "
-        "paper's is unpublished",
+        weight_source="chosen on validation identities (data/results/weights.csv); the EKD paper's is "
+        "unpublished",
         paper="Romero et al., ICLR 2015",
         transfers="features",
         cost="N D",
@@ -47,9 +47,9 @@ DISTILLERS: dict[str, Distiller] = {
     "shrinkteanet": Distiller(
         lambda setting: ShrinkTeaNetLoss(),
         needs="embeddings",
-        weight=1.0,
-        weight_source="MarginDistillation's code uses 1 (variant cosine), VarGFaceNet 7 (variant "
-        "chord); the EKD paper's is unpublished",
+        weight=80.0,
+        weight_source="chosen on validation identities (data/results/weights.csv); MarginDistillation's code "
+        "uses 1 (variant cosine), VarGFaceNet 7 (variant chord); the EKD paper's is unpublished",
         paper="Duong et al., arXiv 1905.10620, 2019",
         transfers="features",
         cost="N D",
@@ -60,8 +60,9 @@ DISTILLERS: dict[str, Distiller] = {
     "darkrank": Distiller(
         lambda setting: DarkRankLoss(),
         needs="embeddings",
-        weight=1.0,
-        weight_source="ours; the authors' soft form has 16, the EKD paper's is unpublished",
+        weight=0.5,
+        weight_source="chosen on validation identities (data/results/weights.csv); the authors' soft form has "
+        "16, the EKD paper's is unpublished",
         paper="Chen et al., AAAI 2018",
         transfers="relations",
         cost="N^2 D",
@@ -70,9 +71,9 @@ DISTILLERS: dict[str, Distiller] = {
     "sp": Distiller(
         lambda setting: SPLoss(),
         needs="embeddings",
-        weight=1.0,
-        weight_source="ours; RepDistiller has 3000 for the row-normalised form on CIFAR, the EKD "
-        "paper's is unpublished",
+        weight=300.0,
+        weight_source="chosen on validation identities (data/results/weights.csv); RepDistiller has 3000 for "
+        "the row-normalised form on CIFAR, the EKD paper's is unpublished",
         paper="Tung, Mori, ICCV 2019",
         transfers="relations",
         cost="N^2 D",
@@ -81,8 +82,9 @@ DISTILLERS: dict[str, Distiller] = {
     "cckd": Distiller(
         lambda setting: CCKDLoss(),
         needs="embeddings",
-        weight=1.0,
-        weight_source="ours; the EKD paper's is unpublished",
+        weight=2000.0,
+        weight_source="chosen on validation identities (data/results/weights.csv); the EKD paper's is "
+        "unpublished",
         paper="Peng et al., ICCV 2019",
         transfers="relations",
         cost="N^2 D",
@@ -91,9 +93,9 @@ DISTILLERS: dict[str, Distiller] = {
     "rkd": Distiller(
         lambda setting: RKDLoss(),
         needs="embeddings",
-        weight=1.0,
-        weight_source="TFace, RepDistiller: its weights 25 and 50 are inside the loss; the EKD "
-        "paper's are unpublished",
+        weight=2.0,
+        weight_source="chosen on validation identities (data/results/weights.csv), times the 25 and 50 of "
+        "TFace and RepDistiller inside the loss; the EKD paper's are unpublished",
         paper="Park et al., CVPR 2019",
         transfers="relations",
         cost="N^3 + N^2 D",
@@ -102,8 +104,9 @@ DISTILLERS: dict[str, Distiller] = {
     "triplet": Distiller(
         lambda setting: TripletDistillationLoss(),
         needs="embeddings",
-        weight=1.0,
-        weight_source="ours; the only public code fine-tunes with this loss alone",
+        weight=8.0,
+        weight_source="chosen on validation identities (data/results/weights.csv); the only public code "
+        "fine-tunes with this loss alone",
         paper="Feng et al., ICIP 2020",
         transfers="margins",
         cost="N^2 (D + log N)",
@@ -138,8 +141,8 @@ DISTILLERS: dict[str, Distiller] = {
         lambda setting: EKDLoss(),
         needs="embeddings",
         weight=32.0,
-        weight_source="ours, chosen on validation identities of the default experiment, times the "
-        "0.02 and 0.01 inside the loss; the authors' 1 acts like 8 on their 8 GPUs",
+        weight_source="chosen on validation identities (data/results/weights.csv), times the 0.02 and 0.01 "
+        "inside the loss; the authors' 1 acts like 8 on their 8 GPUs",
         paper="Huang et al., CVPR 2022",
         transfers="evaluation",
         cost="N^2 D",

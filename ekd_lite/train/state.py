@@ -95,7 +95,10 @@ def build_state(
     distillers = nn.ModuleDict()
     if teacher is not None:
         setting = Setting(
-            config.embedding_dim, teacher.info["embedding_dim"], teacher.head.prototypes.detach()
+            student_dim=config.embedding_dim,
+            teacher_dim=teacher.info["embedding_dim"],
+            teacher_prototypes=teacher.head.prototypes.detach(),
+            scale=config.scale,
         )
         for name in parse_method(config.method):
             distillers[name] = DISTILLERS[name].build(setting)
