@@ -16,13 +16,14 @@ from ekd_lite.distill.sp import SPLoss
 from ekd_lite.distill.triplet import TripletDistillationLoss
 from ekd_lite.ops import nearest_name
 
+CHOSEN = "chosen on validation identities (data/results/weights.csv)"
+
 DISTILLERS: dict[str, Distiller] = {
     "kd": Distiller(
         lambda setting: KDLoss(),
         needs="logits",
         weight=8.0,
-        weight_source="chosen on validation identities (data/results/weights.csv); FaceX-Zoo uses 1, the "
-        "EKD paper's is unpublished",
+        weight_source=f"{CHOSEN}; FaceX-Zoo uses 1, the EKD paper's is unpublished",
         paper="Hinton et al., NIPS workshop 2014",
         transfers="outputs",
         cost="N C",
@@ -35,8 +36,7 @@ DISTILLERS: dict[str, Distiller] = {
         ),
         needs="embeddings",
         weight=16.0,
-        weight_source="chosen on validation identities (data/results/weights.csv); the EKD paper's is "
-        "unpublished",
+        weight_source=f"{CHOSEN}; the EKD paper's is unpublished",
         paper="Romero et al., ICLR 2015",
         transfers="features",
         cost="N D",
@@ -48,7 +48,7 @@ DISTILLERS: dict[str, Distiller] = {
         lambda setting: ShrinkTeaNetLoss(),
         needs="embeddings",
         weight=80.0,
-        weight_source="chosen on validation identities (data/results/weights.csv); MarginDistillation's code "
+        weight_source=f"{CHOSEN}; MarginDistillation's code "
         "uses 1 (variant cosine), VarGFaceNet 7 (variant chord); the EKD paper's is unpublished",
         paper="Duong et al., arXiv 1905.10620, 2019",
         transfers="features",
@@ -61,8 +61,7 @@ DISTILLERS: dict[str, Distiller] = {
         lambda setting: DarkRankLoss(),
         needs="embeddings",
         weight=0.5,
-        weight_source="chosen on validation identities (data/results/weights.csv); the authors' soft form has "
-        "16, the EKD paper's is unpublished",
+        weight_source=f"{CHOSEN}; the authors' soft form has 16, the EKD paper's is unpublished",
         paper="Chen et al., AAAI 2018",
         transfers="relations",
         cost="N^2 D",
@@ -72,7 +71,7 @@ DISTILLERS: dict[str, Distiller] = {
         lambda setting: SPLoss(),
         needs="embeddings",
         weight=300.0,
-        weight_source="chosen on validation identities (data/results/weights.csv); RepDistiller has 3000 for "
+        weight_source=f"{CHOSEN}; RepDistiller has 3000 for "
         "the row-normalised form on CIFAR, the EKD paper's is unpublished",
         paper="Tung, Mori, ICCV 2019",
         transfers="relations",
@@ -83,8 +82,7 @@ DISTILLERS: dict[str, Distiller] = {
         lambda setting: CCKDLoss(),
         needs="embeddings",
         weight=2000.0,
-        weight_source="chosen on validation identities (data/results/weights.csv); the EKD paper's is "
-        "unpublished",
+        weight_source=f"{CHOSEN}; the EKD paper's is unpublished",
         paper="Peng et al., ICCV 2019",
         transfers="relations",
         cost="N^2 D",
@@ -94,7 +92,7 @@ DISTILLERS: dict[str, Distiller] = {
         lambda setting: RKDLoss(),
         needs="embeddings",
         weight=2.0,
-        weight_source="chosen on validation identities (data/results/weights.csv), times the 25 and 50 of "
+        weight_source=f"{CHOSEN}, times the 25 and 50 of "
         "TFace and RepDistiller inside the loss; the EKD paper's are unpublished",
         paper="Park et al., CVPR 2019",
         transfers="relations",
@@ -105,8 +103,7 @@ DISTILLERS: dict[str, Distiller] = {
         lambda setting: TripletDistillationLoss(),
         needs="embeddings",
         weight=8.0,
-        weight_source="chosen on validation identities (data/results/weights.csv); the only public code "
-        "fine-tunes with this loss alone",
+        weight_source=f"{CHOSEN}; the only public code fine-tunes with this loss alone",
         paper="Feng et al., ICIP 2020",
         transfers="margins",
         cost="N^2 (D + log N)",
@@ -141,7 +138,7 @@ DISTILLERS: dict[str, Distiller] = {
         lambda setting: EKDLoss(),
         needs="embeddings",
         weight=32.0,
-        weight_source="chosen on validation identities (data/results/weights.csv), times the 0.02 and 0.01 "
+        weight_source=f"{CHOSEN}, times the 0.02 and 0.01 "
         "inside the loss; the authors' 1 acts like 8 on their 8 GPUs",
         paper="Huang et al., CVPR 2022",
         transfers="evaluation",
