@@ -1,0 +1,1 @@
+"""Speed of the parts, as ratios: `make bench`."""
