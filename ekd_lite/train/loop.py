@@ -24,6 +24,7 @@ from ekd_lite.train.signals import Stopped, StopSignals
 from ekd_lite.train.state import TrainState, build_state
 from ekd_lite.train.step import Batch, train_step
 
+MAX_LOOKED_AT = 4096  # images, before training starts
 OnStep = Callable[[TrainState, dict[str, float]], None]
 
 
@@ -154,9 +155,10 @@ def check_faces(config: TrainConfig, faces: FaceSet) -> IdentityBalancedSampler:
             f"label {int(labels[bad[0]])} of image {int(bad[0])} is not in "
             f"0..{faces.num_identities - 1}"
         )
-    sample = faces.batch(range(min(8, len(faces))))
-    if not sample.isfinite().all():
-        raise ValueError("the first images of the set hold NaN or infinite pixels")
+    # All images of a small set, some thousands of a large one; training looks at every batch.
+    sample = torch.arange(0, len(faces), max(1, len(faces) // MAX_LOOKED_AT))
+    for part in torch.split(sample, 256):
+        check_pixels(faces.batch(part), part)
     return IdentityBalancedSampler(
         labels,
         general=config.general,
@@ -165,6 +167,13 @@ def check_faces(config: TrainConfig, faces: FaceSet) -> IdentityBalancedSampler:
         num_steps=config.steps,
         seed=config.seed,
     )
+
+
+def check_pixels(images: Tensor, index: Tensor) -> None:
+    """Raise a ValueError that names the first image with a pixel that is no number."""
+    bad = (~images.isfinite().flatten(1).all(dim=1)).nonzero().flatten()
+    if len(bad):
+        raise ValueError(f"image {int(index[bad[0]])} of the set holds NaN or infinite pixels")
 
 
 def load_teacher(config: TrainConfig, faces: FaceSet, *, device: torch.device) -> Model | None:
@@ -235,6 +244,7 @@ def iter_batches(
         timeout=120 if config.workers else 0,
     )
     for images, index in loader:
+        check_pixels(images, index)
         yield images, faces.labels[index], index
 
 

@@ -1,11 +1,14 @@
 """Training learns, and what cannot work is refused before the first step."""
 
+import contextlib
 import json
 
+import numpy as np
 import pytest
 import torch
 from fakes import ColourFaces
 
+from ekd_lite.distill import DISTILLERS
 from ekd_lite.evaluate import all_pairs_tpr_at_fpr
 from ekd_lite.evaluate.embed import embed
 from ekd_lite.train import TrainConfig, build_state, fit, load_model, train_step
@@ -40,6 +43,21 @@ def test_training_makes_faces_tell_apart(teacher):
         for net in (untrained.backbone, model.backbone)
     )
     assert before < 0.9 < 0.99 < after
+
+
+@pytest.mark.parametrize("method", DISTILLERS)
+def test_every_method_trains_and_resumes(tmp_path, teacher, method):
+    for steps_done in (2, 4):
+        config = TrainConfig(steps=4, method=method, teacher=teacher, **SMALL)
+
+        def stop(state, metrics, last=steps_done):
+            assert all(np.isfinite(value) for value in metrics.values())
+            if state.step == last < 4:
+                raise KeyError("stop")
+
+        with contextlib.suppress(KeyError):
+            fit(config, ColourFaces(), tmp_path, progress=False, on_step=stop)
+    assert (tmp_path / "model.safetensors").exists()
 
 
 @pytest.mark.parametrize("method", ["none", "kd", "fitnet", "ekd", "ekd:2+fitnet:0.5"])
@@ -141,7 +159,7 @@ class Broken(ColourFaces):
         (Broken(num=1), "two or more"),
         (Broken(labels=torch.full((72,), 12)), "label 12 of image 0 is not in 0..11"),
         (Broken(labels=torch.zeros(72)), "int64"),
-        (Broken(images=torch.full((72, 3, 16, 16), torch.nan)), "NaN or infinite pixels"),
+        (Broken(images=torch.full((72, 3, 16, 16), torch.nan)), "image 0 .* NaN or infinite"),
         (Broken(num=3), "too few"),
     ],
 )
@@ -149,6 +167,14 @@ def test_bad_sets_are_refused_before_the_first_step(tmp_path, faces, message):
     with pytest.raises(ValueError, match=message):
         fit(TrainConfig(**SMALL), faces, tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_bad_image_among_many_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("ekd_lite.train.loop.MAX_LOOKED_AT", 2)
+    faces = ColourFaces()
+    faces.images[7, 1, 3, 3] = float("inf")
+    with pytest.raises(ValueError, match="image 7 of the set"):
+        fit(TrainConfig(steps=100, **SMALL), faces, tmp_path / "run", progress=False)
 
 
 def test_bad_teachers_are_refused_before_the_first_step(tmp_path, teacher):
