@@ -1,6 +1,8 @@
 """Embeddings in, numbers out: TPR at FPR, exact, with identity-level intervals."""
 
+from ekd_lite.evaluate.attributes import read_attributes
 from ekd_lite.evaluate.bootstrap import BootstrapResult, bootstrap_tpr_at_fpr, paired_difference
+from ekd_lite.evaluate.groups import GroupRates, group_rates
 from ekd_lite.evaluate.identify import IdentificationResult, identification_rate
 from ekd_lite.evaluate.ijb import ijb_tpr_at_fpr
 from ekd_lite.evaluate.ijb_files import (
@@ -17,16 +19,19 @@ from ekd_lite.evaluate.roc import UndefinedMetricWarning, roc, tpr_at_fpr
 __all__ = [
     "VERIFICATION_SETS",
     "BootstrapResult",
+    "GroupRates",
     "IdentificationResult",
     "MegaFaceResult",
     "UndefinedMetricWarning",
     "VerificationResult",
     "all_pairs_tpr_at_fpr",
     "bootstrap_tpr_at_fpr",
+    "group_rates",
     "identification_rate",
     "ijb_tpr_at_fpr",
     "megaface_rates",
     "paired_difference",
+    "read_attributes",
     "read_face_landmarks",
     "read_template_media",
     "read_template_pairs",

@@ -15,11 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+
+
+T = TypeVar("T", int, float)
 
 
 class TemplateMedia(NamedTuple):
@@ -128,7 +131,7 @@ def _lines(path: Path, width: int, what: str) -> Iterator[tuple[int, list[str]]]
         raise ValueError(f"{path} is empty: expected lines of {what}")
 
 
-def _parse(kind: Callable[[str], float], fields: list[str], path: Path, line: int) -> list[float]:
+def _parse(kind: Callable[[str], T], fields: list[str], path: Path, line: int) -> list[T]:
     """Numbers of one line; what is no number is an error that names the line."""
     try:
         return [kind(field) for field in fields]

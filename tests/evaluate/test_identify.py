@@ -104,6 +104,14 @@ def test_megaface_equals_a_loop_over_searches(monkeypatch, fpr):
     )
 
 
+def test_megaface_threshold_by_hand():
+    """Faces on a circle: impostor cosines of 10, 30, 70, 90 degrees, genuine of 20 degrees."""
+    angles = torch.deg2rad(torch.tensor([0.0, 20.0, -10.0, 90.0]))
+    rows = torch.stack([angles.cos(), angles.sin()], 1)
+    got = megaface_rates(rows[:2], torch.zeros(2), rows[2:], fpr=0.25)  # one false accept
+    assert (got.tpr, got.rank1) == (1.0, 0.5)  # probe 0 finds the distractor at 10 degrees
+
+
 def test_refined_noise_never_matches_and_probes_move_to_their_centre():
     probes, labels = draw(5, 6, 16, seed=3)
     distractors = torch.cat([probes[:3], draw(50, 1, 16, seed=4)[0]])  # three are probes: noise
