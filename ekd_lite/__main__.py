@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -37,10 +37,36 @@ class Preview:
 
 @dataclass(frozen=True)
 class Info:
-    """Count the images and identities of a folder, and read every image once."""
+    """Count the images and identities of a set, and read every image once."""
 
     faces: Path
-    """Folder of identity/image.jpg."""
+    """Folder of identity/image.jpg, .rec file, or packed set."""
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Turn a folder of faces or a .rec file into a set that opens at once and has checksums."""
+
+    faces: Path
+    """Folder of identity/image.jpg, or .rec file."""
+    out: Path
+    """New folder to write."""
+    to: Literal["packed", "rec"] = "packed"
+    """Decoded pixels to be memory-mapped, or the encoded images in one RecordIO file."""
+    image_size: int = 112
+    """Side of the decoded images, pixels."""
+    max_bad_fraction: float = 0.0
+    """Share of undecodable images that are left out by name; one more, and nothing is written."""
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Name every damaged image and file of a set; the exit status is 2 if there is one."""
+
+    faces: Path
+    """Folder of identity/image.jpg, .rec or .bin file, or what `convert` wrote."""
+    write_checksums: bool = False
+    """For a folder of images: write SHA256SUMS, which later finds damage that still decodes."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +111,10 @@ Command = (
     Annotated[DemoConfig, tyro.conf.subcommand("demo")]
     | Annotated[
         Annotated[Preview, tyro.conf.subcommand("preview")]
-        | Annotated[Info, tyro.conf.subcommand("info")],
-        tyro.conf.subcommand("data", description="Look at faces, procedural or your own."),
+        | Annotated[Info, tyro.conf.subcommand("info")]
+        | Annotated[Convert, tyro.conf.subcommand("convert")]
+        | Annotated[Verify, tyro.conf.subcommand("verify")],
+        tyro.conf.subcommand("data", description="Look at, convert and check sets of faces."),
     ]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Embed, tyro.conf.subcommand("embed")]
@@ -135,6 +163,10 @@ def run(command: object) -> None:
         print(f"wrote {command.out}")
     elif isinstance(command, Info):
         _info(command)
+    elif isinstance(command, Convert):
+        _convert(command)
+    elif isinstance(command, Verify):
+        _verify(command)
     elif isinstance(command, Train):
         _train(command)
     elif isinstance(command, Embed):
@@ -147,9 +179,10 @@ def _info(command: Info) -> None:
     import torch
     from tqdm import tqdm
 
-    from ekd_lite.data import ImageFolder
+    from ekd_lite.data import open_faces, open_packed
 
-    faces = ImageFolder(command.faces)
+    packed = (command.faces / "images.npy").is_file()
+    faces = open_packed(command.faces) if packed else open_faces(command.faces)
     for index in tqdm(range(len(faces)), desc="reading", disable=None):
         faces.batch([index])
     sizes = torch.bincount(faces.labels)
@@ -158,6 +191,36 @@ def _info(command: Info) -> None:
         f"{int(sizes.min())} to {int(sizes.max())} each; "
         f"{int((sizes > 1).sum()):,} identities have two or more"
     )
+
+
+def _convert(command: Convert) -> None:
+    from ekd_lite.data import PackedFaces, convert, open_faces
+
+    faces = open_faces(
+        command.faces, image_size=command.image_size, max_bad_fraction=command.max_bad_fraction
+    )
+    if isinstance(faces, PackedFaces):
+        raise ValueError(f"{command.faces} is packed already")
+    convert(faces, command.out, to=command.to)
+    for name in faces.bad:
+        print(f"left out: {name}")
+    print(f"wrote {command.out}: {len(faces):,} images of {faces.num_identities:,} identities")
+
+
+def _verify(command: Verify) -> None:
+    from ekd_lite.data import verify
+    from ekd_lite.data.sets import write_checksums
+
+    if command.write_checksums:
+        count = write_checksums(command.faces)
+        print(f"wrote {command.faces / 'SHA256SUMS'}: {count:,} images, all of them readable")
+        return
+    count, faults = verify(command.faces)
+    for fault in faults:
+        print(fault)
+    if faults:
+        raise ValueError(f"{len(faults):,} damaged of {count:,} in {command.faces}; named above")
+    print(f"{count:,} checked in {command.faces}: none damaged")
 
 
 def _train(command: Train) -> None:

@@ -65,7 +65,7 @@ def test_library_needs_no_command_line_or_plots():
 
 
 PROMISED = {
-    "data": "SyntheticFaces ImageFolder IdentityBalancedSampler",
+    "data": "SyntheticFaces ImageFolder RecordIO read_verification_bin IdentityBalancedSampler",
     "distill": "DISTILLERS EKDLoss KDLoss FitNetLoss DarkRankLoss SPLoss CCKDLoss RKDLoss "
     "ShrinkTeaNetLoss TripletDistillationLoss MarginDistillationLoss",
     "evaluate": "tpr_at_fpr roc all_pairs_tpr_at_fpr bootstrap_tpr_at_fpr",

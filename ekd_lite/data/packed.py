@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ekd_lite.data.faceset import CacheableFaceSet
+from ekd_lite.data.checksums import sha256_of
+from ekd_lite.data.faceset import CacheableFaceSet, FaceSet
 from ekd_lite.data.indexing import index_tensor, one_index
-from ekd_lite.files import replacing
+from ekd_lite.files import replacing, write_atomically
 
 _IMAGES_PER_TASK = 512
 _MIN_IMAGES_PER_WORKER = 2000  # starting a process takes about as long as rendering so many
@@ -117,10 +118,7 @@ def cache_faces(
         ValueError: `workers` is less than 1.
         OSError: the disk is full or the directory cannot be written; nothing is left behind.
     """
-    if workers is None:
-        workers = max(1, min(_cores(), len(dataset) // _MIN_IMAGES_PER_WORKER))
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-        raise ValueError(f"workers must be None or at least 1, got {workers!r}")
+    workers = _checked_workers(workers, len(dataset))
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     parameters = dataset.parameters()
@@ -132,6 +130,31 @@ def cache_faces(
             return _open(pixels_path, dataset)
         warnings.warn(f"{pixels_path}: {fault}; rendering the faces again", stacklevel=2)
 
+    sha256 = write_pixels(dataset, pixels_path, workers=workers, progress=progress)
+    note = {"parameters": parameters, "sha256": sha256}
+    write_atomically(note_path, json.dumps(note, indent=1, sort_keys=True).encode())
+    return _open(pixels_path, dataset)
+
+
+def write_pixels(
+    dataset: FaceSet, path: Path, *, workers: int | None = None, progress: bool = True
+) -> str:
+    """Write the pixels of a set as a uint8 array (N, 3, H, W) in numpy's .npy form.
+
+    Args:
+        dataset: the set.
+        path: the file, complete or not there; its folder exists.
+        workers: processes, as for `cache_faces`.
+        progress: show a bar, on a terminal.
+
+    Returns:
+        The sha256 of the file, in hexadecimal.
+
+    Raises:
+        ValueError: `workers` is less than 1.
+        OSError: the disk is full; nothing is left behind.
+    """
+    workers = _checked_workers(workers, len(dataset))
     shape = (len(dataset), 3, dataset.image_size, dataset.image_size)
     bar = tqdm(
         total=len(dataset), desc="rendering faces", unit="img", leave=False,
@@ -139,7 +162,7 @@ def cache_faces(
     )  # fmt: skip
     digest = hashlib.sha256()
     try:
-        with bar, replacing(pixels_path) as file:
+        with bar, replacing(path) as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(_Hashed(file, digest), header)
             for part in _render_parts(dataset, workers):
@@ -147,9 +170,6 @@ def cache_faces(
                 digest.update(data)
                 file.write(data)
                 bar.update(len(part))
-        with replacing(note_path) as file:
-            note = {"parameters": parameters, "sha256": digest.hexdigest()}
-            file.write(json.dumps(note, indent=1, sort_keys=True).encode())
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -158,9 +178,9 @@ def cache_faces(
             errno.ENOSPC,
             f"no space left for {need:.0f} MB of rendered faces: free some, or choose another "
             "directory",
-            str(folder),
+            str(path.parent),
         ) from error
-    return _open(pixels_path, dataset)
+    return digest.hexdigest()
 
 
 class _Hashed:
@@ -172,6 +192,14 @@ class _Hashed:
     def write(self, data: bytes) -> int:
         self._digest.update(data)
         return self._file.write(data)
+
+
+def _checked_workers(workers: int | None, num_images: int) -> int:
+    if workers is None:
+        return max(1, min(_cores(), num_images // _MIN_IMAGES_PER_WORKER))
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+        raise ValueError(f"workers must be None or at least 1, got {workers!r}")
+    return workers
 
 
 def _cores() -> int:
@@ -195,16 +223,12 @@ def _fault(pixels_path: Path, note_path: Path, dataset: CacheableFaceSet) -> str
         return f"its description {note_path.name} is damaged ({error})"
     if known != dataset.parameters():
         return f"its description {note_path.name} is of another set"
-    digest = hashlib.sha256()
-    with pixels_path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    if digest.hexdigest() != expected:
+    if sha256_of(pixels_path) != expected:
         return "the file is damaged (its checksum differs)"
     return None
 
 
-def _render_part(dataset: CacheableFaceSet, start: int, stop: int) -> np.ndarray[Any, Any]:
+def _render_part(dataset: FaceSet, start: int, stop: int) -> np.ndarray[Any, Any]:
     images = dataset.batch(range(start, stop))
     return ((images + 1.0) * 127.5).round_().to(torch.uint8).numpy()
 
@@ -213,7 +237,7 @@ def _use_one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _render_parts(dataset: CacheableFaceSet, workers: int) -> Iterator[np.ndarray[Any, Any]]:
+def _render_parts(dataset: FaceSet, workers: int) -> Iterator[np.ndarray[Any, Any]]:
     starts = range(0, len(dataset), _IMAGES_PER_TASK)
     stops = [min(start + _IMAGES_PER_TASK, len(dataset)) for start in starts]
     if workers == 1:

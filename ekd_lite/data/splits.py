@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ekd_lite.data.faceset import FaceSet
-from ekd_lite.data.folder import ImageFolder
 from ekd_lite.data.packed import PackedFaces, cache_faces
+from ekd_lite.data.sets import open_faces
 from ekd_lite.data.synthetic import SyntheticFaces
 
 CACHE = ".cache/faces"
@@ -69,6 +69,7 @@ def load_splits(
     cache: str | Path = CACHE,
     workers: int | None = None,
     progress: bool = True,
+    max_bad_fraction: float = 0.0,
 ) -> Splits:
     """Procedural faces, or the faces of a folder divided by identity.
 
@@ -76,12 +77,14 @@ def load_splits(
     are cached as bytes with a checksum, so the second call takes no time.
 
     Args:
-        folder: `identity/image.jpg` tree; None renders the procedural faces.
+        folder: `identity/image.jpg` tree, .rec file, or a set packed by `data convert`; None
+            renders the procedural faces.
         image_size: side of the images, a multiple of 16.
         seed: of the procedural population, or of the division of a folder.
         cache: folder of the cached pixels.
         workers: processes that render or decode; by default one for each core.
         progress: show a bar on a terminal.
+        max_bad_fraction: share of a folder's images that may be undecodable and left out, by name.
 
     Raises:
         FileNotFoundError, ValueError: no usable folder, or too few identities in it.
@@ -99,13 +102,16 @@ def load_splits(
             for first, count, images in PROCEDURAL.values()
         ]
         return Splits(sets[0], sets[1], sets[2], flip=False)
-    faces = ImageFolder(folder, image_size=image_size)
+    faces = open_faces(folder, image_size=image_size, max_bad_fraction=max_bad_fraction)
     if faces.num_identities < 10:
         raise ValueError(
             f"{folder} holds {faces.num_identities} identities; training, validation and test need "
             "people of their own: 10 identities are the least, hundreds are useful"
         )
-    packed = cache_faces(faces, cache, workers=workers, progress=progress)
+    if isinstance(faces, PackedFaces):
+        packed = faces
+    else:
+        packed = cache_faces(faces, cache, workers=workers, progress=progress)
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(faces.num_identities, generator=generator)
     train, validation = int(0.6 * len(order)), int(0.7 * len(order))

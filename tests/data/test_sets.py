@@ -1,0 +1,196 @@
+"""Open, convert, verify: nothing is lost on the way, and every damaged file is named."""
+
+import hashlib
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ekd_lite.__main__ import main
+from ekd_lite.data import (
+    ImageFolder,
+    PackedFaces,
+    RecordIO,
+    convert,
+    load_splits,
+    open_faces,
+    open_packed,
+    verify,
+)
+from ekd_lite.data.checksums import faults, read_sums, write_sums
+
+
+@pytest.fixture
+def root(tmp_path):
+    rng = np.random.default_rng(0)
+    for person in range(12):
+        for number in range(2):
+            path = tmp_path / "faces" / f"p{person:02}" / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(path)
+    return tmp_path / "faces"
+
+
+def flip(path, position=-20):
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.unlink()  # it may be mapped: never write into it
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("to", ["packed", "rec"])
+def test_converted_sets_are_the_same_set(root, tmp_path, to):
+    faces = ImageFolder(root, image_size=16)
+    convert(faces, tmp_path / "out", to=to)
+    opened = open_faces(tmp_path / "out", image_size=16)
+    assert isinstance(opened, PackedFaces if to == "packed" else RecordIO)
+    assert torch.equal(opened.batch(range(24)), faces.batch(range(24)))
+    assert opened.labels.tolist() == faces.labels.tolist()
+    assert verify(tmp_path / "out") == (3 if to == "packed" else 24, [])
+    sums = read_sums(tmp_path / "out")
+    assert len(sums) == 3
+    for name, expected in sums.items():
+        assert hashlib.sha256((tmp_path / "out" / name).read_bytes()).hexdigest() == expected
+    kinds = [load_splits(source, image_size=16, cache=tmp_path / "c") for source in
+             (root, tmp_path / "out")]  # fmt: skip
+    for a, b in ((kinds[0].train, kinds[1].train), (kinds[0].test, kinds[1].test)):
+        assert torch.equal(a.batch(range(len(a))), b.batch(range(len(b))))
+        assert torch.equal(a.labels, b.labels)
+
+
+def test_a_rec_file_becomes_a_packed_set(root, tmp_path):
+    convert(ImageFolder(root, image_size=16), tmp_path / "rec", to="rec")
+    rec = open_faces(tmp_path / "rec" / "train.rec", image_size=16)
+    convert(rec, tmp_path / "packed")
+    packed = open_packed(tmp_path / "packed")
+    assert torch.equal(packed.batch(range(24)), rec.batch(range(24)))
+    with pytest.raises(ValueError, match="holds images of 16 pixels, asked for are 32"):
+        open_faces(tmp_path / "packed", image_size=32)
+
+
+@pytest.mark.parametrize("to", ["packed", "rec"])
+def test_damage_after_the_conversion_is_named(root, tmp_path, to):
+    out = tmp_path / "out"
+    convert(ImageFolder(root, image_size=16), out, to=to)
+    for name in read_sums(out):
+        good = (out / name).read_bytes()
+        flip(out / name)
+        _, found = verify(out)
+        assert any(line.startswith(f"{out / name}: damaged") for line in found), name
+        if to == "packed":
+            with pytest.raises(ValueError, match=f"{name}: damaged.*convert the set again"):
+                open_packed(out)
+        (out / name).unlink()
+        _, found = verify(out)
+        assert any(line.startswith(f"{out / name}: missing") for line in found), name
+        (out / name).write_bytes(good)
+    assert verify(out)[1] == []
+    (out / "SHA256SUMS").unlink()
+    if to == "packed":
+        with pytest.raises(ValueError, match="its conversion did not finish"):
+            open_packed(out)
+
+
+def test_a_bad_image_stops_a_conversion_or_is_left_out_by_name(root, tmp_path):
+    (root / "p03" / "1.png").write_bytes(b"no image")
+    for to in ("packed", "rec"):
+        with pytest.raises(ValueError, match=r"cannot read .*p03/1\.png as an image"):
+            convert(ImageFolder(root, image_size=16), tmp_path / to, to=to)
+        assert not (tmp_path / to / "SHA256SUMS").exists()
+    with pytest.raises(ValueError, match=r"1 of 24 images .* more than max_bad_fraction = 0.01"):
+        ImageFolder(root, image_size=16, max_bad_fraction=0.01)
+    with pytest.warns(
+        UserWarning, match=r"1 of 24 images cannot be decoded and are left out: .*p03"
+    ):
+        faces = ImageFolder(root, image_size=16, max_bad_fraction=0.05)
+    assert len(faces) == 23
+    assert faces.bad == [str(root / "p03" / "1.png")]
+    convert(faces, tmp_path / "out")
+    assert len(open_packed(tmp_path / "out")) == 23
+    assert '"left_out": [\n' in (tmp_path / "out" / "faces.json").read_text()
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.1, float("nan")])
+def test_impossible_fractions(root, fraction):
+    with pytest.raises(ValueError, match="max_bad_fraction must be 0 to 1"):
+        ImageFolder(root, image_size=16, max_bad_fraction=fraction)
+
+
+def test_what_cannot_be_opened_or_converted(root, tmp_path):
+    (tmp_path / "x.txt").write_text("x")
+    with pytest.raises(ValueError, match=r"x\.txt: expected a folder of identity/image\.jpg, a"):
+        open_faces(tmp_path / "x.txt")
+    with pytest.raises(FileNotFoundError, match="no such folder of faces"):
+        open_faces(tmp_path / "nowhere")
+    faces = ImageFolder(root, image_size=16)
+    with pytest.raises(ValueError, match="to must be 'packed' or 'rec', got 'zip'"):
+        convert(faces, tmp_path / "out", to="zip")
+    with pytest.raises(ValueError, match="is there already"):
+        convert(faces, root)
+
+
+def test_an_image_that_is_not_square_is_spoken_of(tmp_path):
+    (tmp_path / "a").mkdir()
+    Image.new("RGB", (250, 200)).save(tmp_path / "a" / "x.jpg")
+    with pytest.warns(UserWarning, match=r"x\.jpg is 250 x 200 pixels, not square.*aligned crops"):
+        ImageFolder(tmp_path, image_size=16).batch([0])
+
+
+def test_checksum_files_are_coreutils_and_stay_inside(tmp_path):
+    (tmp_path / "a").write_bytes(b"1")
+    write_sums(tmp_path, [tmp_path / "a"])
+    assert (tmp_path / "SHA256SUMS").read_text() == hashlib.sha256(b"1").hexdigest() + "  a\n"
+    assert faults(tmp_path) == []
+    for line, message in {
+        f"{'0' * 64}  ../a": "not inside the folder",
+        f"{'0' * 64}  /etc/passwd": "not inside the folder",
+        "hello": "line 1: expected a hash and a name",
+        "": "is empty",
+    }.items():
+        (tmp_path / "SHA256SUMS").write_text(line)
+        with pytest.raises(ValueError, match=message):
+            faults(tmp_path)
+
+
+def test_the_commands(root, tmp_path, capsys):
+    out = str(tmp_path / "out")
+    assert main(["data", "convert", "--faces", str(root), "--out", out, "--image-size", "16"]) == 0
+    assert "24 images of 12 identities" in capsys.readouterr().out
+    assert main(["data", "verify", "--faces", out]) == 0
+    assert "3 checked" in capsys.readouterr().out
+    assert main(["data", "info", "--faces", out]) == 0
+    assert "24 readable images of 12 identities, 2 to 2 each" in capsys.readouterr().out
+    flip(tmp_path / "out" / "images.npy")
+    assert main(["data", "verify", "--faces", out]) == 2
+    printed = capsys.readouterr()
+    assert "images.npy: damaged" in printed.out
+    assert "1 damaged of 3" in printed.err
+    assert main(["data", "convert", "--faces", out, "--out", out + "2"]) == 2
+
+
+def test_checksums_of_a_folder_find_every_flipped_bit(root, capsys):
+    """Of flips in a JPEG most decode in silence; beside SHA256SUMS none gets through."""
+    rng = random.Random(0)  # noqa: S311
+    faces = ImageFolder(root, image_size=16)
+    for file in faces.files:
+        Image.open(file).resize((112, 112)).save(file.with_suffix(".jpg"))
+        file.unlink()
+    assert main(["data", "verify", "--faces", str(root), "--write-checksums"]) == 0
+    for file in root.glob("*/*.jpg"):
+        flip(file, rng.randrange(600, file.stat().st_size))
+    unseen = 24 - len([f for f in root.glob("*/*.jpg") if _decodes(f) is False])
+    assert unseen > 0  # otherwise this test shows nothing
+    capsys.readouterr()
+    assert main(["data", "verify", "--faces", str(root)]) == 2
+    assert capsys.readouterr().out.count("damaged (its checksum differs") == 24
+
+
+def _decodes(path):
+    try:
+        with Image.open(path) as image:
+            image.convert("RGB")
+    except OSError:
+        return False
+    return True
