@@ -180,6 +180,7 @@ def _info(command: Info) -> None:
     from tqdm import tqdm
 
     from ekd_lite.data import open_faces, open_packed
+    from ekd_lite.data.align import MIN_EYE_CONTRAST, eye_contrast
 
     packed = (command.faces / "images.npy").is_file()
     faces = open_packed(command.faces) if packed else open_faces(command.faces)
@@ -191,6 +192,13 @@ def _info(command: Info) -> None:
         f"{int(sizes.min())} to {int(sizes.max())} each; "
         f"{int((sizes > 1).sum()):,} identities have two or more"
     )
+    contrast = eye_contrast(faces)
+    if contrast < MIN_EYE_CONTRAST:
+        print(
+            f"note: in the mean of 64 faces the eyes are not where aligned faces have them "
+            f"(contrast {contrast:.2f}, aligned photographs have more than {MIN_EYE_CONTRAST}); "
+            "nets expect crops aligned to the 112x112 template, see ekd_lite.data.align"
+        )
 
 
 def _convert(command: Convert) -> None:
