@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ekd_lite.evaluate.pairs import (
+from ekd_lite.evaluate.roc import as_levels, warn_if_undefined
+from ekd_lite.evaluate.thresholds import impostor_thresholds
+from ekd_lite.evaluate.tiles import (
     check_embeddings,
     count_pairs,
     genuine_scores,
-    impostor_thresholds,
     impostor_tiles,
 )
-from ekd_lite.evaluate.roc import as_levels, warn_if_undefined
 from ekd_lite.ops import false_accepts_at
 
 

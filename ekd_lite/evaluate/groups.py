@@ -20,13 +20,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ekd_lite.evaluate.pairs import (
+from ekd_lite.evaluate.roc import UndefinedMetricWarning, as_levels
+from ekd_lite.evaluate.thresholds import impostor_thresholds
+from ekd_lite.evaluate.tiles import (
     check_embeddings,
     count_pairs,
-    impostor_thresholds,
     impostor_tiles,
 )
-from ekd_lite.evaluate.roc import UndefinedMetricWarning, as_levels
 from ekd_lite.ops import false_accepts_at
 
 

@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-
 T = TypeVar("T", int, float)
 
 

@@ -7,8 +7,8 @@ from ekd_lite.evaluate import (
     UndefinedMetricWarning,
     all_pairs_tpr_at_fpr,
     group_rates,
-    pairs,
     read_attributes,
+    tiles,
 )
 from ekd_lite.ops import unit_rows
 
@@ -32,7 +32,7 @@ def draw_world(num_people, per, seed=0, *, by_image=False):
 @pytest.mark.parametrize("by_image", [False, True])
 @pytest.mark.filterwarnings("ignore:too few impostor pairs")
 def test_every_cell_equals_a_loop_over_pairs(monkeypatch, by_image):
-    monkeypatch.setattr(pairs, "TILE", 29)
+    monkeypatch.setattr(tiles, "TILE", 29)
     rows, labels, groups = draw_world(30, 4, by_image=by_image)
     levels = [0.1, 0.01, 1.0]
     result = group_rates(rows.double(), labels, groups, levels)

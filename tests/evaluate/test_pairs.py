@@ -7,7 +7,13 @@ import pytest
 import torch
 from sklearn.metrics import roc_curve
 
-from ekd_lite.evaluate import UndefinedMetricWarning, all_pairs_tpr_at_fpr, pairs, tpr_at_fpr
+from ekd_lite.evaluate import (
+    UndefinedMetricWarning,
+    all_pairs_tpr_at_fpr,
+    thresholds,
+    tiles,
+    tpr_at_fpr,
+)
 from ekd_lite.ops import unit_rows
 
 
@@ -28,7 +34,7 @@ def noisy_identities(num, per, dim, seed=0, noise=1.3):
 @pytest.mark.parametrize("tile", [7, 64, 1024])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_equals_all_scores_written_out(monkeypatch, tile, dtype):
-    monkeypatch.setattr(pairs, "TILE", tile)
+    monkeypatch.setattr(tiles, "TILE", tile)
     embeddings, labels = noisy_identities(40, 6, 32)
     levels = [1.0, 1e-1, 1e-2, 1e-3, 1e-4]
     expected = tpr_at_fpr(*every_pair(embeddings.to(dtype), labels), levels)
@@ -46,7 +52,7 @@ def test_equals_scikit_learn():
 
 def test_ties_are_exact(monkeypatch):
     """Embeddings on a grid: cosines -1, 0 and 1 only, thousands of ties in one bin."""
-    monkeypatch.setattr(pairs, "TILE", 50)
+    monkeypatch.setattr(tiles, "TILE", 50)
     embeddings = (
         torch.eye(4)[torch.arange(400) % 4] * torch.where(torch.arange(400) < 30, -1, 1)[:, None]
     )
@@ -56,20 +62,51 @@ def test_ties_are_exact(monkeypatch):
     assert all_pairs_tpr_at_fpr(embeddings, labels, levels).tolist() == expected.tolist()
 
 
-def test_a_sample_that_misleads_costs_time_but_not_exactness(monkeypatch):
-    monkeypatch.setattr(pairs, "TILE", 16)
-    monkeypatch.setattr(pairs, "_safe_floor", lambda *_: 0.99)
-    embeddings, labels = noisy_identities(20, 5, 16)
+@pytest.fixture
+def one_sweep(monkeypatch):
+    """Small sets go through brackets too, with merges on the way and few rows in the sample."""
+    monkeypatch.setattr(tiles, "TILE", 100)
+    monkeypatch.setattr(thresholds, "DIRECT", 0)
+    monkeypatch.setattr(thresholds, "LOOSE", 500)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("on_grid", [False, True])
+def test_one_sweep_equals_all_scores_written_out(monkeypatch, one_sweep, dtype, on_grid):
+    """Without the way out for a misled sample: the sweep itself has to find every rank."""
+    monkeypatch.setattr(thresholds, "histogram_thresholds", None)
+    embeddings, labels = noisy_identities(120, 5, 16 if on_grid else 32)
+    if on_grid:  # a handful of different cosines, free of rounding
+        embeddings = torch.where(embeddings > 0, 1.0, -1.0)
+    levels = [0.5, 0.1, 0.09, 0.01, 1e-3, 1e-4]
+    expected = tpr_at_fpr(*every_pair(embeddings.to(dtype), labels), levels)
+    assert all_pairs_tpr_at_fpr(embeddings.to(dtype), labels, levels).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("bracket", [(0.9, 1.0), (-1.0, -0.9), (0.1, 0.1)])
+def test_a_sample_that_misleads_costs_time_but_not_exactness(monkeypatch, one_sweep, bracket):
+    walks = []
+    certain = thresholds.histogram_thresholds
+
+    def recorded(*args, **options):
+        walks.append(args)
+        return certain(*args, **options)
+
+    monkeypatch.setattr(thresholds, "histogram_thresholds", recorded)
+    monkeypatch.setattr(
+        thresholds, "_brackets", lambda *_: [thresholds.Bracket(*bracket) for _ in range(2)]
+    )
+    embeddings, labels = noisy_identities(60, 5, 16)
     expected = tpr_at_fpr(*every_pair(embeddings, labels), [0.1, 0.01])
     assert all_pairs_tpr_at_fpr(embeddings, labels, [0.1, 0.01]).tolist() == expected.tolist()
+    assert len(walks) == 1
 
 
-def test_the_floor_from_a_sample_is_used_and_exact(monkeypatch):
-    monkeypatch.setattr(pairs, "TILE", 100)
-    embeddings, labels = noisy_identities(120, 5, 32)
-    expected = tpr_at_fpr(*every_pair(embeddings, labels), [0.01, 0.001])
-    assert pairs._safe_floor(unit_rows(embeddings), labels, 100) > -1
-    assert all_pairs_tpr_at_fpr(embeddings, labels, [0.01, 0.001]).tolist() == expected.tolist()
+def test_too_many_different_scores_take_the_bounded_way(monkeypatch, one_sweep):
+    monkeypatch.setattr(thresholds, "MAX_DISTINCT", 100)
+    embeddings, labels = noisy_identities(60, 5, 16)
+    expected = tpr_at_fpr(*every_pair(embeddings, labels), [0.1, 0.01])
+    assert all_pairs_tpr_at_fpr(embeddings, labels, [0.1, 0.01]).tolist() == expected.tolist()
 
 
 def test_memory_does_not_grow_with_the_pairs():
