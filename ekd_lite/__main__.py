@@ -70,6 +70,16 @@ class Verify:
 
 
 @dataclass(frozen=True)
+class Download:
+    """Download a data set by its name, or say where and how to ask for it."""
+
+    name: str
+    """Such as lfw, lfw-pairs, ms1mv3; an unknown one lists all."""
+    out: Path = Path("downloads")
+    """Folder to put it in."""
+
+
+@dataclass(frozen=True)
 class Train:
     """Train one net, alone or under a teacher."""
 
@@ -113,7 +123,8 @@ Command = (
         Annotated[Preview, tyro.conf.subcommand("preview")]
         | Annotated[Info, tyro.conf.subcommand("info")]
         | Annotated[Convert, tyro.conf.subcommand("convert")]
-        | Annotated[Verify, tyro.conf.subcommand("verify")],
+        | Annotated[Verify, tyro.conf.subcommand("verify")]
+        | Annotated[Download, tyro.conf.subcommand("download")],
         tyro.conf.subcommand("data", description="Look at, convert and check sets of faces."),
     ]
     | Annotated[Train, tyro.conf.subcommand("train")]
@@ -133,7 +144,7 @@ def main(arguments: list[str] | None = None) -> int:
             config=(tyro.conf.OmitArgPrefixes,),
         )
         run(command)
-    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+    except (ValueError, FileNotFoundError, FloatingPointError, ConnectionError) as error:
         print(f"ekd-lite: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -167,6 +178,8 @@ def run(command: object) -> None:
         _convert(command)
     elif isinstance(command, Verify):
         _verify(command)
+    elif isinstance(command, Download):
+        _download(command)
     elif isinstance(command, Train):
         _train(command)
     elif isinstance(command, Embed):
@@ -229,6 +242,15 @@ def _verify(command: Verify) -> None:
     if faults:
         raise ValueError(f"{len(faults):,} damaged of {count:,} in {command.faces}; named above")
     print(f"{count:,} checked in {command.faces}: none damaged")
+
+
+def _download(command: Download) -> None:
+    from ekd_lite.data.download import download
+    from ekd_lite.data.registry import REGISTRY
+
+    path = download(command.name, command.out)
+    source = REGISTRY[command.name]
+    print(f"{path}: {source.how}; its checksum is right. Terms: {source.terms}")
 
 
 def _train(command: Train) -> None:
