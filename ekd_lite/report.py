@@ -209,7 +209,7 @@ def _figures(
     }
     labels = splits.test.labels
     _, num_impostor = count_pairs(labels)
-    grid = torch.logspace(-math.floor(math.log10(num_impostor)) + 1, 0, 60, dtype=torch.float64)
+    grid = torch.logspace(-math.floor(math.log10(num_impostor)) + 1, 0, 400, dtype=torch.float64)
     figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.add_subplot()
     plot_roc({m: (grid, all_pairs_tpr_at_fpr(e, labels, grid)) for m, e in shown.items()}, axes)
@@ -225,10 +225,14 @@ def _figures(
         threshold = float(largest(impostor, allowed + 1)[-1])
         plot_scores(genuine, impostor, {"FPR 1e-3": threshold}, panel)
         panel.set_title(method)
+        panel.set_ylim(top=300)  # room for the legend
+        panel.label_outer()
     _save(figure, out / "scores.png")
 
-    figure = Figure(figsize=(8, 6), layout="constrained")
-    plot_faces(_sheet(splits.test), figure.add_subplot())
+    sheet = _sheet(splits.test)
+    height = 9 * len(sheet) / sheet.shape[1]
+    figure = Figure(figsize=(9, height + 0.3), layout="constrained")
+    plot_faces(sheet, figure.add_subplot())
     _save(figure, out / "faces.png")
 
 

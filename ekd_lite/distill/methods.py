@@ -135,13 +135,13 @@ DISTILLERS: dict[str, Distiller] = {
         differs="above 2048 pairs, 2048 evenly spaced ones are compared",
     ),
     "ekd": Distiller(
-        # A threshold pulls pairs within some 5 temperatures. The paper's 0.01 suits 590,000 steps of
-        # 512 images; 1,500 steps of 96 need a longer reach (data/results/ekd_forms.csv).
+        # A threshold pulls pairs within some 5 temperatures. The paper's 0.01 suits 590,000 steps
+        # of 512 images; 1,500 steps of 96 need a longer reach (data/results/ekd_forms.csv).
         lambda setting: EKDLoss(temperature=0.1),
         needs="embeddings",
         weight=64.0,
-        weight_source="chosen on validation identities (data/results/ekd_forms.csv), times the 0.02 "
-        "and 0.01 inside the loss; the authors' 1 acts like 8 on their 8 GPUs",
+        weight_source="chosen on validation identities (data/results/ekd_forms.csv), times the "
+        "0.02 and 0.01 inside the loss; the authors' 1 acts like 8 on their 8 GPUs",
         paper="Huang et al., CVPR 2022",
         transfers="evaluation",
         cost="N^2 D",
