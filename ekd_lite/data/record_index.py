@@ -79,12 +79,20 @@ def scan(data: Buffer, *, name: str) -> Int64Array:
 
 
 def read_heads(
-    data: Buffer, keys: Int64Array, offsets: Int64Array, *, name: str
+    data: Buffer, keys: Int64Array, offsets: Int64Array, *, name: str, whole: bool
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """First label (N,) float64 and whether there is no image (N,) bool, of every record.
 
+    Args:
+        data: the whole file.
+        keys: of the records, (N,).
+        offsets: of the records, (N,).
+        name: what errors call the file.
+        whole: whether the records must be all there are, one after the other.
+
     Raises:
-        ValueError: a damaged head, or records that overlap; offsets and keys are named.
+        ValueError: a damaged head, records that overlap, or bytes that belong to no record;
+            offsets and keys are named.
     """
     ends = np.empty(len(keys), np.int64)
     labels = np.empty(len(keys))
@@ -106,7 +114,18 @@ def read_heads(
             image = unpack_image(payload, name=f"{record} at offset {offsets[row]}")
             labels[row], empty[row] = image.labels[0], not image.image
     order = np.argsort(offsets)
-    over = np.flatnonzero(ends[order][:-1] > offsets[order][1:])
+    ends += -ends % 4
+    following = np.append(offsets[order][1:], max(len(data), ends.max()))
+    unlisted = np.flatnonzero(
+        np.insert(ends[order], 0, 0) < np.append(offsets[order][0], following)
+    )
+    if whole and len(unlisted):
+        at = np.insert(ends[order], 0, 0)[unlisted[0]]
+        raise ValueError(
+            f"{name}: the index beside it lists no record at offset {at}: one of the two is "
+            "damaged. To read a part of the records, name its index"
+        )
+    over = np.flatnonzero(ends[order] > following)
     if len(over):
         one, two = order[over[0]], order[over[0] + 1]
         raise ValueError(

@@ -38,7 +38,8 @@ class RecordIO(DecodedFaces):
 
     Args:
         path: the .rec file.
-        index: the .idx file; by default the one beside it, and without one the file is scanned.
+        index: the .idx file, which may list a part of the records; by default the one beside the
+            file, which must list all, and without one the file is scanned.
         image_size: side of the square images given out, a multiple of 16.
         max_bad_fraction: as for `ImageFolder`.
 
@@ -70,7 +71,9 @@ class RecordIO(DecodedFaces):
             raise FileNotFoundError(f"no such index: {self.index}")
         self._map: mmap.mmap | None = None
         keys, offsets = self._records()
-        labels, empty = read_heads(self._data(), keys, offsets, name=str(self.path))
+        labels, empty = read_heads(
+            self._data(), keys, offsets, name=str(self.path), whole=index is None
+        )
         is_image = self._is_image(keys, offsets, empty)
         self._use(keys[is_image], offsets[is_image], labels[is_image])
         bad = find_bad(self, max_bad_fraction)

@@ -268,3 +268,13 @@ def test_bad_images_are_left_out_only_when_asked_and_by_name(folder, tmp_path):
 def test_pack_image_is_the_layout_of_mxnet():
     assert pack_image(7.0, 3, b"i") == struct.pack("<IfQQ", 0, 7.0, 3, 0) + b"i"
     assert pack_image([7.0, 1.0], 3, b"i") == struct.pack("<IfQQff", 2, 0, 3, 0, 7, 1) + b"i"
+
+
+def test_an_index_of_a_part_must_be_named(mxnet_files):
+    lines = (mxnet_files / "flat.idx").read_text().splitlines(keepends=True)
+    for kept, offset in ((lines[:2], 224), (lines[1:], 0), (lines[:1] + lines[2:], 112)):
+        (mxnet_files / "flat.idx").write_text("".join(kept))
+        with pytest.raises(ValueError, match=f"lists no record at offset {offset}: one of the two"):
+            RecordIO(mxnet_files / "flat.rec", image_size=16)
+        named = RecordIO(mxnet_files / "flat.rec", index=mxnet_files / "flat.idx", image_size=16)
+        assert len(named) == len(kept)
