@@ -23,9 +23,9 @@ from torch import Tensor
 from ekd_lite.evaluate.roc import UndefinedMetricWarning, as_levels
 from ekd_lite.evaluate.thresholds import impostor_thresholds
 from ekd_lite.evaluate.tiles import (
-    check_embeddings,
     count_pairs,
     impostor_tiles,
+    sorted_units,
 )
 from ekd_lite.ops import false_accepts_at
 
@@ -84,14 +84,12 @@ def group_rates(
         ValueError: wrong lengths, NaN, or a level that all impostor pairs together cannot show.
     """
     levels = as_levels(fprs)
-    unit, labels = check_embeddings(embeddings, labels)
     if len(groups) != len(labels):
         raise ValueError(f"expected {len(labels)} groups, one an image, got {len(groups)}")
+    unit, labels, order = sorted_units(embeddings, labels)
     names = tuple(sorted(set(groups)))
     number = {name: g for g, name in enumerate(names)}
     group = torch.tensor([number[name] for name in groups])
-    order = labels.argsort(stable=True)
-    unit, labels = unit[order].contiguous(), labels[order]
     one_hot = torch.nn.functional.one_hot(group[order], len(names))
     num_genuine, num_impostor = _count(labels, one_hot)
     total_genuine, total = count_pairs(labels)

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from ekd_lite.evaluate.roc import as_levels, warn_if_undefined
 from ekd_lite.evaluate.thresholds import impostor_thresholds
-from ekd_lite.evaluate.tiles import check_embeddings, count_pairs, genuine_scores
+from ekd_lite.evaluate.tiles import count_pairs, genuine_scores, sorted_units
 from ekd_lite.ops import false_accepts_at
 
-__all__ = ["all_pairs_tpr_at_fpr", "check_embeddings", "count_pairs"]
+__all__ = ["all_pairs_tpr_at_fpr", "count_pairs"]
 
 
 def all_pairs_tpr_at_fpr(
@@ -46,9 +46,7 @@ def all_pairs_tpr_at_fpr(
         ValueError: wrong shapes, NaN in an embedding (names the row), a level outside (0, 1].
     """
     levels = as_levels(fprs)
-    unit, labels = check_embeddings(embeddings, labels)
-    order = labels.argsort(stable=True)
-    unit, labels = unit[order].contiguous(), labels[order]
+    unit, labels, _ = sorted_units(embeddings, labels)
     num_genuine, num_impostor = count_pairs(labels)
     warn_if_undefined(levels, num_genuine, num_impostor)
     counts = [false_accepts_at(fpr, num_impostor) for fpr in levels]

@@ -90,21 +90,30 @@ def impostor_thresholds(
     return torch.tensor([found[k] for k in counts], dtype=torch.float64)
 
 
-def _brackets(unit: Tensor, labels: Tensor, shares: list[float]) -> list[Bracket]:
-    """Where the scores with these shares of the impostor pairs above them should lie."""
+def sample_scores(unit: Tensor, labels: Tensor) -> np.ndarray:
+    """Impostor scores of random rows with random rows, from the highest down."""
     generator = torch.Generator().manual_seed(0)
-    draws = min(max(count_pairs(labels)[1] // 10_000_000, 2), 64)
     parts = []
-    for _ in range(draws):
+    for _ in range(_num_draws(labels)):
         rows = torch.randint(len(unit), (SAMPLE_ROWS,), generator=generator)
         columns = torch.randint(len(unit), (SAMPLE_COLUMNS,), generator=generator)
         scores = unit[rows] @ unit[columns].T
         parts.append(scores[labels[rows][:, None] != labels[columns]].numpy())
-    sample = np.sort(np.concatenate(parts))[::-1]
+    return np.sort(np.concatenate(parts))[::-1]
+
+
+def _num_draws(labels: Tensor) -> int:
+    return min(max(count_pairs(labels)[1] // 10_000_000, 2), 64)
+
+
+def _brackets(unit: Tensor, labels: Tensor, shares: list[float]) -> list[Bracket]:
+    """Where the scores with these shares of the impostor pairs above them should lie."""
+    sample = sample_scores(unit, labels)
+    num_rows = _num_draws(labels) * SAMPLE_ROWS
     brackets, floor = [], -np.inf
     for share in shares:
         # Scores of one row rise and fall together: the rows count, not only the scores.
-        off = SIGMAS * (share / (draws * SAMPLE_ROWS) ** 0.5 + (share / len(sample)) ** 0.5)
+        off = SIGMAS * (share / num_rows**0.5 + (share / len(sample)) ** 0.5)
         last, first = int((share + off) * len(sample)) + 1, int((share - off) * len(sample)) - 1
         low = float(sample[last]) if last < len(sample) else -np.inf
         floor = max(floor, low)

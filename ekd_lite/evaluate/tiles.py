@@ -14,17 +14,38 @@ from ekd_lite.ops import unit_rows
 TILE = 1024
 
 
-def check_embeddings(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Check embeddings (N, D) and labels (N,); return unit rows and int64 labels on the CPU."""
+def sorted_units(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Unit rows on the CPU, sorted by label.
+
+    Chunk by chunk, so that besides the result hardly anything is held.
+
+    Args:
+        embeddings: (N, D), not necessarily normalised.
+        labels: identities, (N,).
+
+    Returns:
+        Unit rows (N, D), int64 labels (N,), and the original row of each (N,).
+
+    Raises:
+        ValueError: wrong shapes, or NaN in an embedding (names the row).
+    """
     if embeddings.ndim != 2 or labels.ndim != 1 or len(embeddings) != len(labels):
         raise ValueError(
             "expected embeddings (N, D) and labels (N,), "
             f"got {tuple(embeddings.shape)} and {tuple(labels.shape)}"
         )
-    bad = (~embeddings.isfinite().all(dim=1)).nonzero().flatten()
-    if len(bad):
-        raise ValueError(f"{len(bad)} embeddings hold NaN or infinity, the first in row {bad[0]}")
-    return unit_rows(embeddings.detach().cpu()), labels.detach().cpu().long()
+    labels = labels.detach().cpu().long()
+    order = labels.argsort(stable=True)
+    dtype = torch.float64 if embeddings.dtype == torch.float64 else torch.float32
+    unit = torch.empty(embeddings.shape, dtype=dtype)
+    bad: list[int] = []
+    for rows in torch.split(torch.arange(len(order)), TILE):
+        own = embeddings.detach()[order[rows].to(embeddings.device)].cpu()
+        bad += order[rows][~own.isfinite().all(dim=1)].tolist()
+        unit[rows] = unit_rows(own)
+    if bad:
+        raise ValueError(f"{len(bad)} embeddings hold NaN or infinity, the first in row {min(bad)}")
+    return unit, labels[order], order
 
 
 def count_pairs(labels: Tensor) -> tuple[int, int]:

@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from ekd_lite.evaluate import (
+    UndefinedMetricWarning,
     all_pairs_tpr_at_fpr,
     bootstrap_tpr_at_fpr,
     paired_difference,
+    resample,
     tpr_at_fpr,
 )
 from ekd_lite.ops import unit_rows
@@ -20,11 +22,14 @@ def draw_identities(num, per, dim, seed, noise=1.0):
     return embeddings, torch.arange(num).repeat_interleave(per)
 
 
-def test_every_resample_equals_one_written_out():
+@pytest.mark.parametrize("chunk", [1 << 22, 100, 7])
+@pytest.mark.filterwarnings("ignore:an interval needs")
+def test_every_resample_equals_one_written_out(monkeypatch, chunk):
     """Copy the images of every drawn identity, and drop pairs between copies of one person."""
+    monkeypatch.setattr(resample, "CHUNK", chunk)
     embeddings, labels = draw_identities(12, 4, 6, seed=0)
     embeddings, labels = embeddings[:-2], labels[:-2]  # identities of unequal size
-    levels = [0.3, 0.05]
+    levels = [0.9, 0.3, 0.05]
     result = bootstrap_tpr_at_fpr(embeddings.double(), labels, levels, num_resamples=30, seed=5)
     unit = unit_rows(embeddings.double())
     rng = np.random.default_rng(5)
@@ -85,3 +90,29 @@ def test_bad_options_are_named():
         bootstrap_tpr_at_fpr(embeddings, labels, [0.1], num_resamples=0)
     with pytest.raises(ValueError, match="at least two"):
         bootstrap_tpr_at_fpr(embeddings, torch.zeros(16), [0.1])
+
+
+def test_too_few_false_accepts_leave_the_estimate_and_no_interval():
+    embeddings, labels = draw_identities(40, 3, 8, seed=4)  # 7,020 impostor pairs
+    with pytest.warns(UndefinedMetricWarning, match=r"needs 10 .* \[0.001\] allow \[7\]"):
+        result = bootstrap_tpr_at_fpr(embeddings, labels, [1e-2, 1e-3], num_resamples=50)
+    plain = all_pairs_tpr_at_fpr(embeddings, labels, [1e-2, 1e-3])
+    assert result.estimate.tolist() == plain.tolist()
+    for part in (result.low, result.high, result.samples[0]):
+        assert part.isnan().tolist() == [False, True]
+    full = bootstrap_tpr_at_fpr(
+        embeddings, labels, [1e-2, 1e-3], num_resamples=50, min_false_accepts=7
+    )
+    assert not full.low.isnan().any()
+    assert full.samples[:, 0].tolist() == result.samples[:, 0].tolist()
+
+
+def test_equal_scores_do_not_upset_the_chunks(monkeypatch):
+    """Cosines -1, -1/2, 0, 1/2, 1 only: a chunk boundary falls into thousands of equal scores."""
+    embeddings, labels = draw_identities(40, 4, 4, seed=6)
+    embeddings = torch.where(embeddings > 0, 1.0, -1.0)
+    whole = bootstrap_tpr_at_fpr(embeddings, labels, [0.5, 0.1], num_resamples=20)
+    monkeypatch.setattr(resample, "CHUNK", 300)
+    parts = bootstrap_tpr_at_fpr(embeddings, labels, [0.5, 0.1], num_resamples=20)
+    assert whole.samples.tolist() == parts.samples.tolist()
+    assert whole.estimate.tolist() == all_pairs_tpr_at_fpr(embeddings, labels, [0.5, 0.1]).tolist()

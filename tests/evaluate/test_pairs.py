@@ -83,7 +83,7 @@ def test_one_sweep_equals_all_scores_written_out(monkeypatch, one_sweep, dtype, 
     assert all_pairs_tpr_at_fpr(embeddings.to(dtype), labels, levels).tolist() == expected.tolist()
 
 
-@pytest.mark.parametrize("bracket", [(0.9, 1.0), (-1.0, -0.9), (0.1, 0.1)])
+@pytest.mark.parametrize("bracket", [(0.9, 1.0), (-1.0, -0.9), (0.1, 0.1), (-0.2, 0.0)])
 def test_a_sample_that_misleads_costs_time_but_not_exactness(monkeypatch, one_sweep, bracket):
     walks = []
     certain = thresholds.histogram_thresholds
@@ -103,10 +103,16 @@ def test_a_sample_that_misleads_costs_time_but_not_exactness(monkeypatch, one_sw
 
 
 def test_too_many_different_scores_take_the_bounded_way(monkeypatch, one_sweep):
+    walks = []
+    certain = thresholds.histogram_thresholds
     monkeypatch.setattr(thresholds, "MAX_DISTINCT", 100)
+    monkeypatch.setattr(
+        thresholds, "histogram_thresholds", lambda *a, **k: walks.append(a) or certain(*a, **k)
+    )
     embeddings, labels = noisy_identities(60, 5, 16)
     expected = tpr_at_fpr(*every_pair(embeddings, labels), [0.1, 0.01])
     assert all_pairs_tpr_at_fpr(embeddings, labels, [0.1, 0.01]).tolist() == expected.tolist()
+    assert walks[0][2] == [4425, 442]
 
 
 def test_memory_does_not_grow_with_the_pairs():
