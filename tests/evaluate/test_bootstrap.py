@@ -29,7 +29,7 @@ def test_every_resample_equals_one_written_out(monkeypatch, chunk):
     monkeypatch.setattr(resample, "CHUNK", chunk)
     embeddings, labels = draw_identities(12, 4, 6, seed=0)
     embeddings, labels = embeddings[:-2], labels[:-2]  # identities of unequal size
-    levels = [0.9, 0.3, 0.05]
+    levels = [1.0, 0.9, 0.3, 0.05]
     result = bootstrap_tpr_at_fpr(embeddings.double(), labels, levels, num_resamples=30, seed=5)
     unit = unit_rows(embeddings.double())
     rng = np.random.default_rng(5)
