@@ -42,9 +42,10 @@ def profile_backbone(backbone: nn.Module, *, image_size: int, repeats: int = 30)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
+        # Not inference_mode: there torch 2.4 counts nothing.
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            backbone(image)
         with torch.inference_mode():
-            with FlopCounterMode(display=False) as counter:
-                backbone(image)
             seconds = []
             for _ in range(repeats + repeats // 5):
                 start = time.perf_counter()
