@@ -85,6 +85,8 @@ def test_what_mxnet_wrote(mxnet_files, flavour, with_index):
 def test_the_magic_number_inside_a_payload_is_cut_as_mxnet_cuts_it():
     data = bytes.fromhex(FRAMED)
     assert b"".join(map(frame, PAYLOADS)) == data
+    # At a multiple of 2 it stays in, as it does in mxnet's own file.
+    assert frame(b"ab" + MAGIC + b"cd").hex() == "0a23d7ce0800000061620a23d7ce6364"
     offset = 0
     for payload, start in zip(PAYLOADS, scan(data, name="x").tolist(), strict=True):
         assert start == offset
