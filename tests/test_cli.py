@@ -127,7 +127,8 @@ def test_preview(tmp_path, capsys):
     out = tmp_path / "faces.png"
     arguments = ["data", "preview", "--out", str(out), "--identities", "2", "--images", "3"]
     assert main([*arguments, "--image-size", "32"]) == 0
-    assert Image.open(out).size[0] >= 96
+    with Image.open(out) as sheet:
+        assert sheet.size[0] >= 96
 
 
 def test_info_counts_and_names_what_is_no_image(people, tmp_path, capsys):
