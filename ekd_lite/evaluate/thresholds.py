@@ -30,30 +30,35 @@ class Bracket:
     def __init__(self, low: float, high: float) -> None:
         self.low, self.high, self.above = low, high, 0
         self.values, self.repeats = np.zeros(0), np.zeros(0, dtype=np.int64)
-        self.loose: list[np.ndarray] = []
-        self.num_loose = 0
+        # One buffer: thousands of small arrays kept between large ones that come and go would
+        # leave a heap full of holes, gigabytes of it for 100,000 embeddings.
+        self.loose, self.num_loose = np.zeros(0), 0
 
     def add(self, scores: np.ndarray) -> None:
         """File scores, all of them >= low."""
         is_above = scores > self.high
         self.above += int(np.count_nonzero(is_above))
-        if len(self.values) <= MAX_DISTINCT:
-            self.loose.append(np.compress(~is_above, scores))
-            self.num_loose += len(self.loose[-1])
-            if self.num_loose > LOOSE:
-                self.merge()
+        if len(self.values) > MAX_DISTINCT:
+            return
+        kept = np.compress(~is_above, scores)
+        if self.num_loose + len(kept) > len(self.loose):
+            self.merge()
+            if len(kept) > len(self.loose):
+                self.loose = np.empty(max(LOOSE, len(kept)), dtype=scores.dtype)
+        self.loose[self.num_loose : self.num_loose + len(kept)] = kept
+        self.num_loose += len(kept)
 
     def merge(self) -> None:
         """Put equal scores together."""
-        values, repeats = np.unique(np.concatenate([*self.loose]), return_counts=True)
-        self.loose, self.num_loose = [], 0
+        values, repeats = np.unique(self.loose[: self.num_loose], return_counts=True)
+        self.num_loose = 0
         repeats = np.concatenate([self.repeats, repeats])
         self.values, where = np.unique(np.concatenate([self.values, values]), return_inverse=True)
         self.repeats = np.bincount(where.reshape(-1), repeats).astype(np.int64)
 
     def at(self, rank: int) -> float | None:
         """The score with `rank` scores before it, from the top; None if it is not in here."""
-        if self.loose:
+        if self.num_loose:
             self.merge()
         ends = self.repeats[::-1].cumsum() + self.above
         is_inside = len(ends) and self.above <= rank < ends[-1]
