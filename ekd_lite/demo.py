@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save
 from tqdm import tqdm
 
 from ekd_lite.data import Splits, load_splits
-from ekd_lite.evaluate import all_pairs_tpr_at_fpr
+from ekd_lite.evaluate import UndefinedMetricWarning, all_pairs_tpr_at_fpr
 from ekd_lite.evaluate.embed import embed
 from ekd_lite.files import write_atomically
 from ekd_lite.report import write_report
@@ -75,6 +75,10 @@ class DemoConfig:
             raise FileNotFoundError(f"no such folder of faces: {self.faces}")
         runs(self, flip=False)  # every training configuration checks itself
 
+    def run(self) -> None:
+        """Do it all."""
+        run_demo(self)
+
 
 def runs(config: DemoConfig, *, flip: bool) -> dict[str, TrainConfig]:
     """The training configuration of every run, by name; the teacher first."""
@@ -123,7 +127,9 @@ def run_demo(config: DemoConfig) -> Path:
     ) as bar:
         Runner(config, plan, bar).run()
     embeddings = {name: load_embeddings(config.out / name) for name in plan}
-    return write_report(config.out, plan, embeddings, splits, FPRS, config.resamples)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UndefinedMetricWarning)  # the table says it
+        return write_report(config.out, plan, embeddings, splits, FPRS, config.resamples)
 
 
 def keep_config(config: DemoConfig) -> None:
@@ -266,6 +272,7 @@ def _run_one(name: str, run: TrainConfig, config: DemoConfig, messages: Any) -> 
 
     # The table says which levels there are; every EKD run would say it again.
     warnings.filterwarnings("ignore", message="the first batch has too few impostor pairs")
+    warnings.simplefilter("ignore", UndefinedMetricWarning)
     try:
         splits = load_splits(config.faces, image_size=config.image_size, workers=1, progress=False)
         out = config.out / name

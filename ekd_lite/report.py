@@ -143,7 +143,8 @@ def _markdown(
         cells = []
         for m in range(len(fprs)):
             sd = f" ± {100 * spread[:, m].std():.1f}" if len(names) > 1 else ""
-            cells.append(f"{100 * means[method].estimate[m]:.1f}{sd}")
+            mean = 100 * float(means[method].estimate[m])
+            cells.append("not measurable" if math.isnan(mean) else f"{mean:.1f}{sd}")
         lines.append(f"| {method} | {len(names)} | " + " | ".join(cells) + " |")
     num_genuine, num_impostor = count_pairs(splits.test.labels)
     lines += [

@@ -14,7 +14,7 @@ PACKAGE = Path(ekd_lite.__file__).parent
 # Each may import from those before it (and from itself).
 ORDER = [
     *("ops", "files", "data", "models", "heads", "distill", "evaluate", "train", "plots"),
-    *("report", "demo", "__main__"),
+    *("report", "demo", "commands", "__main__"),
 ]
 
 
@@ -68,7 +68,8 @@ PROMISED = {
     "data": "SyntheticFaces ImageFolder RecordIO read_verification_bin IdentityBalancedSampler",
     "distill": "DISTILLERS EKDLoss KDLoss FitNetLoss DarkRankLoss SPLoss CCKDLoss RKDLoss "
     "ShrinkTeaNetLoss TripletDistillationLoss MarginDistillationLoss",
-    "evaluate": "tpr_at_fpr roc all_pairs_tpr_at_fpr bootstrap_tpr_at_fpr",
+    "evaluate": "tpr_at_fpr roc all_pairs_tpr_at_fpr bootstrap_tpr_at_fpr verification_accuracy "
+    "ijb_tpr_at_fpr identification_rate",
     "heads": "ArcFace CosFace NormFace",
     "models": "build_backbone",
 }

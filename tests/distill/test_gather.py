@@ -93,7 +93,8 @@ def folder(tmp_path_factory):
 @pytest.fixture(params=[2, 4])
 def distributed(request, folder):
     """What every rank got: [(results, error)]."""
-    return [torch.load(folder / f"{request.param}-{rank}.pt", weights_only=True) for rank in range(request.param)]
+    files = [folder / f"{request.param}-{rank}.pt" for rank in range(request.param)]
+    return [torch.load(file, weights_only=True) for file in files]
 
 
 def test_every_loss_and_gradient_equals_the_single_process(distributed):

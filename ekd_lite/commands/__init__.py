@@ -1,0 +1,1 @@
+"""The commands of `ekd-lite`: a dataclass of options each, with a `run` that does it."""

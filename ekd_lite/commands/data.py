@@ -1,0 +1,144 @@
+"""`ekd-lite data ...`: look at, convert, check and fetch sets of faces."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from tqdm import tqdm
+
+from ekd_lite.data import PackedFaces, convert, open_faces, open_packed, preview, verify
+from ekd_lite.data.align import MIN_EYE_CONTRAST, eye_contrast
+from ekd_lite.data.download import download
+from ekd_lite.data.registry import REGISTRY
+from ekd_lite.data.sets import write_checksums
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Write a contact sheet of the procedural faces."""
+
+    out: Path = Path("faces.png")
+    """The picture to write."""
+    identities: int = 9
+    """Rows."""
+    images: int = 10
+    """Columns; the first is the studio portrait."""
+    image_size: int = 112
+    """Side of a face, pixels."""
+    seed: int = 0
+    """Of the population."""
+    identity_spread: float = 1.5
+    """How far apart people are."""
+    nuisance_strength: float = 0.4
+    """How much pictures of one person differ."""
+
+    def run(self) -> None:
+        """Write the picture."""
+        preview(
+            self.out,
+            num_identities=self.identities,
+            images_per_identity=self.images,
+            image_size=self.image_size,
+            seed=self.seed,
+            identity_spread=self.identity_spread,
+            nuisance_strength=self.nuisance_strength,
+        )
+        print(f"wrote {self.out}")
+
+
+@dataclass(frozen=True)
+class Info:
+    """Count the images and identities of a set, and read every image once."""
+
+    faces: Path
+    """Folder of identity/image.jpg, .rec file, or packed set."""
+
+    def run(self) -> None:
+        """Count and read."""
+        packed = (self.faces / "images.npy").is_file()
+        faces = open_packed(self.faces) if packed else open_faces(self.faces)
+        for index in tqdm(range(len(faces)), desc="reading", disable=None):
+            faces.batch([index])
+        sizes = torch.bincount(faces.labels)
+        print(
+            f"{len(faces):,} readable images of {faces.num_identities:,} identities, "
+            f"{int(sizes.min())} to {int(sizes.max())} each; "
+            f"{int((sizes > 1).sum()):,} identities have two or more"
+        )
+        contrast = eye_contrast(faces)
+        if contrast < MIN_EYE_CONTRAST:
+            print(
+                "note: in the mean of 64 faces the eyes are not where aligned faces have them "
+                f"(contrast {contrast:.2f}, aligned photographs have over {MIN_EYE_CONTRAST}); "
+                "nets expect crops aligned to the 112x112 template, see ekd_lite.data.align"
+            )
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Turn a folder of faces or a .rec file into a set that opens at once and has checksums."""
+
+    faces: Path
+    """Folder of identity/image.jpg, or .rec file."""
+    out: Path
+    """New folder to write."""
+    to: Literal["packed", "rec"] = "packed"
+    """Decoded pixels to be memory-mapped, or the encoded images in one RecordIO file."""
+    image_size: int = 112
+    """Side of the decoded images, pixels."""
+    max_bad_fraction: float = 0.0
+    """Share of undecodable images that are left out by name; one more, and nothing is written."""
+
+    def run(self) -> None:
+        """Convert."""
+        faces = open_faces(
+            self.faces, image_size=self.image_size, max_bad_fraction=self.max_bad_fraction
+        )
+        if isinstance(faces, PackedFaces):
+            raise ValueError(f"{self.faces} is packed already")
+        convert(faces, self.out, to=self.to)
+        for name in faces.bad:
+            print(f"left out: {name}")
+        print(f"wrote {self.out}: {len(faces):,} images of {faces.num_identities:,} identities")
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Name every damaged image and file of a set; the exit status is 2 if there is one."""
+
+    faces: Path
+    """Folder of identity/image.jpg, .rec or .bin file, or what `convert` wrote."""
+    write_checksums: bool = False
+    """For a folder of images: write SHA256SUMS, which later finds damage that still decodes."""
+
+    def run(self) -> None:
+        """Look at everything."""
+        if self.write_checksums:
+            count = write_checksums(self.faces)
+            print(f"wrote {self.faces / 'SHA256SUMS'}: {count:,} images, all of them readable")
+            return
+        count, faults = verify(self.faces)
+        for fault in faults:
+            print(fault)
+        if faults:
+            raise ValueError(f"{len(faults):,} damaged of {count:,} in {self.faces}; named above")
+        print(f"{count:,} checked in {self.faces}: none damaged")
+
+
+@dataclass(frozen=True)
+class Download:
+    """Download a data set by its name, or say where and how to ask for it."""
+
+    name: str
+    """Such as lfw, lfw-pairs, ms1mv3; an unknown one lists all."""
+    out: Path = Path("downloads")
+    """Folder to put it in."""
+
+    def run(self) -> None:
+        """Fetch it, or say how to ask."""
+        path = download(self.name, self.out)
+        source = REGISTRY[self.name]
+        print(f"{path}: {source.how}; its checksum is right. Terms: {source.terms}")
