@@ -198,7 +198,7 @@ def test_an_interrupted_demo_leaves_no_process_and_goes_on(people, tmp_path, num
     assert saved.exists()
     last = json.loads(log.read_text().splitlines()[-1])["step"]
     assert last > 0
-    with pytest.raises(ProcessLookupError):  # within ten seconds nobody of its session is left
+    with pytest.raises(ProcessLookupError):  # noqa: PT012 - ten seconds for all of its session
         for _ in range(100):
             os.killpg(process.pid, 0)
             time.sleep(0.1)
