@@ -14,7 +14,7 @@ endif
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(base)  ## the main job: train teacher and students on procedural faces, compare them (about 10 minutes)
+demo: $(base)  ## the main job: train teacher and students on procedural faces, compare them (5 to 10 minutes)
 	$(python) -m ekd_lite demo
 
 test: $(full)  ## everything CI checks: lint, types, unit tests, notebooks, book
