@@ -270,8 +270,9 @@ def _run_one(name: str, run: TrainConfig, config: DemoConfig, messages: Any) -> 
             if os.getppid() != parent:
                 os.kill(os.getpid(), signal.SIGTERM)  # the demo is gone: save and stop
 
-    # The table says which levels there are; every EKD run would say it again.
+    # Said once by the demo itself or in its table; every run would say it again.
     warnings.filterwarnings("ignore", message="the first batch has too few impostor pairs")
+    warnings.filterwarnings("ignore", message=".*eyes are not where aligned faces have them")
     warnings.simplefilter("ignore", UndefinedMetricWarning)
     try:
         splits = load_splits(config.faces, image_size=config.image_size, workers=1, progress=False)

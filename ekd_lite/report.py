@@ -226,8 +226,10 @@ def _figures(
         threshold = float(largest(impostor, allowed + 1)[-1])
         plot_scores(genuine, impostor, {"FPR 1e-3": threshold}, panel)
         panel.set_title(method)
-        panel.set_ylim(top=300)  # room for the legend
+        panel.get_legend().remove()
         panel.label_outer()
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=len(names))
     _save(figure, out / "scores.png")
 
     sheet = _sheet(splits.test)

@@ -111,6 +111,7 @@ def test_embed_and_evaluate(demo, people, tmp_path, capsys):
     assert "FPR 1e-01: TPR" in text
 
 
+@pytest.mark.filterwarnings("ignore:.*eyes are not where aligned")
 def test_train_reports_the_teacher_first(demo, people, tmp_path, capsys, monkeypatch):
     work, _ = demo
     monkeypatch.chdir(tmp_path)

@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from ekd_lite.data import PackedFaces, convert, open_faces, open_packed, preview, verify
-from ekd_lite.data.align import MIN_EYE_CONTRAST, eye_contrast
+from ekd_lite.data.align import alignment_note
 from ekd_lite.data.download import download
 from ekd_lite.data.registry import REGISTRY
 from ekd_lite.data.sets import write_checksums
@@ -68,13 +68,9 @@ class Info:
             f"{int(sizes.min())} to {int(sizes.max())} each; "
             f"{int((sizes > 1).sum()):,} identities have two or more"
         )
-        contrast = eye_contrast(faces)
-        if contrast < MIN_EYE_CONTRAST:
-            print(
-                "note: in the mean of 64 faces the eyes are not where aligned faces have them "
-                f"(contrast {contrast:.2f}, aligned photographs have over {MIN_EYE_CONTRAST}); "
-                "nets expect crops aligned to the 112x112 template, see ekd_lite.data.align"
-            )
+        note = alignment_note(faces)
+        if note is not None:
+            print(f"note: {note}")
 
 
 @dataclass(frozen=True)

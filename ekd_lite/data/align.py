@@ -164,6 +164,18 @@ def eye_contrast(faces: FaceSet, indices: Sequence[int] | Tensor | None = None) 
     return float(cheeks - eyes)
 
 
+def alignment_note(faces: FaceSet) -> str | None:
+    """What to tell the owner of photographs that seem not to be aligned; None if they do."""
+    contrast = eye_contrast(faces)
+    if contrast >= MIN_EYE_CONTRAST:
+        return None
+    return (
+        "in the mean of 64 faces the eyes are not where aligned faces have them "
+        f"(contrast {contrast:.2f}, aligned photographs have over {MIN_EYE_CONTRAST}); "
+        "nets expect crops aligned to the 112x112 template, see ekd_lite.data.align"
+    )
+
+
 def _spot(image: Tensor, x: float, y: float, scale: float) -> Tensor:
     half = 5 * scale
     rows = slice(int(y * scale - half), int(y * scale + half) + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ekd_lite.data.align import alignment_note
 from ekd_lite.data.faceset import FaceSet
 from ekd_lite.data.packed import PackedFaces, cache_faces
 from ekd_lite.data.sets import open_faces
@@ -74,7 +76,8 @@ def load_splits(
     """Procedural faces, or the faces of a folder divided by identity.
 
     A folder's identities are shuffled by the seed; 60 % train, 10 % validate and 30 % test. Pixels
-    are cached as bytes with a checksum, so the second call takes no time.
+    are cached as bytes with a checksum, so the second call takes no time. Photographs that seem not
+    to be aligned are warned about.
 
     Args:
         folder: `identity/image.jpg` tree, .rec file, or a set packed by `data convert`; None
@@ -112,6 +115,9 @@ def load_splits(
         packed = faces
     else:
         packed = cache_faces(faces, cache, workers=workers, progress=progress)
+    note = alignment_note(packed)
+    if note is not None:
+        warnings.warn(f"{folder}: {note}", stacklevel=2)
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(faces.num_identities, generator=generator)
     train, validation = int(0.6 * len(order)), int(0.7 * len(order))

@@ -8,9 +8,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image, ImageDraw
 from scipy import ndimage, optimize
 
-from ekd_lite.data import align
+from ekd_lite.data import align, load_splits
 from ekd_lite.data.align import align_face, eye_contrast, five_of_68, similarity, template, warp
 from ekd_lite.data.detect import LandmarkDetector
 
@@ -201,3 +202,19 @@ def test_the_detector_asks_for_bgr_and_takes_the_largest_face(monkeypatch, tmp_p
     assert detector(image).tolist() == np.arange(10, 20).reshape(5, 2).tolist()
     with pytest.raises(ValueError, match="image must be uint8"):
         detector(image.float())
+
+
+def test_splits_of_unaligned_photographs_are_warned_about(tmp_path):
+    """Uniform grey has no eyes anywhere; a face set with dark spots at the template's eyes does."""
+    for kind in ("blank", "aligned"):
+        for identity in range(12):
+            folder = tmp_path / kind / f"{identity:02}"
+            folder.mkdir(parents=True)
+            image = Image.new("RGB", (112, 112), (150, 150, 150))
+            if kind == "aligned":
+                for x, y in ((38, 52), (74, 52)):
+                    ImageDraw.Draw(image).ellipse((x - 8, y - 8, x + 8, y + 8), fill=(20, 20, 20))
+            image.save(folder / "0.png")
+    with pytest.warns(UserWarning, match="blank: .* eyes are not where aligned faces have them"):
+        load_splits(tmp_path / "blank", image_size=112, cache=tmp_path / "cache", workers=1)
+    load_splits(tmp_path / "aligned", image_size=112, cache=tmp_path / "cache", workers=1)

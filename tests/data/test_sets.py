@@ -41,6 +41,7 @@ def flip(path, position=-20):
 
 
 @pytest.mark.parametrize("to", ["packed", "rec"])
+@pytest.mark.filterwarnings("ignore:.*eyes are not where aligned")
 def test_converted_sets_are_the_same_set(root, tmp_path, to):
     faces = ImageFolder(root, image_size=16)
     convert(faces, tmp_path / "out", to=to)
