@@ -165,12 +165,12 @@ def test_kills_during_saves_leave_a_whole_checkpoint(tmp_path):
     script = (
         "import sys, torch, pathlib\n"
         "from ekd_lite.train.checkpoint import save_checkpoint\n"
-        "print('ready', flush=True)\n"
         "step = 0\n"
         "while True:\n"
         "    step += 1\n"
         f"    save_checkpoint({{'step': step, 'x': torch.full((200_000,), step)}}, "
         f"pathlib.Path({str(tmp_path / 'checkpoint.pt')!r}))\n"
+        "    if step == 1: print('saved once', flush=True)\n"
     )
     for index in range(5):
         process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
