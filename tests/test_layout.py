@@ -14,7 +14,7 @@ PACKAGE = Path(ekd_lite.__file__).parent
 # Each may import from those before it (and from itself).
 ORDER = [
     *("ops", "files", "data", "models", "heads", "distill", "evaluate", "train", "plots"),
-    *("report", "demo", "commands", "__main__"),
+    *("report", "runner", "demo", "commands", "__main__"),
 ]
 
 

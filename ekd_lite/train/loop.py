@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from ekd_lite.data import FaceSet, IdentityBalancedSampler
-from ekd_lite.distill import DISTILLERS, parse_method
-from ekd_lite.evaluate.embed import embed
+from ekd_lite.data import FaceSet
 from ekd_lite.files import remove_leftovers, write_atomically
+from ekd_lite.train.batches import cache_teacher, iter_batches, prepare
 from ekd_lite.train.checkpoint import load_checkpoint, save_checkpoint
+from ekd_lite.train.checks import check_faces, load_teacher, pick_device
 from ekd_lite.train.config import TrainConfig
 from ekd_lite.train.log import JsonLines
-from ekd_lite.train.model_file import Model, load_model, save_model
+from ekd_lite.train.model_file import Model, save_model
 from ekd_lite.train.signals import Stopped, StopSignals
 from ekd_lite.train.state import TrainState, build_state
-from ekd_lite.train.step import Batch, train_step
+from ekd_lite.train.step import train_step
 
-MAX_LOOKED_AT = 4096  # images, before training starts
 OnStep = Callable[[TrainState, dict[str, float]], None]
 
 
@@ -120,158 +117,6 @@ def describe(state: TrainState, num_identities: int) -> Model:
     info |= {"num_identities": num_identities, "steps": state.step, "seed": config.seed}
     info["train_seconds"] = round(state.seconds, 1)
     return Model(state.backbone, state.head, info)
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of a name; "auto" is CUDA where there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"unknown device {name!r}: use auto, cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {name!r} was asked for, but torch sees no CUDA GPU")
-    return device
-
-
-def check_faces(config: TrainConfig, faces: FaceSet) -> IdentityBalancedSampler:
-    """Check the set against the configuration and build the sampler."""
-    if faces.image_size != config.image_size:
-        raise ValueError(
-            f"the images are {faces.image_size} pixels wide, the configuration says "
-            f"{config.image_size}"
-        )
-    if faces.num_identities < 2:
-        raise ValueError(
-            f"the set holds {faces.num_identities} identity: telling faces apart takes two or more"
-        )
-    labels = faces.labels
-    if labels.dtype != torch.int64 or labels.shape != (len(faces),):
-        raise ValueError(f"expected {len(faces)} int64 labels, got {labels.dtype} {labels.shape}")
-    bad = ((labels < 0) | (labels >= faces.num_identities)).nonzero().flatten()
-    if len(bad):
-        raise ValueError(
-            f"label {int(labels[bad[0]])} of image {int(bad[0])} is not in "
-            f"0..{faces.num_identities - 1}"
-        )
-    # All images of a small set, some thousands of a large one; training looks at every batch.
-    sample = torch.arange(0, len(faces), max(1, len(faces) // MAX_LOOKED_AT))
-    for part in torch.split(sample, 256):
-        check_pixels(faces.batch(part), part)
-    return IdentityBalancedSampler(
-        labels,
-        general=config.general,
-        identities=config.identities,
-        images_per_identity=config.images_per_identity,
-        num_steps=config.steps,
-        seed=config.seed,
-    )
-
-
-def check_pixels(images: Tensor, index: Tensor) -> None:
-    """Raise a ValueError that names the first image with a pixel that is no number."""
-    bad = (~images.isfinite().flatten(1).all(dim=1)).nonzero().flatten()
-    if len(bad):
-        raise ValueError(f"image {int(index[bad[0]])} of the set holds NaN or infinite pixels")
-
-
-def load_teacher(config: TrainConfig, faces: FaceSet, *, device: torch.device) -> Model | None:
-    """Load the teacher that the method needs, and refuse one that cannot be it."""
-    if config.method == "none":
-        return None
-    teacher = load_model(str(config.teacher), device=device)
-    teacher.backbone.requires_grad_(False)
-    teacher.head.requires_grad_(False)
-    problems = []
-    if teacher.info["image_size"] != config.image_size:
-        problems.append(f"it takes {teacher.info['image_size']} pixels, not {config.image_size}")
-    needs = {DISTILLERS[name].needs for name in parse_method(config.method)}
-    if "logits" in needs and teacher.info["num_identities"] != faces.num_identities:
-        problems.append(
-            f"it knows {teacher.info['num_identities']} identities, the set has "
-            f"{faces.num_identities}, and {config.method!r} compares their logits one by one"
-        )
-    student = build_state(config, 2, None, torch.device("cpu")).backbone
-    size = sum(p.numel() for p in student.parameters())
-    if teacher.num_parameters <= size:
-        problems.append(
-            f"it has {teacher.num_parameters:,} parameters, no more than the student's {size:,}: "
-            "probably a student's file"
-        )
-    if problems:
-        raise ValueError(f"{config.teacher} cannot be the teacher: " + "; ".join(problems))
-    return teacher
-
-
-def cache_teacher(
-    teacher: Model, faces: FaceSet, *, flip: bool, progress: bool = True
-) -> list[Tensor]:
-    """The teacher's embeddings of every image, and of every mirrored image if runs will flip.
-
-    Valid as long as training changes images in no other way.
-    """
-    label = "teacher" if progress else None
-    views = (False, True) if flip else (False,)
-    return [embed(teacher.backbone, faces, mirrored=view, progress=label) for view in views]
-
-
-class _Indexed(Dataset[Any]):
-    """A face set as torch's loader wants it, one whole batch a call."""
-
-    def __init__(self, faces: FaceSet) -> None:
-        self.faces = faces
-
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        index = torch.tensor(indices)
-        return self.faces.batch(index), index
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
-
-
-def iter_batches(
-    config: TrainConfig, faces: FaceSet, sampler: IdentityBalancedSampler
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Images (N, 3, H, H), labels (N,) and indices (N,), from the sampler's step on."""
-    loader = DataLoader(
-        _Indexed(faces),
-        batch_sampler=sampler,
-        num_workers=config.workers,
-        collate_fn=_as_it_is,
-        generator=torch.Generator(),  # else the loader draws from the generator of the dropout
-        timeout=120 if config.workers else 0,
-    )
-    for images, index in loader:
-        check_pixels(images, index)
-        yield images, faces.labels[index], index
-
-
-def prepare(
-    state: TrainState,
-    images: Tensor,
-    labels: Tensor,
-    index: Tensor,
-    cache: Sequence[Tensor] | None,
-) -> Batch:
-    """Move a batch to the nets' device, mirror half of it if wanted, add the teacher's view."""
-    config = state.config
-    device = state.head.prototypes.device
-    images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
-    mirrored = torch.zeros(len(index), dtype=torch.bool)
-    if config.flip:
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + state.step)
-        mirrored = torch.rand(len(index), generator=generator) < 0.5
-        images = torch.where(mirrored[:, None, None, None].to(device), images.flip(-1), images)
-    teacher_embeddings = None
-    if cache is not None:
-        rows = [view[index] for view in cache]
-        teacher_embeddings = torch.where(mirrored[:, None], rows[-1], rows[0]).to(device)
-    elif state.teacher is not None:
-        with torch.no_grad():
-            teacher_embeddings = state.teacher.backbone(images)
-    return Batch(images, labels.to(device, non_blocking=True), teacher_embeddings)
 
 
 def distiller_stats(state: TrainState) -> dict[str, float]:

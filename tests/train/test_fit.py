@@ -170,7 +170,7 @@ def test_bad_sets_are_refused_before_the_first_step(tmp_path, faces, message):
 
 
 def test_a_bad_image_among_many_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("ekd_lite.train.loop.MAX_LOOKED_AT", 2)
+    monkeypatch.setattr("ekd_lite.train.checks.MAX_LOOKED_AT", 2)
     faces = ColourFaces()
     faces.images[7, 1, 3, 3] = float("inf")
     with pytest.raises(ValueError, match="image 7 of the set"):
