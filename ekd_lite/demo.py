@@ -12,6 +12,8 @@ from typing import Any
 from tqdm import tqdm
 
 from ekd_lite.data import Splits, load_splits
+from ekd_lite.data.renderer.render import RENDERER_VERSION
+from ekd_lite.distill import DISTILLERS
 from ekd_lite.evaluate import UndefinedMetricWarning
 from ekd_lite.files import write_atomically
 from ekd_lite.report import write_report
@@ -126,6 +128,9 @@ def keep_config(config: DemoConfig) -> None:
         for field in dataclasses.fields(config)
         if field.name not in ("out", "processes", "resamples", "methods", "seeds")
     }
+    # A newer version may weigh methods or draw faces in another way: not to be mixed with the old.
+    mine["weights"] = {name: distiller.weight for name, distiller in DISTILLERS.items()}
+    mine["renderer"] = RENDERER_VERSION
     if path.exists():
         theirs = json.loads(path.read_text(encoding="utf-8"))
         other = [
@@ -144,7 +149,7 @@ def _plain(value: Any) -> Any:
 
 
 def describe_splits(splits: Splits) -> None:
-    """Print how many images and people there are, and how fine an FPR the test pairs can show."""
+    """Print how many images and people there are."""
     for name in ("train", "validation", "test"):
         faces = getattr(splits, name)
         print(f"  {name}: {len(faces):,} images of {faces.num_identities:,} identities")
