@@ -9,7 +9,9 @@ import time
 import pytest
 import torch
 from fakes import ColourFaces
+from torch import nn
 
+from ekd_lite.models import BACKBONES, TinyStudent
 from ekd_lite.train import TrainConfig, fit
 from ekd_lite.train.checkpoint import load_checkpoint, save_checkpoint
 
@@ -82,6 +84,21 @@ def test_five_stops_change_nothing(tmp_path, teacher, workers):
     assert_same(whole, parts)
     for name in ("log.jsonl", "config.json"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
+
+
+def test_dropout_goes_on_drawing_where_it_stopped(tmp_path, monkeypatch):
+    """The tiny nets draw nothing while they train; a net with dropout needs its generator back."""
+
+    def with_dropout(**size):
+        return nn.Sequential(TinyStudent(**size), nn.Dropout(0.5))
+
+    monkeypatch.setitem(BACKBONES, "with_dropout", with_dropout)
+    config = TrainConfig(**SMALL, backbone="with_dropout")
+    fit(config, ColourFaces(), tmp_path / "whole", progress=False)
+    with pytest.raises(Killed):
+        fit(config, ColourFaces(), tmp_path / "parts", progress=False, on_step=stop_after(12))
+    fit(config, ColourFaces(), tmp_path / "parts", progress=False)
+    assert_same(final_state(tmp_path / "whole"), final_state(tmp_path / "parts"))
 
 
 def test_same_seed_same_run_and_other_seed_another(tmp_path):
