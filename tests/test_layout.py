@@ -13,8 +13,8 @@ import ekd_lite
 PACKAGE = Path(ekd_lite.__file__).parent
 # Each may import from those before it (and from itself).
 ORDER = [
-    *("ops", "files", "data", "models", "heads", "distill", "evaluate", "train", "plots"),
-    *("report", "runner", "demo", "commands", "__main__"),
+    *("ops", "files", "parallel", "data", "models", "heads", "distill", "evaluate", "train", "plots"),
+    *("report", "runner", "demo", "commands", "coursework", "__main__"),
 ]
 
 
