@@ -7,9 +7,12 @@ from typing import Annotated
 
 import tyro
 
+from ekd_lite.commands.compare import Compare
 from ekd_lite.commands.data import Convert, Download, Info, Preview, Verify
+from ekd_lite.commands.export import Export
 from ekd_lite.commands.nets import Embed, Evaluate, Train
 from ekd_lite.demo import DemoConfig
+from ekd_lite.train.batches import LoaderError
 
 Command = (
     Annotated[DemoConfig, tyro.conf.subcommand("demo")]
@@ -24,6 +27,8 @@ Command = (
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Embed, tyro.conf.subcommand("embed")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
+    | Annotated[Compare, tyro.conf.subcommand("compare")]
 )
 
 
@@ -38,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
             config=(tyro.conf.OmitArgPrefixes,),
         )
         command.run()
-    except (ValueError, FileNotFoundError, FloatingPointError, ConnectionError) as error:
+    except (ValueError, OSError, FloatingPointError, LoaderError, ModuleNotFoundError) as error:
         print(f"ekd-lite: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

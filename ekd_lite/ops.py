@@ -59,6 +59,15 @@ def largest(values: Tensor, count: int) -> Tensor:
     return torch.from_numpy(np.sort(array)[::-1].copy())
 
 
+def generator_for(seed: int, stream: int, step: int, rank: int = 0) -> torch.Generator:
+    """A CPU generator of its own for every (seed, stream, step, rank): any draw can be replayed.
+
+    The four numbers are mixed by numpy's SeedSequence, so that neighbours are independent.
+    """
+    mixed = np.random.SeedSequence([seed, stream, step, rank]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(mixed >> np.uint64(1)))
+
+
 def nearest_name(name: str, known: Iterable[str]) -> str:
     """The end of an error message about an unknown name: the nearest known one, and all of them."""
     known = list(known)

@@ -14,7 +14,8 @@ PACKAGE = Path(ekd_lite.__file__).parent
 # Each may import from those before it (and from itself).
 ORDER = [
     *("ops", "files", "parallel", "data", "models", "heads", "distill", "evaluate", "train", "plots"),
-    *("report", "runner", "demo", "commands", "coursework", "__main__"),
+    *("export", "tables", "report", "runner", "run_folders", "comparison", "demo"),
+    *("commands", "coursework", "__main__"),
 ]
 
 

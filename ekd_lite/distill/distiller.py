@@ -42,7 +42,7 @@ class Distiller:
         needs_labels: the loss cannot do without labels.
         needs_same_width: student and teacher embeddings must have one width.
         compares_images: the loss relates images of the batch to one another, so that with several
-            processes it must see the gathered batch (`ekd_lite.distill.gather`).
+            processes it must see the gathered batch (`ekd_lite.parallel`).
         replaces_identity_loss: the loss classifies by itself; the margin head is left out.
     """
 

@@ -27,7 +27,7 @@ that both nets rank alike cost nothing.
 
 In both modes the thresholds are buffers, so that a checkpoint keeps them (the authors' resumed
 runs start from 0 again). On the gathered batch of W processes the gradient is that of the whole
-batch (`ekd_lite.distill.gather`); the authors' is W times it, so that their 0.02 acts like 0.16 on
+batch (`ekd_lite.parallel`); the authors' is W times it, so that their 0.02 acts like 0.16 on
 8 GPUs.
 """
 

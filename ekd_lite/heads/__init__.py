@@ -21,6 +21,7 @@ it. Computed in float32 under autocast too: bfloat16 cosines times 64 are wrong 
 
 from ekd_lite.heads.adaptive import AdaFace, CurricularFace
 from ekd_lite.heads.margin import ArcFace, CosFace, NormFace, SphereFace
+from ekd_lite.heads.partial_fc import PartialFC
 
 HEADS: dict[str, type[NormFace]] = {
     "normface": NormFace,
@@ -38,5 +39,6 @@ __all__ = [
     "CosFace",
     "CurricularFace",
     "NormFace",
+    "PartialFC",
     "SphereFace",
 ]

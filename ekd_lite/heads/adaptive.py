@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ekd_lite.heads.margin import ArcFace, NormFace, turn
+from ekd_lite.parallel import gather_batch
 
 
 class CurricularFace(ArcFace):
@@ -50,7 +51,8 @@ class CurricularFace(ArcFace):
         own = cosines.gather(1, index)
         if self.training and len(own):
             with torch.no_grad():
-                self.progress.lerp_(own.mean().to(self.progress.dtype), self.momentum)
+                mean = gather_batch(own.detach()).mean()  # of all processes
+                self.progress.lerp_(mean.to(self.progress.dtype), self.momentum)
         is_hard = cosines > turn(own, self.margin)
         others = torch.where(is_hard, cosines * (self.progress + cosines), cosines)
         return self.scale * others.scatter(1, index, self.target(own))
@@ -110,8 +112,9 @@ class AdaFace(NormFace):
         if self.training and len(length):
             self.num_updates += 1
             newest = (1 / self.num_updates).clamp(min=self.momentum).to(length.dtype)
-            std = length.std() if len(length) > 1 else torch.zeros_like(self.length_std)
-            self.length_mean.lerp_(length.mean(), newest)
+            joined = gather_batch(length)  # of all processes
+            std = joined.std() if len(joined) > 1 else torch.zeros_like(self.length_std)
+            self.length_mean.lerp_(joined.mean(), newest)
             self.length_std.lerp_(std, newest)
         relative: Tensor = (length - self.length_mean) / (self.length_std + 1e-3)
         return (self.concentration * relative).clamp(-1, 1)

@@ -1,11 +1,11 @@
 """Training: one printable step, one loop, state that survives a crash."""
 
-from ekd_lite.train.batches import cache_teacher
 from ekd_lite.train.config import TrainConfig
 from ekd_lite.train.loop import fit
 from ekd_lite.train.model_file import Model, load_model, save_model
 from ekd_lite.train.state import TrainState, build_state
 from ekd_lite.train.step import Batch, train_step
+from ekd_lite.train.teacher import cache_teacher
 
 __all__ = [
     "Batch",

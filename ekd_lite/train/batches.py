@@ -2,43 +2,61 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ekd_lite.data import FaceSet, IdentityBalancedSampler
-from ekd_lite.evaluate.embed import embed
+from ekd_lite.ops import generator_for
+from ekd_lite.parallel import rank
 from ekd_lite.train.checks import check_pixels
 from ekd_lite.train.config import TrainConfig
-from ekd_lite.train.model_file import Model
+from ekd_lite.train.objective import HALF
 from ekd_lite.train.state import TrainState
 from ekd_lite.train.step import Batch
 
 
-def cache_teacher(
-    teacher: Model, faces: FaceSet, *, flip: bool, progress: bool = True
-) -> list[Tensor]:
-    """The teacher's embeddings of every image, and of every mirrored image if runs will flip.
-
-    Valid as long as training changes images in no other way.
-    """
-    label = "teacher" if progress else None
-    views = (False, True) if flip else (False,)
-    return [embed(teacher.backbone, faces, mirrored=view, progress=label) for view in views]
+class LoaderError(RuntimeError):
+    """A batch could not be read: an image is broken, or a reading process died or hangs."""
 
 
 class _Indexed(Dataset[Any]):
-    """A face set as torch's loader wants it, one whole batch a call."""
+    """A face set as torch's loader wants it, one whole batch a call.
 
-    def __init__(self, faces: FaceSet) -> None:
+    Attributes:
+        reading: the indices that each reading process is at, (workers, N), in shared memory: what
+            is left of a process that died.
+    """
+
+    def __init__(self, faces: FaceSet, workers: int, batch_size: int) -> None:
         self.faces = faces
+        self.reading = torch.full((max(workers, 1), batch_size), -1)
+        self.reading.share_memory_()  # type: ignore[no-untyped-call]
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         index = torch.tensor(indices)
-        return self.faces.batch(index), index
+        worker = get_worker_info()
+        own = self.reading[worker.id if worker else 0]
+        own.copy_(index)
+        try:
+            images = self.faces.batch(index)
+        except Exception as error:
+            raise self._name_image(indices, error) from error
+        own.fill_(-1)
+        return images, index
+
+    def _name_image(self, indices: list[int], error: Exception) -> LoaderError:
+        """Read the batch one by one to find who it was."""
+        for i in indices:
+            try:
+                self.faces.batch(torch.tensor([i]))
+            except Exception as own:
+                return LoaderError(f"image {i} cannot be read: {type(own).__name__}: {own}")
+        return LoaderError(f"images {indices} cannot be read: {type(error).__name__}: {error}")
 
 
 def _as_it_is(batch: Any) -> Any:
@@ -48,18 +66,56 @@ def _as_it_is(batch: Any) -> Any:
 def iter_batches(
     config: TrainConfig, faces: FaceSet, sampler: IdentityBalancedSampler
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Images (N, 3, H, H), labels (N,) and indices (N,), from the sampler's step on."""
+    """Images (N, 3, H, H), labels (N,) and indices (N,), from the sampler's step on.
+
+    Raises:
+        LoaderError: an image cannot be read, or a reading process died or did not answer within
+            `config.loader_timeout` seconds; names the images.
+    """
+    source = _Indexed(faces, config.workers, sampler.general + sampler.balanced)
     loader = DataLoader(
-        _Indexed(faces),
+        source,
         batch_sampler=sampler,
         num_workers=config.workers,
         collate_fn=_as_it_is,
         generator=torch.Generator(),  # else the loader draws from the generator of the dropout
-        timeout=120 if config.workers else 0,
+        timeout=config.loader_timeout if config.workers else 0,
+        worker_init_fn=_take_orders_from_parent,
     )
-    for images, index in loader:
+    iterator = iter(loader)
+    for _ in range(len(loader)):
+        try:
+            images, index = next(iterator)
+        except LoaderError as error:
+            # From another process it comes with that one's trace; the last line is the message.
+            raise LoaderError(
+                str(error).strip().splitlines()[-1].split("LoaderError: ")[-1]
+            ) from error
+        except (RuntimeError, OSError, EOFError) as error:
+            # What a dead process looks like differs from time to time.
+            raise LoaderError(_what_happened(source, config, error)) from error
         check_pixels(images, index)
         yield images, faces.labels[index], index
+
+
+def _take_orders_from_parent(worker: int) -> None:
+    """A reading process must not inherit `StopSignals`: the parent tells it when to end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _what_happened(source: _Indexed, config: TrainConfig, error: Exception) -> str:
+    busy = {
+        worker: [int(i) for i in rows if i >= 0]
+        for worker, rows in enumerate(source.reading)
+        if (rows >= 0).any()
+    }
+    return (
+        f"a reading process died, or gave nothing for {config.loader_timeout:g} seconds "
+        f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}); images "
+        f"being read, by process: {busy}. Look at these files; out of memory? use fewer workers; "
+        "slow disk? raise loader_timeout"
+    )
 
 
 def prepare(
@@ -68,14 +124,25 @@ def prepare(
     labels: Tensor,
     index: Tensor,
     cache: Sequence[Tensor] | None,
+    *,
+    position: int,
 ) -> Batch:
-    """Move a batch to the nets' device, mirror half of it if wanted, add the teacher's view."""
-    config = state.config
-    device = state.head.prototypes.device
-    images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
+    """Move a batch to the nets' device, mirror half of it if wanted, add the teacher's view.
+
+    Args:
+        state: holds the teacher.
+        images: (N, 3, H, H).
+        labels: (N,).
+        index: which images of the set they are, (N,).
+        cache: what `cache_teacher` made, or None to ask the teacher now.
+        position: number of the batch since the start of the run, which decides who is mirrored.
+    """
+    config, device = state.config, state.device
+    memory_format = torch.channels_last if config.channels_last else torch.preserve_format
+    images = images.to(device, non_blocking=True, memory_format=memory_format)
     mirrored = torch.zeros(len(index), dtype=torch.bool)
     if config.flip:
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + state.step)
+        generator = generator_for(config.seed, 2, position, rank())
         mirrored = torch.rand(len(index), generator=generator) < 0.5
         images = torch.where(mirrored[:, None, None, None].to(device), images.flip(-1), images)
     teacher_embeddings = None
@@ -83,6 +150,11 @@ def prepare(
         rows = [view[index] for view in cache]
         teacher_embeddings = torch.where(mirrored[:, None], rows[-1], rows[0]).to(device)
     elif state.teacher is not None:
-        with torch.no_grad():
-            teacher_embeddings = state.teacher.backbone(images)
-    return Batch(images, labels.to(device, non_blocking=True), teacher_embeddings)
+        dtype = HALF[config.precision]
+        with (
+            torch.inference_mode(),
+            torch.autocast(device.type, dtype, enabled=dtype != torch.float32),
+        ):
+            teacher_embeddings = state.teacher.backbone(images).float()
+        teacher_embeddings = teacher_embeddings.clone()  # autograd refuses inference tensors
+    return Batch(images, labels.to(device, non_blocking=True), teacher_embeddings, index.to(device))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import warnings
 from pathlib import Path
@@ -12,15 +11,18 @@ from typing import Any
 import torch
 
 from ekd_lite.files import write_atomically
+from ekd_lite.train.distributed import from_bytes, to_bytes
 
-CHECKPOINT_MAGIC = b"ekd_lite.checkpoint.1\n"
+CHECKPOINT_MAGIC = b"ekd_lite.checkpoint.2\n"
 
 
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:
-    """Save a training state; the one before it is kept as `NAME.previous`."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    payload = buffer.getvalue()
+    """Save a training state; the one before it is kept as `NAME.previous`.
+
+    Raises:
+        OSError: it could not be written (a full disk); the checkpoints that are there stay whole.
+    """
+    payload = to_bytes(state)
     data = CHECKPOINT_MAGIC + hashlib.sha256(payload).digest() + payload
     if path.exists():
         _keep(path, path.with_suffix(".previous"))
@@ -38,8 +40,8 @@ def _keep(path: Path, previous: Path) -> None:
     os.replace(link, previous)
 
 
-def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> dict[str, Any] | None:
-    """Load the newest checkpoint that is whole; None if there is none.
+def read_checkpoint(path: Path) -> bytes | None:
+    """The newest checkpoint that is whole, for `from_bytes`; None if there is none.
 
     A damaged file is named in a warning and the one before it is tried.
 
@@ -53,11 +55,14 @@ def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> dict[s
         payload = data[start:]
         digest = data[len(CHECKPOINT_MAGIC) : start]
         if data.startswith(CHECKPOINT_MAGIC) and hashlib.sha256(payload).digest() == digest:
-            state: dict[str, Any] = torch.load(
-                io.BytesIO(payload), map_location=device, weights_only=True
-            )
-            return state
+            return payload
         warnings.warn(f"{candidate} is damaged (its checksum is wrong): not used", stacklevel=2)
     if candidates:
         raise ValueError(f"every checkpoint of {path} is damaged: delete them to start anew")
     return None
+
+
+def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> dict[str, Any] | None:
+    """Load what `read_checkpoint` finds."""
+    payload = read_checkpoint(path)
+    return None if payload is None else from_bytes(payload, device=device)

@@ -7,24 +7,12 @@ from torch import Tensor
 
 from ekd_lite.data import FaceSet, IdentityBalancedSampler
 from ekd_lite.distill import DISTILLERS, parse_method
+from ekd_lite.models import build_backbone
+from ekd_lite.parallel import rank, world_size
 from ekd_lite.train.config import TrainConfig
 from ekd_lite.train.model_file import Model, load_model
-from ekd_lite.train.state import build_state
 
 MAX_LOOKED_AT = 4096  # images, before training starts
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of a name; "auto" is CUDA where there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"unknown device {name!r}: use auto, cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {name!r} was asked for, but torch sees no CUDA GPU")
-    return device
 
 
 def check_faces(config: TrainConfig, faces: FaceSet) -> IdentityBalancedSampler:
@@ -56,9 +44,24 @@ def check_faces(config: TrainConfig, faces: FaceSet) -> IdentityBalancedSampler:
         general=config.general,
         identities=config.identities,
         images_per_identity=config.images_per_identity,
-        num_steps=config.steps,
+        num_steps=config.steps * config.accumulate,
         seed=config.seed,
+        rank=rank(),
+        world_size=world_size(),
     )
+
+
+def check_repeats(faces: FaceSet) -> None:
+    """Raise a ValueError if the set does not give the same image twice: no cache is valid then."""
+    sample = torch.linspace(0, len(faces) - 1, min(16, len(faces))).long()
+    first, second = faces.batch(sample), faces.batch(sample)
+    changed = (first != second).flatten(1).any(dim=1).nonzero().flatten()
+    if len(changed):
+        raise ValueError(
+            f"image {int(sample[changed[0]])} of the set is another every time it is read, so that "
+            "the teacher's embeddings cannot be cached: set cache_teacher to false. (Mirroring by "
+            "the configuration's own flip is allowed for.)"
+        )
 
 
 def check_pixels(images: Tensor, index: Tensor) -> None:
@@ -84,7 +87,10 @@ def load_teacher(config: TrainConfig, faces: FaceSet, *, device: torch.device) -
             f"it knows {teacher.info['num_identities']} identities, the set has "
             f"{faces.num_identities}, and {config.method!r} compares their logits one by one"
         )
-    student = build_state(config, 2, None, torch.device("cpu")).backbone
+    with torch.device("meta"):
+        student = build_backbone(
+            config.backbone, embedding_dim=config.embedding_dim, image_size=config.image_size
+        )
     size = sum(p.numel() for p in student.parameters())
     if teacher.num_parameters <= size:
         problems.append(

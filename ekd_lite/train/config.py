@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ekd_lite.distill import parse_method
-from ekd_lite.heads import HEADS
+from ekd_lite.distill import DISTILLERS, parse_method
+from ekd_lite.heads import HEADS, NormFace
 from ekd_lite.models import BACKBONES
 from ekd_lite.ops import check_image_size, nearest_name
+
+# Fields that a resumed run may change: the weights come out the same.
+CHANGES_NOTHING = ("workers", "loader_timeout", "rank_timeout", "teacher_cache", "tensorboard")
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,11 @@ class TrainConfig:
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """AdamW, or SGD with momentum 0.9."""
     learning_rate: float = 3e-3
-    """Peak rate; rises over the warm-up, then falls to zero as a cosine."""
+    """Peak rate, reached at the end of the warm-up."""
+    schedule: Literal["cosine", "step"] = "cosine"
+    """After the warm-up the rate falls to zero as a cosine, or by ten at each milestone."""
+    milestones: tuple[float, ...] = (0.4, 0.7, 0.85)
+    """Shares of the steps at which the "step" schedule divides the rate by ten."""
     weight_decay: float = 0.05
     """Not applied to batch-norm parameters, biases and other vectors."""
     warmup: float = 0.1
@@ -61,14 +68,40 @@ class TrainConfig:
     margin_ramp: float = 0.3
     """Share of the steps over which the margin rises from 0: at full size from the start, a small
     net may never begin to learn."""
+    clip_norm: float = 0.0
+    """Longest gradient (Euclidean norm over all parameters); 0 does not clip."""
+    accumulate: int = 1
+    """Batches whose gradients are averaged for a step. Losses on pairs still see one at a time."""
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    """Of the backbones' arithmetic; heads and losses always have float32."""
+    channels_last: bool = True
+    """Memory format of the images; 1.3 to 1.7 times faster for these convolutions on a CPU."""
+    compile: bool = False
+    """Compile the backbone with torch.compile; needs a C++ compiler on a CPU."""
+    sync_batch_norm: bool = False
+    """With several processes: batch norm over the images of all of them."""
+    partial_fc: float = 0.0
+    """Split the prototypes among the processes, and let this share of them take part in a step; 1
+    is exact, 0 keeps the ordinary head, all prototypes on every process."""
+    max_bad_steps: int = 0
+    """Steps with a loss or gradient that is not finite that are left out before the run stops."""
     seed: int = 0
     """Of weights, batches and flips."""
     device: str = "auto"
     """cpu, cuda, cuda:1, ... or auto: cuda where there is one."""
     workers: int = 0
     """Processes that read images ahead; 0 reads in the training process."""
+    loader_timeout: float = 120.0
+    """Seconds after which a batch that does not come is an error."""
+    rank_timeout: float = 120.0
+    """Seconds after which a process that does not answer the others is an error."""
     cache_teacher: bool = True
-    """Embed the set once with the teacher instead of in every step."""
+    """Embed the set once with the teacher instead of in every step. Only for sets that give the
+    same image every time; that is checked."""
+    teacher_cache: str | None = None
+    """File that keeps these embeddings, for all runs with this teacher and these faces."""
+    tensorboard: bool = False
+    """Write TensorBoard files too."""
     log_every: int = 25
     """Steps between two lines of the log."""
     checkpoint_every: int = 250
@@ -76,6 +109,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Collect every problem and raise them as one ValueError."""
+        object.__setattr__(self, "milestones", tuple(self.milestones))  # JSON has lists only
         problems = []
         for value, known, what in (
             (self.backbone, BACKBONES, "backbone"),
@@ -94,7 +128,7 @@ class TrainConfig:
             f"{name} must be positive, got {getattr(self, name)}"
             for name in (
                 *("embedding_dim", "scale", "steps", "learning_rate"),
-                *("log_every", "checkpoint_every"),
+                *("log_every", "checkpoint_every", "accumulate", "loader_timeout", "rank_timeout"),
             )
             if not 0 < getattr(self, name) < math.inf
         ]
@@ -105,11 +139,33 @@ class TrainConfig:
         ]
         problems += [
             f"{name} must not be negative, got {getattr(self, name)}"
-            for name in ("margin", "weight_decay", "seed", "workers")
+            for name in (
+                *("margin", "weight_decay", "clip_norm", "seed", "workers", "max_bad_steps"),
+            )
             if not 0 <= getattr(self, name) < math.inf
         ]
+        problems += self._distributed_problems()
+        if not all(0 < share < 1 for share in self.milestones):
+            problems.append(f"milestones must lie in (0, 1), got {self.milestones}")
         if problems:
             raise ValueError("bad training configuration:\n  " + "\n  ".join(problems))
+
+    def _distributed_problems(self) -> list[str]:
+        """What does not go with prototypes that are split among the processes."""
+        problems = []
+        if not 0 <= self.partial_fc <= 1:
+            problems.append(f"partial_fc must lie in [0, 1], got {self.partial_fc}")
+        if self.partial_fc:
+            names = [part.partition(":")[0].strip() for part in self.method.split("+")]
+            if any(name in DISTILLERS and DISTILLERS[name].needs == "logits" for name in names):
+                problems.append(
+                    f"method {self.method!r} compares the logits of all identities, and with "
+                    "partial_fc no process has them"
+                )
+            head = HEADS.get(self.head)
+            if head is not None and head.forward is not NormFace.forward:
+                problems.append(f"head {self.head!r} cannot be split (partial_fc)")
+        return problems
 
     def to_json(self) -> str:
         """The configuration as JSON text."""
@@ -122,11 +178,11 @@ class TrainConfig:
         return cls(**values)
 
     def differences(self, other: TrainConfig) -> list[str]:
-        """One line for every field in which another configuration differs."""
+        """One line for every field in which another configuration differs, and that matters."""
         return [
             f"{name}: {mine!r} here, {getattr(other, name)!r} there"
             for name, mine in dataclasses.asdict(self).items()
-            if mine != getattr(other, name)
+            if mine != getattr(other, name) and name not in CHANGES_NOTHING
         ]
 
 

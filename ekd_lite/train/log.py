@@ -213,23 +213,3 @@ def _finite(value: Any) -> Any:
 def _json_line(record: Mapping[str, float]) -> str:
     finite = {name: _finite(value) for name, value in record.items()}
     return json.dumps(finite, allow_nan=False) + "\n"
-
-
-class JsonLines:
-    """Append records to a file; on opening, drop the lines after the step that is resumed."""
-
-    def __init__(self, path: Path, *, step: int) -> None:
-        kept = [r for r in read_json_lines(path) if r["step"] <= step] if path.exists() else []
-        write_atomically(path, "".join(map(_json_line, kept)).encode())
-        self._file = path.open("a", encoding="utf-8")
-
-    def write(self, record: dict[str, Any]) -> None:
-        """Append one record, which must have a "step"."""
-        self._file.write(_json_line(record))
-        self._file.flush()
-
-    def __enter__(self) -> JsonLines:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._file.close()

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from tqdm import tqdm
 
 from ekd_lite.data import FaceSet
 from ekd_lite.files import remove_leftovers, write_atomically
-from ekd_lite.train.batches import cache_teacher, iter_batches, prepare
-from ekd_lite.train.checkpoint import load_checkpoint, save_checkpoint
-from ekd_lite.train.checks import check_faces, load_teacher, pick_device
+from ekd_lite.parallel import rank, world_size
+from ekd_lite.train.batches import iter_batches, prepare
+from ekd_lite.train.checkpoint import read_checkpoint, save_checkpoint
+from ekd_lite.train.checks import check_faces, load_teacher
 from ekd_lite.train.config import TrainConfig
-from ekd_lite.train.log import JsonLines
+from ekd_lite.train.distributed import agree, pick_device, process_group
+from ekd_lite.train.log import RunLog
 from ekd_lite.train.model_file import Model, save_model
+from ekd_lite.train.optim import learning_rate_at
 from ekd_lite.train.signals import Stopped, StopSignals
 from ekd_lite.train.state import TrainState, build_state
-from ekd_lite.train.step import train_step
+from ekd_lite.train.step import BadBatchError, Batch, train_step
+from ekd_lite.train.teacher import cache_teacher
 
 OnStep = Callable[[TrainState, dict[str, float]], None]
 
@@ -38,9 +42,10 @@ def fit(
 
     The folder holds config.json, log.jsonl, checkpoint.pt (and the one before it) and, at the end,
     model.safetensors. Ctrl-C and SIGTERM finish the step, save a checkpoint and exit (130, 143).
+    Under torchrun every process calls this; they train one net, and the first of them writes.
 
     Args:
-        config: what to train.
+        config: what to train; batch sizes are those of one process.
         faces: the training images.
         out: the run's folder.
         teacher_embeddings: what `cache_teacher` returned for these faces, to share it among runs;
@@ -55,56 +60,103 @@ def fit(
         FileNotFoundError, ValueError: no teacher, or one that does not fit; images, labels or batch
             sizes that cannot work; a checkpoint of another configuration. All before the first
             step.
-        FloatingPointError: the loss stopped being finite.
+        FloatingPointError: the loss or the gradient stopped being finite.
+        LoaderError: an image cannot be read.
     """
     device = pick_device(config.device)
-    sampler = check_faces(config, faces)
-    teacher = load_teacher(config, faces, device=device)
-    finished = out / "model.safetensors"
-    out.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(out)
-    state = build_state(config, faces.num_identities, teacher, device)
-    saved = load_checkpoint(out / "checkpoint.pt", device=device)
-    if saved is not None:
-        state.load_state_dict(saved)
-    write_atomically(out / "config.json", config.to_json().encode())
-    if finished.exists() and state.step == config.steps:
+    with process_group(device, timeout=config.rank_timeout):
+        sampler = check_faces(config, faces)
+        teacher = load_teacher(config, faces, device=device)
+        if rank() == 0:
+            out.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(out)
+        state = build_state(config, faces.num_identities, teacher, device)
+        state.resume(read_checkpoint(out / "checkpoint.pt") if rank() == 0 else None)
+        if rank() == 0:
+            write_atomically(out / "config.json", config.to_json().encode())
+        finished = out / "model.safetensors"
+        if agree(int(finished.exists())) and state.step == config.steps:
+            return finished
+        cache = teacher_embeddings if teacher is not None else None
+        if cache is None and teacher is not None and config.cache_teacher:
+            path = None if config.teacher_cache is None else Path(config.teacher_cache)
+            cache = cache_teacher(teacher, faces, flip=config.flip, path=path, progress=progress)
+        sampler.step = state.step * config.accumulate
+        _train(state, iter_batches(config, faces, sampler), cache, out, progress, on_step)
+        model = describe(state, faces.num_identities)
+        if rank() == 0:
+            save_model(finished, model)
         return finished
-    cache = teacher_embeddings if teacher is not None else None
-    if cache is None and teacher is not None and config.cache_teacher:
-        cache = cache_teacher(teacher, faces, flip=config.flip, progress=progress)
-    state.backbone.train()
-    sampler.step = state.step
-    batches = iter_batches(config, faces, sampler)
+
+
+def _train(
+    state: TrainState,
+    batches: Iterator[tuple[Tensor, Tensor, Tensor]],
+    cache: Sequence[Tensor] | None,
+    out: Path,
+    progress: bool,
+    on_step: OnStep | None,
+) -> None:
+    """All steps that are left."""
+    config = state.config
+    batch_size = config.general + config.identities * config.images_per_identity
+    state.objective.train()
     with (
         StopSignals() as signals,
-        JsonLines(out / "log.jsonl", step=state.step) as log,
-        tqdm(
+        RunLog(
+            out,
             total=config.steps,
-            initial=state.step,
-            desc=out.name,
-            disable=None if progress else True,
-        ) as bar,
+            step=state.step,
+            enabled=rank() == 0,
+            progress=progress,
+            batch_size=batch_size * config.accumulate * world_size(),
+            tensorboard=config.tensorboard,
+        ) as log,
     ):
         while state.step < config.steps:
             start = time.perf_counter()
-            batch = prepare(state, *next(batches), cache)
-            metrics = {name: float(value) for name, value in train_step(state, batch).items()}
+            first = state.step * config.accumulate
+            group = [
+                prepare(state, *next(batches), cache, position=first + i)
+                for i in range(config.accumulate)
+            ]
+            metrics = _step(state, group, out)
             state.seconds += time.perf_counter() - start
-            bar.update()
-            if state.step % config.log_every == 0 or state.step == config.steps:
-                log.write({"step": state.step, **metrics, **distiller_stats(state)})
-                bar.set_postfix(loss=f"{metrics['loss']:.2f}")
-            if on_step is not None:
+            log.advance(state.step)
+            if metrics and (state.step % config.log_every == 0 or state.step == config.steps):
+                live = {"learning_rate": learning_rate_at(state.step - 1, config)}
+                log.write({"step": state.step, **metrics, **distiller_stats(state)}, live=live)
+            if metrics and on_step is not None:
                 on_step(state, metrics)
-            stop = signals.caught  # read once: a signal after this line stops the next step
-            is_last = state.step == config.steps or stop is not None
+            # Read once: a signal after this line stops the next step.
+            stop = agree(signals.caught or 0)
+            is_last = state.step == config.steps or stop
             if is_last or state.step % config.checkpoint_every == 0:
-                save_checkpoint(state.state_dict(), out / "checkpoint.pt")
-            if stop is not None:
+                save(state, out)
+            if stop:
                 raise Stopped(128 + stop)
-    save_model(finished, describe(state, faces.num_identities))
-    return finished
+
+
+def _step(state: TrainState, group: list[Batch], out: Path) -> dict[str, float]:
+    """One step; one that is not finite is written down and, so far as allowed, left out."""
+    try:
+        return {name: float(value) for name, value in train_step(state, *group).items()}
+    except BadBatchError as error:
+        if rank() == 0:
+            with (out / "bad_batches.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(error.record) + "\n")
+        state.bad_steps += 1
+        if state.bad_steps > state.config.max_bad_steps:
+            raise
+        state.step += 1
+        return {}
+
+
+def save(state: TrainState, out: Path) -> None:
+    """Save a checkpoint; all processes must call it, the first one writes."""
+    content = state.state_dict()
+    if rank() == 0:
+        save_checkpoint(content, out / "checkpoint.pt")
 
 
 def describe(state: TrainState, num_identities: int) -> Model:
@@ -116,7 +168,7 @@ def describe(state: TrainState, num_identities: int) -> Model:
     }
     info |= {"num_identities": num_identities, "steps": state.step, "seed": config.seed}
     info["train_seconds"] = round(state.seconds, 1)
-    return Model(state.backbone, state.head, info)
+    return Model(state.backbone, state.full_head(), info)
 
 
 def distiller_stats(state: TrainState) -> dict[str, float]:

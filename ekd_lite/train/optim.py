@@ -28,10 +28,13 @@ def build_optimizer(modules: Iterable[nn.Module], config: TrainConfig) -> torch.
 
 
 def learning_rate_at(step: int, config: TrainConfig) -> float:
-    """Linear warm-up to the peak, then a cosine down to zero."""
+    """Linear warm-up to the peak, then a cosine down to zero or a tenth at each milestone."""
     warmup = round(config.warmup * config.steps)
     if step < warmup:
         return config.learning_rate * (step + 1) / warmup
+    if config.schedule == "step":
+        passed = sum(step >= round(share * config.steps) for share in config.milestones)
+        return config.learning_rate * 0.1**passed
     progress = (step - warmup) / max(1, config.steps - warmup)
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ekd_lite.distill import DISTILLERS, Setting, parse_method
-from ekd_lite.heads import HEADS, NormFace
+from ekd_lite.heads import HEADS, NormFace, PartialFC
 from ekd_lite.models import build_backbone
+from ekd_lite.models.sync_batch_norm import sync_batch_norms
+from ekd_lite.parallel import broadcast_bytes, gather_bytes, rank, world_size
 from ekd_lite.train.config import TrainConfig
+from ekd_lite.train.distributed import from_bytes, in_group, rng_state, set_rng_state, to_bytes
 from ekd_lite.train.model_file import Model
+from ekd_lite.train.objective import HALF, Objective
 from ekd_lite.train.optim import build_optimizer
+
+PARTS = ("backbone", "head", "distillers", "optimizer", "scaler")
 
 
 @dataclass
@@ -30,29 +38,70 @@ class TrainState:
         distillers: name -> loss module; EKD keeps its running thresholds in it.
         optimizer: of all three.
         teacher: frozen, or None.
+        objective: the three as one module; under torchrun wrapped by DistributedDataParallel.
+        scaler: of the loss in fp16, idle otherwise.
         step: steps done.
-        seconds: time spent in them, over all restarts.
+        bad_steps: steps left out because something was not finite.
+        seconds: time spent, over all restarts.
     """
 
     config: TrainConfig
     backbone: nn.Module
-    head: NormFace
+    head: NormFace | PartialFC
     distillers: nn.ModuleDict
     optimizer: torch.optim.Optimizer
     teacher: Model | None
+    objective: nn.Module
+    scaler: torch.amp.GradScaler
     step: int = 0
+    bad_steps: int = 0
     seconds: float = 0.0
 
+    @property
+    def device(self) -> torch.device:
+        """Where the nets are."""
+        return self.head.prototypes.device
+
+    def parameters(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """Parameters that every process has, and those that only this one has."""
+        modules = [self.backbone, self.distillers]
+        sharded = list(self.head.parameters()) if isinstance(self.head, PartialFC) else []
+        modules += [] if sharded else [self.head]
+        return [p for module in modules for p in module.parameters()], sharded
+
+    def buffers(self) -> list[Tensor]:
+        """Running statistics and thresholds."""
+        return [b for m in (self.backbone, self.head, self.distillers) for b in m.buffers()]
+
+    def no_sync(self) -> contextlib.AbstractContextManager[None]:
+        """While open, a backward pass does not exchange gradients."""
+        if isinstance(self.objective, DistributedDataParallel):
+            return self.objective.no_sync()
+        return contextlib.nullcontext()
+
     def state_dict(self) -> dict[str, Any]:
-        """Plain tensors, numbers and text: readable with `weights_only=True`."""
+        """Plain tensors, numbers and text: readable with `weights_only=True`.
+
+        All processes must call it; rank 0 gets everything, the others {}. What only one process
+        knows, its generators and its shard of a PartialFC, is in "ranks", as bytes by rank.
+        """
+        own = rng_state()
+        if isinstance(self.head, PartialFC):
+            own["head"] = self.head.state_dict()
+            own["momenta"] = self.optimizer.state.get(self.head.prototypes, {})
+        ranks = gather_bytes(to_bytes(own))
+        if rank():
+            return {}
         state = {
             "config": self.config.to_json(),
             "step": self.step,
+            "bad_steps": self.bad_steps,
             "seconds": self.seconds,
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "ranks": [torch.frombuffer(bytearray(data), dtype=torch.uint8) for data in ranks],
         }
-        for name in ("backbone", "head", "distillers", "optimizer"):
+        for name in PARTS:
+            if name == "head" and "head" in own:
+                continue
             state[name] = getattr(self, name).state_dict()
         return state
 
@@ -60,38 +109,60 @@ class TrainState:
         """Go back to a saved state.
 
         Raises:
-            ValueError: the state belongs to another configuration; every difference is named.
+            ValueError: the state belongs to another configuration or number of processes; every
+                difference is named.
         """
         differences = self.config.differences(TrainConfig.from_json(state["config"]))
+        if len(state["ranks"]) != world_size():
+            differences.append(f"processes: {world_size()} here, {len(state['ranks'])} there")
         if differences:
             raise ValueError(
                 "the checkpoint belongs to another configuration:\n  "
                 + "\n  ".join(differences)
                 + "\ngo on with that configuration, or train into another folder"
             )
-        for name in ("backbone", "head", "distillers", "optimizer"):
-            getattr(self, name).load_state_dict(state[name])
+        own = from_bytes(state["ranks"][rank()].cpu().numpy().tobytes(), device=self.device)
+        for name in PARTS:
+            getattr(self, name).load_state_dict(own[name] if name in own else state[name])
+        if "momenta" in own:
+            self.optimizer.state[self.head.prototypes] = own["momenta"]
         self.step = state["step"]
+        self.bad_steps = state["bad_steps"]
         self.seconds = state["seconds"]
-        torch.set_rng_state(state["rng"].cpu())
-        if torch.cuda.is_available() and len(state["cuda_rng"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all([rng.cpu() for rng in state["cuda_rng"]])
+        set_rng_state(own)
+
+    def resume(self, saved: bytes | None) -> None:
+        """Go back to what rank 0 read from its disk; nothing happens if that is nothing."""
+        saved = broadcast_bytes(saved)
+        if saved is not None:
+            self.load_state_dict(from_bytes(saved, device=self.device))
+
+    def full_head(self) -> NormFace:
+        """The head with the prototypes of all identities; all processes must call it."""
+        if isinstance(self.head, NormFace):
+            return self.head
+        config = self.config
+        head = HEADS[config.head](
+            config.embedding_dim, 1, scale=config.scale, margin=self.head.margin
+        )
+        head.prototypes = nn.Parameter(self.head.gather_prototypes())
+        return head
 
 
 def build_state(
-    config: TrainConfig, num_identities: int, teacher: Model | None, device: torch.device
+    config: TrainConfig, num_identities: int, teacher: Model | None, device: torch.device | str
 ) -> TrainState:
     """Fresh nets and optimizer; the seed decides every initial weight."""
+    device = torch.device(device)
     torch.manual_seed(config.seed)
     backbone = build_backbone(
         config.backbone, embedding_dim=config.embedding_dim, image_size=config.image_size
-    )
-    # Channels last is 1.3 to 1.7 times faster for these convolutions on a CPU.
-    backbone = backbone.to(device)
-    backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    head = HEADS[config.head](
-        config.embedding_dim, num_identities, scale=config.scale, margin=config.margin
     ).to(device)
+    if config.channels_last:
+        backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if config.sync_batch_norm:
+        backbone = sync_batch_norms(backbone, device=device)
+    head = _build_head(config, num_identities).to(device)
     distillers = nn.ModuleDict()
     if teacher is not None:
         setting = Setting(
@@ -103,5 +174,32 @@ def build_state(
         for name in parse_method(config.method):
             distillers[name] = DISTILLERS[name].build(setting)
     distillers.to(device)
+    teacher_head = None if teacher is None else teacher.head
+    objective: nn.Module = Objective(config, backbone, head, distillers, teacher_head)
     optimizer = build_optimizer([backbone, head, distillers], config)
-    return TrainState(config, backbone, head, distillers, optimizer, teacher)
+    if config.compile:
+        backbone.compile()
+    if in_group():
+        objective = DistributedDataParallel(
+            objective, device_ids=[device.index] if device.type == "cuda" else None
+        )
+    if rank():
+        torch.manual_seed(config.seed + 0x9E3779B9 * rank())  # the processes' dropouts differ
+    scaler = torch.amp.GradScaler(device.type, enabled=HALF[config.precision] == torch.float16)
+    return TrainState(config, backbone, head, distillers, optimizer, teacher, objective, scaler)
+
+
+def _build_head(config: TrainConfig, num_identities: int) -> NormFace | PartialFC:
+    """The ordinary head, or the one whose prototypes are split among the processes."""
+    head, dim = HEADS[config.head], config.embedding_dim
+    if not config.partial_fc:
+        return head(dim, num_identities, scale=config.scale, margin=config.margin)
+    return PartialFC(
+        head,
+        dim,
+        num_identities,
+        scale=config.scale,
+        margin=config.margin,
+        sample_rate=config.partial_fc,
+        seed=config.seed,
+    )

@@ -13,7 +13,7 @@ import torch.multiprocessing as mp
 from batches import random_batch
 
 from ekd_lite.distill import DISTILLERS, Setting
-from ekd_lite.distill.gather import gather_batch
+from ekd_lite.parallel import gather_batch
 
 pytestmark = pytest.mark.filterwarnings("ignore:the first batch has too few impostor pairs")
 

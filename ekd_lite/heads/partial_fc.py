@@ -1,0 +1,201 @@
+r"""Prototypes of very many identities, split among the processes and sampled (PartialFC).
+
+With C identities and W processes, process r holds the prototypes of C / W of them. It sees the
+gathered embeddings of all processes, so the softmax over all identities needs three numbers a row
+from each process: the largest logit, the sum of exponentials, the logit of the true identity
+
+    L_i = log sum_r Z_ir - l_iy,    Z_ir = sum_{j in shard r} exp(l_ij),
+
+which is the exact cross-entropy; no process ever holds all logits. An et al. (CVPR 2022, "Killing
+Two Birds with One Stone") found that a tenth of the other identities, drawn anew in every step, is
+enough: the identities of the batch are always in, the rest of a share `sample_rate` of the shard is
+random.
+
+Differs from insightface's `PartialFC_V2`: a label out of range is an error (there it is accepted
+and trains on nothing), the margin has its exact gradient, the draw is a function of (seed, step,
+rank) so that a resumed run repeats it, and a shard is at most one row larger than another.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ekd_lite.heads.margin import NormFace, check_labels
+from ekd_lite.ops import generator_for, unit_rows
+from ekd_lite.parallel import gather_batch, max_over_ranks, rank, sum_over_ranks, world_size
+
+
+class PartialFC(nn.Module):
+    """A margin head whose prototypes are split among the processes; gives the loss, not logits.
+
+    Keep it out of DistributedDataParallel: each process trains its own shard. The gradient of the
+    embeddings is multiplied by W, because DistributedDataParallel will divide it by W.
+
+    Args:
+        head: a head whose margin depends on the angle alone: NormFace, SphereFace, CosFace or
+            ArcFace.
+        embedding_dim: width D.
+        num_identities: C, over all processes.
+        scale: factor s.
+        margin: m of the head.
+        sample_rate: share of the shard that takes part in a step, in (0, 1].
+        seed: of the initial prototypes and of the draws.
+
+    Attributes:
+        shard: the head of this process's identities.
+        first: the first of them.
+
+    Raises:
+        ValueError: a head that needs more than its own angle, fewer identities than processes, or a
+            rate outside (0, 1].
+    """
+
+    step: Tensor
+
+    def __init__(
+        self,
+        head: type[NormFace],
+        embedding_dim: int,
+        num_identities: int,
+        *,
+        scale: float = 64.0,
+        margin: float = 0.5,
+        sample_rate: float = 1.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if head.forward is not NormFace.forward:
+            raise ValueError(
+                f"{head.__name__} looks at more than the angle to the true prototype and cannot be "
+                "sharded: use NormFace, SphereFace, CosFace or ArcFace"
+            )
+        if not 0 < sample_rate <= 1:
+            raise ValueError(f"sample_rate must lie in (0, 1], got {sample_rate}")
+        if num_identities < world_size():
+            raise ValueError(
+                f"{num_identities} identities cannot be split among {world_size()} processes"
+            )
+        bounds = [part * num_identities // world_size() for part in range(world_size() + 1)]
+        self.sizes = [b - a for a, b in itertools.pairwise(bounds)]
+        self.first = bounds[rank()]
+        self.num_identities = num_identities
+        self.sample_rate = sample_rate
+        self.seed = seed
+        self.shard = head(embedding_dim, self.sizes[rank()], scale=scale, margin=margin)
+        with torch.no_grad():
+            self.shard.prototypes.normal_(std=0.01, generator=generator_for(seed, 3, 0, rank()))
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+
+    @property
+    def margin(self) -> float:
+        """The margin m; may be changed between steps."""
+        return self.shard.margin
+
+    @margin.setter
+    def margin(self, value: float) -> None:
+        self.shard.margin = value
+
+    @property
+    def prototypes(self) -> nn.Parameter:
+        """Prototypes of this process, (C / W, D)."""
+        return self.shard.prototypes
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy with margin over all (sampled) identities of all processes.
+
+        Args:
+            embeddings: of this process, (N, D); N the same on every process.
+            labels: (N,) int64 in 0..C-1.
+
+        Returns:
+            The mean loss of the W N gathered rows, 0-dim, the same on every process.
+
+        Raises:
+            ValueError: wrong shapes or labels, see `NormFace.forward`.
+        """
+        check_labels(labels, len(embeddings), self.num_identities)
+        with torch.autocast(embeddings.device.type, enabled=False):
+            rows = _TimesInBackward.apply(gather_batch(embeddings), world_size())  # type: ignore[no-untyped-call]
+            local = gather_batch(labels) - self.first
+            here = ((local >= 0) & (local < len(self.prototypes))).nonzero().flatten()
+            identities, column = self._take_part(local[here])
+            prototypes = self.prototypes if identities is None else self.prototypes[identities]
+            cosines = unit_rows(rows) @ unit_rows(prototypes).T
+            margined = self.shard.target(cosines[here, column])
+            logits = self.shard.scale * cosines.index_put((here, column), margined)
+            loss: Tensor = _ShardedCrossEntropy.apply(logits, here, column)  # type: ignore[no-untyped-call]
+            return loss
+
+    @torch.no_grad()
+    def _take_part(self, local: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Identities of this shard that take part (None: all), and where the given ones stand."""
+        count = round(self.sample_rate * len(self.prototypes))
+        if self.training:
+            self.step += 1
+        if not self.training or count >= len(self.prototypes):
+            return None, local
+        generator = generator_for(self.seed, 4, int(self.step), rank())
+        order = torch.rand(len(self.prototypes), generator=generator).to(local.device)
+        order[local] = 2.0  # before every random one
+        needed = len(torch.unique(local))
+        chosen = order.topk(max(count, needed)).indices.sort().values
+        return chosen, torch.searchsorted(chosen, local)
+
+    @torch.no_grad()
+    def gather_prototypes(self) -> Tensor:
+        """Prototypes of all identities, (C, D), on every process."""
+        if world_size() == 1:
+            return self.prototypes.detach()
+        most = max(self.sizes)
+        padded = self.prototypes.new_zeros(most, self.prototypes.shape[1])
+        padded[: len(self.prototypes)] = self.prototypes
+        parts = [torch.empty_like(padded) for _ in self.sizes]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:size] for part, size in zip(parts, self.sizes, strict=True)])
+
+    def extra_repr(self) -> str:
+        """Show the options when printed."""
+        last = self.first + len(self.prototypes) - 1
+        return f"identities {self.first}..{last} of {self.num_identities}, {self.sample_rate=}"
+
+
+class _TimesInBackward(torch.autograd.Function):
+    """The identity, whose gradient is multiplied by a number."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factor: int) -> Tensor:
+        ctx.factor = factor
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad * ctx.factor, None
+
+
+class _ShardedCrossEntropy(torch.autograd.Function):
+    """Mean over rows of log sum_j exp(l_j) - l_y, with the columns split among the processes."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        """Logits (R, C_r) of this shard; `row` and `column` of the true ones that lie in it."""
+        peak = max_over_ranks(logits.max(dim=1).values)
+        shifted = logits - peak[:, None]
+        own = torch.zeros_like(peak)
+        own[row] = shifted[row, column]
+        exponentials = shifted.exp_()
+        total, own = sum_over_ranks(torch.stack([exponentials.sum(dim=1), own])).unbind()
+        ctx.save_for_backward(exponentials.div_(total[:, None]), row, column)
+        return (total.log() - own).mean()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        """(softmax - one-hot) / R on this shard's columns."""
+        probabilities, row, column = ctx.saved_tensors
+        gradient = probabilities.clone()
+        gradient[row, column] -= 1
+        return gradient * (grad / len(gradient)), None, None

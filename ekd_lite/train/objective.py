@@ -1,0 +1,93 @@
+"""What is minimised: images in, losses out. One module, so that one wrapper shares it out."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ekd_lite.distill import DISTILLERS, parse_method
+from ekd_lite.heads import NormFace, PartialFC
+from ekd_lite.parallel import gather_batch
+from ekd_lite.train.config import TrainConfig
+
+HALF = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Objective(nn.Module):
+    """Identity loss and distillation losses of a batch.
+
+    The backbone runs in the precision of the configuration, everything after it in float32. Losses
+    that relate images to one another see the gathered batch of all processes.
+
+    Args:
+        config: of the run.
+        backbone: the net in training.
+        head: its margin head.
+        distillers: name -> loss module.
+        teacher_head: the teacher's, for methods that compare logits.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        backbone: nn.Module,
+        head: NormFace | PartialFC,
+        distillers: nn.ModuleDict,
+        teacher_head: NormFace | None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.weights = parse_method(config.method)
+        self.backbone = backbone
+        self.distillers = distillers
+        # In tuples, which torch does not register: DistributedDataParallel must neither average the
+        # shards of a PartialFC over the processes nor look at the frozen teacher.
+        self._head, self._teacher_head = (head,), (teacher_head,)
+        if isinstance(head, NormFace):
+            self.head = head
+        self.has_identity_loss = not any(
+            DISTILLERS[name].replaces_identity_loss for name in self.weights
+        )
+        if not self.has_identity_loss and all(
+            DISTILLERS[name].needs != "logits" for name in self.weights
+        ):
+            head.requires_grad_(False)  # no loss uses it
+
+    def forward(
+        self, images: Tensor, labels: Tensor, teacher_embeddings: Tensor | None
+    ) -> dict[str, Tensor]:
+        """The losses before their weights, 0-dim, and "loss", their weighted sum."""
+        config, dtype = self.config, HALF[self.config.precision]
+        with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
+            embeddings = self.backbone(images)
+        embeddings = embeddings if embeddings.dtype == torch.float64 else embeddings.float()
+        (head,), (teacher_head,) = self._head, self._teacher_head
+        losses, total = {}, embeddings.new_zeros(())
+        if self.has_identity_loss:
+            seen = slice(config.general if config.identity_loss_on == "general" else None)
+            losses["identity"] = total = identity_loss(head, embeddings[seen], labels[seen])
+        if any(DISTILLERS[name].compares_images for name in self.weights):
+            assert teacher_embeddings is not None  # fit has seen to it
+            gathered = tuple(map(gather_batch, (embeddings, teacher_embeddings, labels)))
+        for name, weight in self.weights.items():
+            assert teacher_embeddings is not None
+            if DISTILLERS[name].needs == "logits":
+                assert isinstance(head, NormFace) and teacher_head is not None
+                student = head.cosine_logits(embeddings)
+                teacher = teacher_head.cosine_logits(teacher_embeddings)
+                losses[name] = self.distillers[name](student, teacher, labels)
+            elif DISTILLERS[name].compares_images:
+                losses[name] = self.distillers[name](*gathered)
+            else:
+                losses[name] = self.distillers[name](embeddings, teacher_embeddings, labels)
+            total = total + weight * losses[name]
+        return {**losses, "loss": total}
+
+
+def identity_loss(head: NormFace | PartialFC, embeddings: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of the margin logits, the mean over the images, 0-dim."""
+    if isinstance(head, PartialFC):
+        loss: Tensor = head(embeddings, labels)
+        return loss
+    return F.cross_entropy(head(embeddings, labels), labels)
