@@ -58,16 +58,63 @@ def plot_roc(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], ax: Axes | None 
         # Millions of points are more than a picture can show: read the steps at a grid of levels.
         grid = np.geomspace(x[x > 0].min(), 1, NUM_ROC_POINTS)
         shown = y[np.searchsorted(x, grid * (1 + 1e-9), side="right") - 1]
-        style: dict[str, Any] = {
-            "color": COLOURS[index % len(COLOURS)],
-            "linestyle": LINES[index % len(LINES)],
-        }
-        ax.plot(grid, shown, drawstyle="steps-post", linewidth=2, label=name, **style)
+        ax.plot(grid, shown, drawstyle="steps-post", linewidth=2, label=name, **_style(index))
     ax.set_xscale("log")
     ax.set_xlabel("false-positive rate (FPR)")
     ax.set_ylabel("true-positive rate (TPR)")
     ax.grid(True, which="major", alpha=0.3)
     ax.legend(loc="lower right")
+    return ax
+
+
+def plot_training(
+    curves: Mapping[str, Sequence[tuple[ArrayLike, ArrayLike]]],
+    ax: Axes | None = None,
+    *,
+    ylabel: str = "loss",
+) -> Axes:
+    """Draw a quantity over the steps of training, one line for each method.
+
+    Several runs of one name (its seeds) are a line through their means and a band from the least to
+    the greatest. A run with more than a hundred values is smoothed: every value is replaced by the
+    mean of its neighbourhood, a fiftieth of the run wide.
+
+    Args:
+        curves: name -> (steps, values) of every run of that name.
+        ax: where to draw; a new figure if None.
+        ylabel: what the values are.
+
+    Returns:
+        The Axes.
+
+    Raises:
+        ValueError: no curve, an empty one, or shapes that differ.
+    """
+    if not curves:
+        raise ValueError("curves is empty: nothing to draw")
+    ax = _axes(ax)
+    for index, (name, runs) in enumerate(curves.items()):
+        pairs = [(_flat(steps), _flat(values)) for steps, values in runs]
+        for x, y in pairs:
+            if x.shape != y.shape or not x.size:
+                raise ValueError(f"{name!r}: steps have shape {x.shape} and values {y.shape}")
+        if not pairs:
+            raise ValueError(f"{name!r}: no run to draw")
+        values = np.concatenate([_smooth(y) for _, y in pairs])
+        steps, at, count = np.unique(
+            np.concatenate([x for x, _ in pairs]), return_inverse=True, return_counts=True
+        )
+        low, high = np.full(len(steps), np.inf), np.full(len(steps), -np.inf)
+        np.minimum.at(low, at, values)
+        np.maximum.at(high, at, values)
+        style = _style(index)
+        ax.plot(steps, np.bincount(at, values) / count, linewidth=2, label=name, **style)
+        if len(pairs) > 1:
+            ax.fill_between(steps, low, high, color=style["color"], alpha=0.15, linewidth=0)
+    ax.set_xlabel("step")
+    ax.set_ylabel(ylabel)
+    ax.grid(True, which="major", alpha=0.3)
+    ax.legend()
     return ax
 
 
@@ -276,6 +323,26 @@ def _axes(ax: Axes | None) -> Axes:
 
     new: Axes = plt.subplots(figsize=(6.4, 3.8), layout="constrained")[1]
     return new
+
+
+def _style(index: int) -> dict[str, Any]:
+    """A colour and a line style that no other of the first 49 curves has together."""
+    turn = index // len(COLOURS)
+    return {
+        "color": COLOURS[index % len(COLOURS)],
+        "linestyle": LINES[(index + turn) % len(LINES)],
+    }
+
+
+def _smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A moving mean over a fiftieth of a long series; at its ends over what there is."""
+    width = values.size // 50
+    if width < 2:
+        return values
+    window = np.ones(width)
+    sums, counts = (np.convolve(v, window, "same") for v in (values, np.ones_like(values)))
+    smooth: NDArray[np.float64] = sums / counts
+    return smooth
 
 
 def _flat(values: ArrayLike) -> NDArray[np.float64]:

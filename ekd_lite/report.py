@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import datetime
-import io
 import math
 import platform
 from collections.abc import Mapping
 from pathlib import Path
 
-import matplotlib
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -29,6 +26,16 @@ from ekd_lite.files import write_atomically
 from ekd_lite.models import Profile, profile_backbone
 from ekd_lite.ops import false_accepts_at, largest, unit_rows
 from ekd_lite.plots import plot_faces, plot_roc, plot_scores
+from ekd_lite.tables import (
+    level,
+    markdown_table,
+    mean_and_spread,
+    over_seeds,
+    percents,
+    save_figure,
+    verdicts,
+    write_table,
+)
 from ekd_lite.train import TrainConfig, load_model
 
 MAX_DRAWN = 3000  # images whose pairs go into a histogram
@@ -70,19 +77,15 @@ def write_report(
         {
             "method": label(name, run),
             "seed": run.seed,
-            **_percents(results[name]),
+            **percents("tpr", fprs, (r.estimate, r.low, r.high)),
             "parameters": profiles[run.backbone].parameters,
             "macs": profiles[run.backbone].macs,
             "latency_ms": round(profiles[run.backbone].latency_ms, 3),
             "train_seconds": models[name].info["train_seconds"],
         }
-        for name, run in plan.items()
+        for (name, run), r in zip(plan.items(), results.values(), strict=True)
     ]
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, rows[0].keys(), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(out / "table.csv", buffer.getvalue().encode())
+    write_table(out / "table.csv", rows)
     text = _markdown(plan, results, rows, profiles, splits)
     write_atomically(out / "table.md", text.encode())
     _figures(out, plan, embeddings, splits)
@@ -97,33 +100,6 @@ def label(name: str, run: TrainConfig) -> str:
     return "student alone" if run.method == "none" else run.method
 
 
-def level(fpr: float) -> str:
-    """A level as people write it: 1e-3, not 1e-03."""
-    mantissa, exponent = f"{fpr:.0e}".split("e")
-    return f"{mantissa}e{int(exponent)}"
-
-
-def _percents(result: BootstrapResult) -> dict[str, float]:
-    columns = {}
-    for suffix, values in (
-        ("", result.estimate),
-        ("_low", result.low),
-        ("_high", result.high),
-    ):
-        for fpr, value in zip(result.fprs, values.tolist(), strict=True):
-            columns[f"tpr@{level(fpr)}{suffix}"] = round(100 * value, 2)
-    return columns
-
-
-def _over_seeds(results: list[BootstrapResult]) -> BootstrapResult:
-    """The mean over seeds, resample by resample: the interval of the averaged number."""
-    samples = torch.stack([r.samples for r in results]).mean(0)
-    estimate = torch.stack([r.estimate for r in results]).mean(0)
-    tails = torch.tensor([0.025, 0.975], dtype=samples.dtype)
-    low, high = samples.quantile(tails, dim=0)
-    return BootstrapResult(results[0].fprs, estimate, low, high, samples)
-
-
 def _markdown(
     plan: Mapping[str, TrainConfig],
     results: Mapping[str, BootstrapResult],
@@ -134,18 +110,15 @@ def _markdown(
     groups: dict[str, list[str]] = {}
     for name, run in plan.items():
         groups.setdefault(label(name, run), []).append(name)
-    means = {method: _over_seeds([results[n] for n in names]) for method, names in groups.items()}
+    means = {method: over_seeds([results[n] for n in names]) for method, names in groups.items()}
     fprs = next(iter(results.values())).fprs
     heads = [f"TPR at {level(fpr)}" for fpr in fprs]
-    lines = ["| method | seeds | " + " | ".join(heads) + " |", "|---" * (2 + len(fprs)) + "|"]
+    cells = []
     for method, names in groups.items():
-        spread = torch.stack([results[n].estimate for n in names])
-        cells = []
-        for m in range(len(fprs)):
-            sd = f" ± {100 * spread[:, m].std():.1f}" if len(names) > 1 else ""
-            mean = 100 * float(means[method].estimate[m])
-            cells.append("not measurable" if math.isnan(mean) else f"{mean:.1f}{sd}")
-        lines.append(f"| {method} | {len(names)} | " + " | ".join(cells) + " |")
+        by_level = zip(*(results[n].estimate.tolist() for n in names), strict=True)
+        spreads = [mean_and_spread([100 * tpr for tpr in tprs]) for tprs in by_level]
+        cells.append([method, str(len(names)), *spreads])
+    lines = markdown_table(["method", "seeds", *heads], cells)
     num_genuine, num_impostor = count_pairs(splits.test.labels)
     lines += [
         "",
@@ -156,23 +129,22 @@ def _markdown(
         "What beats what: difference of the means over seeds, with the 95 % interval of a paired "
         "bootstrap over test identities (it does not cover the choice of seeds).",
         "",
-        "| first | minus | " + " | ".join(heads) + " |",
-        "|---" * (2 + len(fprs)) + "|",
     ]
-    for first, second in _comparisons(list(groups)):
-        difference, low, high = paired_difference(means[first], means[second])
-        triples = (100 * torch.stack([difference, low, high], dim=1)).tolist()
-        cells = [_verdict(*triple) for triple in triples]
-        lines.append(f"| {first} | {second} | " + " | ".join(cells) + " |")
+    cells = [
+        [first, second, *verdicts(*paired_difference(means[first], means[second]))]
+        for first, second in _comparisons(list(groups))
+    ]
     lines += [
+        *markdown_table(["first", "minus", *heads], cells),
         "",
         "**Bold**: the interval excludes zero. Plain: this test cannot tell the two apart.",
         "",
-        "| net | parameters | multiply-adds | ms an image, one CPU thread |",
-        "|---|---|---|---|",
-        *(
-            f"| {name} | {p.parameters:,} | {p.macs:,} | {p.latency_ms:.2f} |"
-            for name, p in profiles.items()
+        *markdown_table(
+            ["net", "parameters", "multiply-adds", "ms an image, one CPU thread"],
+            [
+                [name, f"{p.parameters:,}", f"{p.macs:,}", f"{p.latency_ms:.2f}"]
+                for name, p in profiles.items()
+            ],
         ),
         "",
         f"ekd_lite {ekd_lite.__version__}, torch {torch.__version__}, Python "
@@ -192,13 +164,6 @@ def _comparisons(methods: list[str]) -> list[tuple[str, str]]:
     return pairs
 
 
-def _verdict(difference: float, low: float, high: float) -> str:
-    if math.isnan(difference):
-        return "not measurable"
-    text = f"{difference:+.1f} [{low:+.1f}, {high:+.1f}]"
-    return f"**{text}**" if low > 0 or high < 0 else text
-
-
 def _figures(
     out: Path, plan: Mapping[str, TrainConfig], embeddings: Mapping[str, Tensor], splits: Splits
 ) -> None:
@@ -215,7 +180,7 @@ def _figures(
     axes = figure.add_subplot()
     plot_roc({m: (grid, all_pairs_tpr_at_fpr(e, labels, grid)) for m, e in shown.items()}, axes)
     axes.set_title(f"All pairs of {len(labels):,} images of unseen identities, seed {first}")
-    _save(figure, out / "roc.png")
+    save_figure(figure, out / "roc.png")
 
     drawn = {m: shown[m] for m in ("student alone", "ekd", "teacher") if m in shown} or shown
     figure = Figure(figsize=(7, 2.6 * len(drawn)), layout="constrained")
@@ -230,13 +195,13 @@ def _figures(
         panel.label_outer()
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=len(names))
-    _save(figure, out / "scores.png")
+    save_figure(figure, out / "scores.png")
 
     sheet = _sheet(splits.test)
     height = 9 * len(sheet) / sheet.shape[1]
     figure = Figure(figsize=(9, height + 0.3), layout="constrained")
     plot_faces(sheet, figure.add_subplot())
-    _save(figure, out / "faces.png")
+    save_figure(figure, out / "faces.png")
 
 
 def _scores(rows: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -253,10 +218,3 @@ def _sheet(faces: FaceSet, *, rows: int = 6, columns: int = 10) -> Tensor:
     columns = min(columns, int(sizes[people[-1]]))
     sheet = [faces.batch((faces.labels == p).nonzero().flatten()[:columns]) for p in people]
     return torch.stack(sheet)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    buffer = io.BytesIO()
-    with matplotlib.rc_context({"savefig.dpi": 150}):
-        figure.savefig(buffer, format="png")
-    write_atomically(path, buffer.getvalue())

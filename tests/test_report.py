@@ -6,17 +6,18 @@ import pytest
 import torch
 
 from ekd_lite.evaluate import BootstrapResult
-from ekd_lite.report import _comparisons, _over_seeds, _verdict, level
+from ekd_lite.report import _comparisons
+from ekd_lite.tables import level, over_seeds, verdict
 
 
 @pytest.mark.parametrize(
     ("low", "high", "is_bold"), [(0.1, 2.0, True), (-2.0, -0.1, True), (-0.1, 2.0, False)]
 )
 def test_bold_means_that_the_interval_excludes_zero(low, high, is_bold):
-    text = _verdict((low + high) / 2, low, high)
+    text = verdict((low + high) / 2, low, high)
     assert text.startswith("**") == is_bold
     assert f"[{low:+.1f}, {high:+.1f}]" in text
-    assert _verdict(math.nan, low, high) == "not measurable"
+    assert verdict(math.nan, low, high) == "not measurable"
 
 
 def test_every_student_against_the_one_alone_and_combinations_against_their_parts():
@@ -39,7 +40,7 @@ def test_seeds_are_averaged_within_every_resample():
         )
         for sign in (1, -1)
     ]
-    mean = _over_seeds(seeds)
+    mean = over_seeds(seeds)
     torch.testing.assert_close(mean.samples, shared)
     assert mean.low.item() == pytest.approx(0.025)
     assert mean.high.item() == pytest.approx(0.975)

@@ -133,7 +133,8 @@ SCRIPT = f"""
 import sys
 sys.path.insert(0, {os.path.dirname(__file__)!r})
 import pathlib, test_log
-test_log.log_until(pathlib.Path(sys.argv[1]), 30, batch_size=96, progress=sys.argv[2] == "shown")
+test_log.log_until(pathlib.Path(sys.argv[1]), 30, batch_size=96,
+                   progress=sys.argv[2] != "hidden", enabled=sys.argv[2] != "other process")
 """
 
 
@@ -199,7 +200,8 @@ def test_nothing_is_shown_off_a_terminal_or_where_it_is_not_wanted(tmp_path):
         check=True,
     )
     assert process.stdout + process.stderr == b""
-    assert on_terminal(tmp_path, columns=120, progress="hidden") == ""
+    for progress in ("hidden", "other process"):
+        assert on_terminal(tmp_path, columns=120, progress=progress) == ""
 
 
 def test_missing_tensorboard_is_said_before_anything_is_written(tmp_path, monkeypatch):

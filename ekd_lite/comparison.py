@@ -1,0 +1,285 @@
+"""One table and one figure of several runs, on people that none of them was trained on."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from tqdm import tqdm
+
+from ekd_lite.data import FaceSet
+from ekd_lite.evaluate import (
+    BootstrapResult,
+    UndefinedMetricWarning,
+    all_pairs_tpr_at_fpr,
+    bootstrap_tpr_at_fpr,
+    paired_difference,
+)
+from ekd_lite.evaluate.embed import embed
+from ekd_lite.evaluate.pairs import count_pairs
+from ekd_lite.files import write_atomically
+from ekd_lite.ops import nearest_name
+from ekd_lite.plots import plot_roc, plot_training
+from ekd_lite.run_folders import Run, group_runs, method_of
+from ekd_lite.tables import (
+    level,
+    markdown_table,
+    mean_and_spread,
+    over_seeds,
+    percents,
+    save_figure,
+    verdicts,
+    write_table,
+)
+from ekd_lite.train import load_model
+
+Triple = tuple[Tensor, Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the test says of a run.
+
+    Attributes:
+        result: TPR at the levels, with intervals; all runs share the resamples.
+        roc: (fpr, tpr), of equal fpr for all runs.
+    """
+
+    result: BootstrapResult
+    roc: tuple[Tensor, Tensor]
+
+
+def compare_runs(
+    runs: Sequence[Run],
+    faces_at: Callable[[int], FaceSet],
+    out: Path,
+    *,
+    fprs: Sequence[float],
+    resamples: int = 1000,
+    curve: str | None = None,
+) -> Path:
+    """Write compare.csv (a row a run), compare.md (a row a method), compare.png; print the table.
+
+    Args:
+        runs: finished ones are measured, unfinished ones listed. Differences are to the first.
+        faces_at: side of the images in pixels -> the test faces; the same people and pictures in
+            the same order at every size.
+        out: folder to write into.
+        fprs: false-positive rates.
+        resamples: draws of the bootstrap.
+        curve: which number of the logs to draw over the steps; if None "identity", the part of the
+            loss that all methods share, where every run has it, else "loss".
+
+    Returns:
+        Path of compare.csv.
+
+    Raises:
+        ValueError: no log has the curve.
+    """
+    curve = _choose_curve(runs, curve)
+    groups = group_runs(runs)
+    finished = [run for run in runs if run.info is not None]
+    measured = {}
+    labels = faces_at(finished[0].about("image_size")).labels if finished else torch.zeros(0)
+    for run in tqdm(finished, desc="measuring", disable=None):
+        rows = embed(load_model(run.path).backbone, faces_at(run.about("image_size")))
+        measured[run.name] = _measure(rows, labels, fprs, resamples)
+    write_table(out / "compare.csv", _rows(groups, measured, fprs))
+    text = _markdown(groups, measured, fprs, labels)
+    write_atomically(out / "compare.md", text.encode())
+    _figure(groups, measured, curve, out / "compare.png")
+    print(f"\n{text}\nwritten to {out}/: compare.csv compare.md compare.png")
+    return out / "compare.csv"
+
+
+def _choose_curve(runs: Sequence[Run], curve: str | None) -> str:
+    known = dict.fromkeys(name for run in runs for r in run.log for name in r if name != "step")
+    if curve is None:
+        logs = [run.log for run in runs if run.log]
+        return "identity" if all("identity" in log[-1] for log in logs) else "loss"
+    if curve not in known:
+        raise ValueError(f"no log has a curve {curve!r}{nearest_name(curve, known)}")
+    return curve
+
+
+def _measure(rows: Tensor, labels: Tensor, fprs: Sequence[float], resamples: int) -> Measured:
+    num_impostor = count_pairs(labels)[1]
+    # From ten false accepts on; to the left of them the curve hangs on single pairs.
+    start = min(0.0, math.ceil(1 - math.log10(max(num_impostor, 1))))
+    grid = torch.logspace(start, 0, 400, dtype=torch.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UndefinedMetricWarning)  # the table says it
+        result = bootstrap_tpr_at_fpr(rows, labels, fprs, num_resamples=resamples)
+        return Measured(result, (grid, all_pairs_tpr_at_fpr(rows, labels, grid)))
+
+
+def _interval(result: BootstrapResult) -> Triple:
+    return result.estimate, result.low, result.high
+
+
+def _rows(
+    groups: Mapping[str, list[Run]], measured: Mapping[str, Measured], fprs: Sequence[float]
+) -> list[dict[str, object]]:
+    """A row for each run; empty cells where nothing is known."""
+    nothing = (torch.zeros(len(fprs)),) * 3
+    names = [*percents("tpr", fprs, nothing), *percents("difference", fprs, nothing)]
+    first = next(iter(measured.values()), None)
+    rows = []
+    for group, runs in groups.items():
+        for run in runs:
+            numbers: dict[str, Any] = dict.fromkeys(names)
+            found = measured.get(run.name)
+            if found is not None and first is not None:
+                difference = paired_difference(found.result, first.result)
+                numbers |= percents("tpr", fprs, _interval(found.result))
+                numbers |= percents("difference", fprs, difference)
+            row = {
+                "name": run.name,
+                "group": group,
+                **{name: run.about(name) for name in ("method", "backbone", "seed")},
+                "parameters": run.profile.parameters,
+                "macs": run.profile.macs,
+                "steps": run.steps,
+                "train_seconds": run.about("train_seconds"),
+                "final_loss": _final_loss(run),
+                **numbers,
+                "note": run.note,
+            }
+            rows.append(row)
+    return rows
+
+
+def _final_loss(run: Run) -> float | None:
+    return run.log[-1].get("loss") if run.log else None
+
+
+def _markdown(
+    groups: Mapping[str, list[Run]],
+    measured: Mapping[str, Measured],
+    fprs: Sequence[float],
+    labels: Tensor,
+) -> str:
+    heads = ["run", "method", "backbone", "seeds", "parameters", "multiply-adds", "steps"]
+    costs = [_cost(name, runs) for name, runs in groups.items()]
+    lines = markdown_table([*heads, "seconds", "final loss"], costs)
+    lines += [
+        "",
+        "± is the standard deviation over seeds. The final loss is of the last batch in the log, "
+        "summed as the method sums it: it compares runs of one method only.",
+    ]
+    done = {
+        name: [measured[run.name].result for run in runs if run.name in measured]
+        for name, runs in groups.items()
+    }
+    done = {name: results for name, results in done.items() if results}
+    if done:
+        lines += ["", *_tpr_lines(done, fprs, labels)]
+    notes = [f"- {run.name}: {run.note}" for run in _flatten(groups) if run.note]
+    if notes:
+        lines += ["", "Left out of the test:", "", *notes]
+    return "\n".join(lines) + "\n"
+
+
+def _flatten(groups: Mapping[str, list[Run]]) -> list[Run]:
+    return [run for runs in groups.values() for run in runs]
+
+
+def _cost(name: str, runs: list[Run]) -> list[str]:
+    """A group's cells of the first table."""
+    first = runs[0]
+    return [
+        name,
+        method_of(first),
+        str(first.about("backbone")),
+        " ".join(str(run.about("seed")) for run in runs),
+        f"{first.profile.parameters:,}",
+        f"{first.profile.macs:,}",
+        " ".join(dict.fromkeys(str(run.steps) for run in runs)),
+        _mean([run.about("train_seconds") for run in runs], decimals=0),
+        _mean([_final_loss(run) for run in runs if not run.note], decimals=3),
+    ]
+
+
+def _mean(values: Sequence[float | None], *, decimals: int) -> str:
+    known = [value for value in values if value is not None]
+    return mean_and_spread(known, decimals=decimals) if known else "unknown"
+
+
+def _tpr_lines(
+    done: Mapping[str, list[BootstrapResult]], fprs: Sequence[float], labels: Tensor
+) -> list[str]:
+    """The table of TPR, and that of the differences to its first row."""
+    means = {name: over_seeds(results) for name, results in done.items()}
+    heads = [f"TPR at {level(fpr)}" for fpr in fprs]
+    cells = []
+    for name, results in done.items():
+        percent = (100 * torch.stack([r.estimate for r in results], 1)).tolist()
+        ends = (100 * torch.stack([means[name].low, means[name].high], 1)).tolist()
+        tprs = [mean_and_spread(values) for values in percent]
+        ranges = ["" if math.isnan(low) else f" [{low:.1f}, {high:.1f}]" for low, high in ends]
+        cells.append([name, str(len(results)), *map("".join, zip(tprs, ranges, strict=True))])
+    reference, *others = means
+    num_genuine, num_impostor = count_pairs(labels)
+    lines = [
+        *markdown_table(["run", "seeds", *heads], cells),
+        "",
+        f"TPR in percent over all pairs of {len(labels):,} test images of "
+        f"{len(torch.bincount(labels).nonzero()):,} identities: {num_genuine:,} genuine and {num_impostor:,} "
+        "impostor pairs. In brackets the 95 % interval of a bootstrap over identities.",
+    ]
+    if others:
+        rows = [
+            [name, reference, *verdicts(*paired_difference(means[name], means[reference]))]
+            for name in others
+        ]
+        lines += [
+            "",
+            *markdown_table(["run", "minus", *heads], rows),
+            "",
+            "Differences of the means over seeds, with the 95 % interval of a paired bootstrap "
+            "over identities (it does not cover the choice of seeds). **Bold**: the interval "
+            "excludes zero. Plain: this test cannot tell the two apart.",
+        ]
+    return lines
+
+
+def _figure(
+    groups: Mapping[str, list[Run]], measured: Mapping[str, Measured], curve: str, path: Path
+) -> None:
+    """Left the logs, right the ROC curves; a side without anything to show is left out."""
+    logs, rocs = {}, {}
+    for name, runs in groups.items():
+        logs[name] = [points for run in runs if len((points := _points(run, curve))[0])]
+        tprs = [measured[run.name].roc[1] for run in runs if run.name in measured]
+        if tprs:
+            grid = next(iter(measured.values())).roc[0]
+            rocs[name] = (grid, torch.stack(tprs).mean(0))
+    logs = {name: points for name, points in logs.items() if points}
+    sides = [side for side in (logs, rocs) if side]
+    if not sides:
+        return
+    figure = Figure(figsize=(6.5 * len(sides), 5), layout="constrained")
+    panels = list(figure.subplots(1, len(sides), squeeze=False)[0])
+    if logs:
+        plot_training(logs, panels[0], ylabel=f"{curve} loss" if curve == "identity" else curve)
+        panels[0].set_title("Training" + ("; bands span the seeds" if _has_seeds(logs) else ""))
+    if rocs:
+        plot_roc(rocs, panels[-1])
+        panels[-1].set_title("Test, means over seeds" if _has_seeds(groups) else "Test")
+    save_figure(figure, path)
+
+
+def _has_seeds(groups: Mapping[str, Sequence[object]]) -> bool:
+    return any(len(members) > 1 for members in groups.values())
+
+
+def _points(run: Run, curve: str) -> tuple[list[int], list[float]]:
+    points = [(r["step"], r[curve]) for r in run.log if r.get(curve) is not None]
+    return [step for step, _ in points], [value for _, value in points]
