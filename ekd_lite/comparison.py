@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
+from ekd_lite.comparison_text import markdown
 from ekd_lite.data import FaceSet
 from ekd_lite.evaluate import (
     BootstrapResult,
@@ -27,20 +28,9 @@ from ekd_lite.evaluate.pairs import count_pairs
 from ekd_lite.files import write_atomically
 from ekd_lite.ops import nearest_name
 from ekd_lite.plots import plot_roc, plot_training
-from ekd_lite.run_folders import Run, group_runs, method_of
-from ekd_lite.tables import (
-    level,
-    markdown_table,
-    mean_and_spread,
-    over_seeds,
-    percents,
-    save_figure,
-    verdicts,
-    write_table,
-)
+from ekd_lite.run_folders import Run, group_runs
+from ekd_lite.tables import percents, save_figure, write_table
 from ekd_lite.train import load_model
-
-Triple = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -92,7 +82,8 @@ def compare_runs(
         rows = embed(load_model(run.path).backbone, faces_at(run.about("image_size")))
         measured[run.name] = _measure(rows, labels, fprs, resamples)
     write_table(out / "compare.csv", _rows(groups, measured, fprs))
-    text = _markdown(groups, measured, fprs, labels)
+    results = {name: found.result for name, found in measured.items()}
+    text = markdown(groups, results, fprs, labels)
     write_atomically(out / "compare.md", text.encode())
     _figure(groups, measured, curve, out / "compare.png")
     print(f"\n{text}\nwritten to {out}/: compare.csv compare.md compare.png")
@@ -120,10 +111,6 @@ def _measure(rows: Tensor, labels: Tensor, fprs: Sequence[float], resamples: int
         return Measured(result, (grid, all_pairs_tpr_at_fpr(rows, labels, grid)))
 
 
-def _interval(result: BootstrapResult) -> Triple:
-    return result.estimate, result.low, result.high
-
-
 def _rows(
     groups: Mapping[str, list[Run]], measured: Mapping[str, Measured], fprs: Sequence[float]
 ) -> list[dict[str, object]]:
@@ -138,7 +125,9 @@ def _rows(
             found = measured.get(run.name)
             if found is not None and first is not None:
                 difference = paired_difference(found.result, first.result)
-                numbers |= percents("tpr", fprs, _interval(found.result))
+                numbers |= percents(
+                    "tpr", fprs, (found.result.estimate, found.result.low, found.result.high)
+                )
                 numbers |= percents("difference", fprs, difference)
             row = {
                 "name": run.name,
@@ -148,106 +137,12 @@ def _rows(
                 "macs": run.profile.macs,
                 "steps": run.steps,
                 "train_seconds": run.about("train_seconds"),
-                "final_loss": _final_loss(run),
+                "final_loss": run.final_loss,
                 **numbers,
                 "note": run.note,
             }
             rows.append(row)
     return rows
-
-
-def _final_loss(run: Run) -> float | None:
-    return run.log[-1].get("loss") if run.log else None
-
-
-def _markdown(
-    groups: Mapping[str, list[Run]],
-    measured: Mapping[str, Measured],
-    fprs: Sequence[float],
-    labels: Tensor,
-) -> str:
-    heads = ["run", "method", "backbone", "seeds", "parameters", "multiply-adds", "steps"]
-    costs = [_cost(name, runs) for name, runs in groups.items()]
-    lines = markdown_table([*heads, "seconds", "final loss"], costs)
-    lines += [
-        "",
-        "± is the standard deviation over seeds. The final loss is of the last batch in the log, "
-        "summed as the method sums it: it compares runs of one method only.",
-    ]
-    done = {
-        name: [measured[run.name].result for run in runs if run.name in measured]
-        for name, runs in groups.items()
-    }
-    done = {name: results for name, results in done.items() if results}
-    if done:
-        lines += ["", *_tpr_lines(done, fprs, labels)]
-    notes = [f"- {run.name}: {run.note}" for run in _flatten(groups) if run.note]
-    if notes:
-        lines += ["", "Left out of the test:", "", *notes]
-    return "\n".join(lines) + "\n"
-
-
-def _flatten(groups: Mapping[str, list[Run]]) -> list[Run]:
-    return [run for runs in groups.values() for run in runs]
-
-
-def _cost(name: str, runs: list[Run]) -> list[str]:
-    """A group's cells of the first table."""
-    first = runs[0]
-    return [
-        name,
-        method_of(first),
-        str(first.about("backbone")),
-        " ".join(str(run.about("seed")) for run in runs),
-        f"{first.profile.parameters:,}",
-        f"{first.profile.macs:,}",
-        " ".join(dict.fromkeys(str(run.steps) for run in runs)),
-        _mean([run.about("train_seconds") for run in runs], decimals=0),
-        _mean([_final_loss(run) for run in runs if not run.note], decimals=3),
-    ]
-
-
-def _mean(values: Sequence[float | None], *, decimals: int) -> str:
-    known = [value for value in values if value is not None]
-    return mean_and_spread(known, decimals=decimals) if known else "unknown"
-
-
-def _tpr_lines(
-    done: Mapping[str, list[BootstrapResult]], fprs: Sequence[float], labels: Tensor
-) -> list[str]:
-    """The table of TPR, and that of the differences to its first row."""
-    means = {name: over_seeds(results) for name, results in done.items()}
-    heads = [f"TPR at {level(fpr)}" for fpr in fprs]
-    cells = []
-    for name, results in done.items():
-        percent = (100 * torch.stack([r.estimate for r in results], 1)).tolist()
-        ends = (100 * torch.stack([means[name].low, means[name].high], 1)).tolist()
-        tprs = [mean_and_spread(values) for values in percent]
-        ranges = ["" if math.isnan(low) else f" [{low:.1f}, {high:.1f}]" for low, high in ends]
-        cells.append([name, str(len(results)), *map("".join, zip(tprs, ranges, strict=True))])
-    reference, *others = means
-    num_genuine, num_impostor = count_pairs(labels)
-    lines = [
-        *markdown_table(["run", "seeds", *heads], cells),
-        "",
-        f"TPR in percent over all pairs of {len(labels):,} test images of "
-        f"{len(torch.bincount(labels).nonzero()):,} identities: {num_genuine:,} genuine and {num_impostor:,} "
-        "impostor pairs. In brackets the 95 % interval of a bootstrap over identities.",
-    ]
-    if others:
-        rows = [
-            [name, reference, *verdicts(*paired_difference(means[name], means[reference]))]
-            for name in others
-        ]
-        lines += [
-            "",
-            *markdown_table(["run", "minus", *heads], rows),
-            "",
-            "Differences of the means over seeds, with the 95 % interval of a paired bootstrap "
-            "over identities (it does not cover the choice of seeds). **Bold**: the interval "
-            "excludes zero. Plain: this test cannot tell the two apart.",
-        ]
-    return lines
 
 
 def _figure(
@@ -268,10 +163,11 @@ def _figure(
     figure = Figure(figsize=(6.5 * len(sides), 5), layout="constrained")
     panels = list(figure.subplots(1, len(sides), squeeze=False)[0])
     if logs:
-        plot_training(logs, panels[0], ylabel=f"{curve} loss" if curve == "identity" else curve)
+        ylabel = "identity loss" if curve == "identity" else curve
+        plot_training(logs, panels[0], ylabel=ylabel, order=list(groups))
         panels[0].set_title("Training" + ("; bands span the seeds" if _has_seeds(logs) else ""))
     if rocs:
-        plot_roc(rocs, panels[-1])
+        plot_roc(rocs, panels[-1], order=list(groups))
         panels[-1].set_title("Test, means over seeds" if _has_seeds(groups) else "Test")
     save_figure(figure, path)
 

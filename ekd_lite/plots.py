@@ -29,7 +29,12 @@ NUM_BINS = 100
 NUM_ROC_POINTS = 1500
 
 
-def plot_roc(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], ax: Axes | None = None) -> Axes:
+def plot_roc(
+    curves: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    ax: Axes | None = None,
+    *,
+    order: Sequence[str] = (),
+) -> Axes:
     """Draw TPR over FPR, the latter on a logarithmic axis, one step curve for each model.
 
     What is drawn at a level is the largest TPR whose FPR does not exceed it, so the picture agrees
@@ -39,6 +44,8 @@ def plot_roc(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], ax: Axes | None 
     Args:
         curves: name -> (fpr, tpr), each rising, as `ekd_lite.evaluate.roc` returns them.
         ax: where to draw; a new figure if None.
+        order: names in the order in which colours and line styles are given out; the curves' own if
+            left out. Two figures with one order show a name alike.
 
     Returns:
         The Axes.
@@ -48,8 +55,8 @@ def plot_roc(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], ax: Axes | None 
     """
     if not curves:
         raise ValueError("curves is empty: nothing to draw")
-    ax = _axes(ax)
-    for index, (name, (fpr, tpr)) in enumerate(curves.items()):
+    ax, order = _axes(ax), list(order or curves)
+    for name, (fpr, tpr) in curves.items():
         x, y = _flat(fpr), _flat(tpr)
         if x.shape != y.shape:
             raise ValueError(f"{name!r}: fpr has shape {x.shape} and tpr {y.shape}")
@@ -58,7 +65,7 @@ def plot_roc(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], ax: Axes | None 
         # Millions of points are more than a picture can show: read the steps at a grid of levels.
         grid = np.geomspace(x[x > 0].min(), 1, NUM_ROC_POINTS)
         shown = y[np.searchsorted(x, grid * (1 + 1e-9), side="right") - 1]
-        ax.plot(grid, shown, drawstyle="steps-post", linewidth=2, label=name, **_style(index))
+        ax.plot(grid, shown, drawstyle="steps-post", linewidth=2, label=name, **_style(order, name))
     ax.set_xscale("log")
     ax.set_xlabel("false-positive rate (FPR)")
     ax.set_ylabel("true-positive rate (TPR)")
@@ -72,17 +79,19 @@ def plot_training(
     ax: Axes | None = None,
     *,
     ylabel: str = "loss",
+    order: Sequence[str] = (),
 ) -> Axes:
     """Draw a quantity over the steps of training, one line for each method.
 
     Several runs of one name (its seeds) are a line through their means and a band from the least to
-    the greatest. A run with more than a hundred values is smoothed: every value is replaced by the
+    the greatest. A run with a hundred values or more is smoothed: every value is replaced by the
     mean of its neighbourhood, a fiftieth of the run wide.
 
     Args:
         curves: name -> (steps, values) of every run of that name.
         ax: where to draw; a new figure if None.
         ylabel: what the values are.
+        order: as for `plot_roc`.
 
     Returns:
         The Axes.
@@ -92,8 +101,8 @@ def plot_training(
     """
     if not curves:
         raise ValueError("curves is empty: nothing to draw")
-    ax = _axes(ax)
-    for index, (name, runs) in enumerate(curves.items()):
+    ax, order = _axes(ax), list(order or curves)
+    for name, runs in curves.items():
         pairs = [(_flat(steps), _flat(values)) for steps, values in runs]
         for x, y in pairs:
             if x.shape != y.shape or not x.size:
@@ -107,7 +116,7 @@ def plot_training(
         low, high = np.full(len(steps), np.inf), np.full(len(steps), -np.inf)
         np.minimum.at(low, at, values)
         np.maximum.at(high, at, values)
-        style = _style(index)
+        style = _style(order, name)
         ax.plot(steps, np.bincount(at, values) / count, linewidth=2, label=name, **style)
         if len(pairs) > 1:
             ax.fill_between(steps, low, high, color=style["color"], alpha=0.15, linewidth=0)
@@ -325,13 +334,10 @@ def _axes(ax: Axes | None) -> Axes:
     return new
 
 
-def _style(index: int) -> dict[str, Any]:
-    """A colour and a line style that no other of the first 49 curves has together."""
-    turn = index // len(COLOURS)
-    return {
-        "color": COLOURS[index % len(COLOURS)],
-        "linestyle": LINES[(index + turn) % len(LINES)],
-    }
+def _style(order: Sequence[str], name: str) -> dict[str, Any]:
+    """A colour and a line style that no other of 49 names has together."""
+    turn, place = divmod(order.index(name), len(COLOURS))
+    return {"color": COLOURS[place], "linestyle": LINES[(place + turn) % len(LINES)]}
 
 
 def _smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -49,6 +49,11 @@ class Run:
         return self.log[-1]["step"] if self.log else 0
 
     @property
+    def final_loss(self) -> float | None:
+        """The sum of all parts in the last record; None if it is not known or was not finite."""
+        return self.log[-1].get("loss") if self.log else None
+
+    @property
     def note(self) -> str:
         """What is missing of the run, in words; empty if nothing is."""
         if self.info is not None:
