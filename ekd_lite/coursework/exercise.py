@@ -71,6 +71,11 @@ def explanation(mistake: Function) -> str:
     return " ".join((mistake.__doc__ or "").split())
 
 
+def replaced(given: tuple[Any, ...], changes: dict[int, Any]) -> list[Any]:
+    """Arguments with some of them, by position, exchanged for others."""
+    return [changes.get(index, argument) for index, argument in enumerate(given)]
+
+
 def normal(seed: int, *shape: int) -> Tensor:
     """Seeded normal numbers in float64, the same on every machine."""
     generator = torch.Generator().manual_seed(seed)
