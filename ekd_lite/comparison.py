@@ -54,6 +54,7 @@ def compare_runs(
     fprs: Sequence[float],
     resamples: int = 1000,
     curve: str | None = None,
+    device: torch.device | str = "cpu",
 ) -> Path:
     """Write compare.csv (a row a run), compare.md (a row a method), compare.png; print the table.
 
@@ -66,6 +67,7 @@ def compare_runs(
         resamples: draws of the bootstrap.
         curve: which number of the logs to draw over the steps; if None "identity", the part of the
             loss that all methods share, where every run has it, else "loss".
+        device: where to embed.
 
     Returns:
         Path of compare.csv.
@@ -79,7 +81,8 @@ def compare_runs(
     measured = {}
     labels = faces_at(finished[0].about("image_size")).labels if finished else torch.zeros(0)
     for run in tqdm(finished, desc="measuring", disable=None):
-        rows = embed(load_model(run.path).backbone, faces_at(run.about("image_size")))
+        net = load_model(run.path, device=device).backbone
+        rows = embed(net, faces_at(run.about("image_size")))
         measured[run.name] = _measure(rows, labels, fprs, resamples)
     write_table(out / "compare.csv", _rows(groups, measured, fprs))
     results = {name: found.result for name, found in measured.items()}
@@ -117,7 +120,8 @@ def _rows(
     """A row for each run; empty cells where nothing is known."""
     nothing = (torch.zeros(len(fprs)),) * 3
     names = [*percents("tpr", fprs, nothing), *percents("difference", fprs, nothing)]
-    first = next(iter(measured.values()), None)
+    order = [run.name for runs in groups.values() for run in runs]
+    first = next((measured[name] for name in order if name in measured), None)
     rows = []
     for group, runs in groups.items():
         for run in runs:

@@ -120,7 +120,8 @@ def _read(path: Path, name: str, profiles: dict[tuple[Any, ...], Profile]) -> Ru
     if path.is_file() or (path / MODEL).exists():
         model = load_model(path)
         info, backbone = model.info, model.backbone
-    net: Any = info or dataclasses.asdict(config or TrainConfig())
+    assert info is not None or config is not None
+    net = info if info is not None else vars(config)
     key = (net["backbone"], net["embedding_dim"], net["image_size"])
     if key not in profiles:
         if backbone is None:

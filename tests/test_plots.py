@@ -68,6 +68,59 @@ def test_roc_names_what_is_wrong(curves, message):
         plots.plot_roc(curves)
 
 
+def test_two_figures_with_one_order_show_a_name_alike():
+    curve, order = ([0.1, 1.0], [0.5, 1.0]), ["a", "b", "c"]
+    roc = plots.plot_roc({"c": curve, "b": curve}, order=order)
+    training = plots.plot_training({name: [curve] for name in order}, order=order)
+    drawn = [
+        {x.get_label(): (x.get_color(), x.get_linestyle()) for x in ax.lines}
+        for ax in (roc, training)
+    ]
+    assert drawn[0] == {name: drawn[1][name] for name in "bc"}
+
+
+def test_colour_and_line_style_repeat_only_after_49_curves():
+    names = [str(k) for k in range(49)]
+    styles = [plots._style(names, name) for name in names]
+    assert len({(s["color"], str(s["linestyle"])) for s in styles}) == 49
+
+
+def test_training_curves_are_means_over_seeds_with_a_band():
+    """The second seed stopped early: from there on the mean is of the first alone."""
+    seeds = [([1, 2, 3], [4.0, 2.0, 1.0]), ([1, 2], torch.tensor([6.0, 3.0]))]
+    ax = plots.plot_training({"ekd": seeds, "kd": seeds[:1]}, ylabel="identity loss")
+    assert ax.lines[0].get_xdata().tolist() == [1, 2, 3]
+    assert ax.lines[0].get_ydata().tolist() == [5.0, 2.5, 1.0]
+    assert ax.lines[1].get_ydata().tolist() == [4.0, 2.0, 1.0]
+    assert len(ax.collections) == 1
+    corners = {tuple(v) for v in ax.collections[0].get_paths()[0].vertices.tolist()}
+    assert corners >= {(1, 4.0), (1, 6.0), (2, 2.0), (2, 3.0), (3, 1.0)}
+    assert ax.get_ylabel() == "identity loss"
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["ekd", "kd"]
+
+
+def test_long_training_curves_are_smoothed_and_short_ones_are_not():
+    values = np.random.default_rng(0).normal(size=200)
+    ax = plots.plot_training({"a": [(range(200), values)], "b": [(range(99), values[:99])]})
+    expected = [values[max(0, k - 2) : k + 2].mean() for k in range(200)]
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), expected)
+    np.testing.assert_array_equal(ax.lines[1].get_ydata(), values[:99])
+
+
+@pytest.mark.parametrize(
+    ("curves", "message"),
+    [
+        ({}, "empty"),
+        ({"a": []}, "'a': no run"),
+        ({"a": [([], [])]}, r"'a': steps have shape \(0,\)"),
+        ({"a": [([1, 2], [1.0])]}, r"shape \(2,\) and values \(1,\)"),
+    ],
+)
+def test_training_curves_name_what_is_wrong(curves, message):
+    with pytest.raises(ValueError, match=message):
+        plots.plot_training(curves)
+
+
 @pytest.mark.parametrize("log", [True, False])
 def test_histograms_are_shares_of_their_own_pairs(scores, log):
     genuine, impostor = scores

@@ -7,7 +7,7 @@ import torch
 
 from ekd_lite.evaluate import BootstrapResult
 from ekd_lite.report import _comparisons
-from ekd_lite.tables import level, over_seeds, verdict
+from ekd_lite.tables import level, markdown_table, mean_and_spread, over_seeds, verdict
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,20 @@ def test_bold_means_that_the_interval_excludes_zero(low, high, is_bold):
     assert text.startswith("**") == is_bold
     assert f"[{low:+.1f}, {high:+.1f}]" in text
     assert verdict(math.nan, low, high) == "not measurable"
+    assert verdict(1.0, math.nan, math.nan) == "+1.0 (no interval)"
+
+
+def test_spread_is_shown_where_there_is_one():
+    assert mean_and_spread([1.0, 3.0]) == "2.0 ± 1.4"
+    assert mean_and_spread([2.5], decimals=2) == "2.50"
+    assert mean_and_spread([1.0, math.nan]) == "not measurable"
+
+
+def test_tables_are_aligned_as_plain_text():
+    lines = markdown_table(["a", "method"], [["long name", "x"], ["±", "yy"]])
+    assert len({len(line) for line in lines}) == 1
+    assert lines[1] == "| --------- | ------ |"
+    assert lines[2] == "| long name | x      |"
 
 
 def test_every_student_against_the_one_alone_and_combinations_against_their_parts():

@@ -15,6 +15,7 @@ from ekd_lite.comparison import compare_runs
 from ekd_lite.data import FaceSet, load_splits, open_faces
 from ekd_lite.run_folders import Run, read_runs
 from ekd_lite.runner import FPRS
+from ekd_lite.train.distributed import pick_device
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,9 @@ class Compare:
     curve: str | None = None
     """Which number of the logs to draw; by default the identity loss if all have it, else loss."""
 
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ... or auto: cuda where there is one."""
+
     def __post_init__(self) -> None:
         """Refuse what could only fail after minutes."""
         if not self.fprs or not all(0 < fpr <= 1 for fpr in self.fprs):
@@ -49,6 +53,7 @@ class Compare:
 
     def run(self) -> None:
         """Read, measure, write."""
+        device = pick_device(self.device)
         runs = read_runs(self.runs)
 
         @functools.cache
@@ -62,6 +67,7 @@ class Compare:
             fprs=self.fprs,
             resamples=self.resamples,
             curve=self.curve,
+            device=device,
         )
 
 
