@@ -18,6 +18,7 @@ from ekd_lite.evaluate.pairs import count_pairs
 from ekd_lite.files import write_atomically
 from ekd_lite.ops import false_accepts_at
 from ekd_lite.train import TrainConfig, fit, load_model
+from ekd_lite.train.model_file import load_backbone
 
 FPRS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
@@ -73,9 +74,9 @@ class Embed:
 
     def run(self) -> None:
         """Embed and write."""
-        model = load_model(self.model)
-        faces = ImageFolder(self.faces, image_size=model.info["image_size"])
-        rows = embed(model.backbone, faces, progress="embedding")
+        backbone, info = load_backbone(self.model)
+        faces = ImageFolder(self.faces, image_size=info["image_size"])
+        rows = embed(backbone, faces, progress="embedding")
         names = [file.relative_to(faces.root).as_posix() for file in faces.files]
         data = save({"embeddings": rows, "labels": faces.labels}, {"files": json.dumps(names)})
         write_atomically(self.out, data)
@@ -123,6 +124,6 @@ class Evaluate:
                 raise ValueError(f"{self.source} is no safetensors file: {error}") from error
             if {"embeddings", "labels"} <= tensors.keys():
                 return tensors["embeddings"], tensors["labels"]
-        model = load_model(self.source)
-        test = load_splits(self.faces, image_size=model.info["image_size"]).test
-        return embed(model.backbone, test, progress="embedding"), test.labels
+        backbone, info = load_backbone(self.source)
+        test = load_splits(self.faces, image_size=info["image_size"]).test
+        return embed(backbone, test, progress="embedding"), test.labels

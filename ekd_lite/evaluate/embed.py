@@ -33,7 +33,8 @@ def embed(
         ValueError: an embedding is NaN or infinite; names the image.
     """
     was_training = backbone.training
-    device = next(backbone.parameters()).device
+    # A net without parameters, such as an ONNX file, runs on the CPU.
+    device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
     backbone.eval()
     rows = []
     starts = range(0, len(faces), batch_size)

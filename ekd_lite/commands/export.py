@@ -1,0 +1,152 @@
+"""`ekd-lite export`: a trained net as weights alone, as ONNX, in 8-bit integers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import tyro
+from torch import nn
+
+from ekd_lite.commands.nets import measurable
+from ekd_lite.data import load_splits
+from ekd_lite.evaluate import UndefinedMetricWarning
+from ekd_lite.export import (
+    FormatCost,
+    OnnxModel,
+    calibration_images,
+    compare_formats,
+    export_onnx,
+    load_backbone,
+    quantize_int8,
+    save_backbone,
+)
+from ekd_lite.files import write_atomically
+from ekd_lite.tables import level, percents
+
+Format = Literal["safetensors", "onnx", "int8-dynamic", "int8-static"]
+FPRS = (1e-2, 1e-3, 1e-4)
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a trained net for use elsewhere: weights alone, ONNX, or ONNX in 8-bit integers."""
+
+    model: tyro.conf.Positional[Path]
+    """Run folder or model.safetensors."""
+    out: Path
+    """File to write."""
+    to: Format = "onnx"
+    """safetensors: the backbone without the prototypes of the training identities. onnx: for any
+    batch size, checked against torch. int8-dynamic, int8-static: ONNX, smaller and less exact."""
+    faces: Path | None = None
+    """Folder the net was trained from (its training people calibrate int8-static, its test people
+    are for the report); procedural faces if left out."""
+    calibration: int = 256
+    """Training images that calibrate int8-static."""
+    reduce_range: bool = False
+    """7-bit weights, for x86 processors without VNNI instructions."""
+    report: Path | None = None
+    """CSV to write: size, latency and TPR of every format on unseen people, against torch."""
+    resamples: int = 1000
+    """Bootstrap resamples behind the report's intervals."""
+
+    def run(self) -> None:
+        """Export, and measure if asked to."""
+        print(f"wrote {self.out}: {self._write(self.to, self.out)}")
+        if self.report is not None:
+            self._measure(self.report)
+
+    def _write(self, to: Format, out: Path) -> str:
+        """Write one format; says what it is like."""
+        backbone, info = load_backbone(self.model)
+        if to == "safetensors":
+            save_backbone(out, backbone, info)
+            return f"{out.stat().st_size:,} bytes, {info['backbone']} without its head"
+        if to == "onnx":
+            difference = export_onnx(backbone, out, info=info)
+            return f"{out.stat().st_size:,} bytes, largest difference from torch {difference:.0e}"
+        with tempfile.TemporaryDirectory(prefix="ekd_lite-") as folder:
+            float32 = Path(folder) / "float32.onnx"
+            export_onnx(backbone, float32, info=info)
+            if to == "int8-static":
+                train = load_splits(self.faces, image_size=info["image_size"]).train
+                cosine = quantize_int8(
+                    float32,
+                    out,
+                    method="static",
+                    calibration=calibration_images(train, count=self.calibration),
+                    reduce_range=self.reduce_range,
+                )
+            else:
+                cosine = quantize_int8(
+                    float32, out, method="dynamic", reduce_range=self.reduce_range
+                )
+        return f"{out.stat().st_size:,} bytes, mean cosine with the float32 net {cosine:.4f}"
+
+    def _measure(self, path: Path) -> None:
+        """Make every format in a temporary folder, measure them and write the table."""
+        sizes: dict[str, int] = {}
+        nets: dict[str, nn.Module] = {}
+        with tempfile.TemporaryDirectory(prefix="ekd_lite-") as folder:
+            for to in get_args(Format):
+                file = Path(folder) / to
+                self._write(to, file)
+                sizes[to] = file.stat().st_size
+                torch_net = to == "safetensors"
+                nets[to] = load_backbone(file)[0] if torch_net else OnnxModel(file, threads=1)
+        _, info = load_backbone(self.model)
+        test = load_splits(self.faces, image_size=info["image_size"]).test
+        levels = measurable(FPRS, test.labels)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UndefinedMetricWarning)  # the table says it
+            costs = compare_formats(nets, test, levels, num_resamples=self.resamples)
+        rows = [
+            {"model": str(self.model), "format": name, "bytes": sizes[name], **_columns(cost)}
+            for name, cost in costs.items()
+        ]
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, rows[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(path, buffer.getvalue().encode())
+        _show(costs, sizes)
+        print(f"wrote {path}")
+
+
+def _columns(cost: FormatCost) -> dict[str, float]:
+    """The numbers of a row of the CSV; TPR and its difference in percent, with intervals."""
+    tpr, fprs = cost.result, cost.result.fprs
+    return {
+        "latency_ms": round(cost.latency_ms, 4),
+        **percents("tpr", fprs, (tpr.estimate, tpr.low, tpr.high)),
+        **percents("difference", fprs, (cost.difference, cost.low, cost.high)),
+    }
+
+
+def _show(costs: dict[str, FormatCost], sizes: dict[str, int]) -> None:
+    """Print the table; its first row is torch itself, running what the safetensors file holds."""
+    fprs = next(iter(costs.values())).result.fprs
+    print("TPR in percent on unseen people; its difference from torch with the 95 % interval")
+    print(f"{'format':13}{'bytes':>12}{'ms':>9}" + "".join(f"   at {level(f):27}" for f in fprs))
+    for name, cost in costs.items():
+        line = f"{name:13}{sizes[name]:12,}{cost.latency_ms:9.3f}"
+        for m in range(len(fprs)):
+            tpr, *triple = (
+                100 * float(values[m])
+                for values in (cost.result.estimate, cost.difference, cost.low, cost.high)
+            )
+            line += f"   {tpr:6.2f} {_difference(*triple):23}"
+        print(line.rstrip())
+
+
+def _difference(difference: float, low: float, high: float) -> str:
+    if math.isnan(low):
+        return f"{difference:+.2f} (no interval)"
+    return f"{difference:+.2f} [{low:+.2f}, {high:+.2f}]"
