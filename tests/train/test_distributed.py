@@ -1,0 +1,242 @@
+"""Many processes do what one does with the joined batch: losses, weights, running statistics.
+
+Four processes train all cases for two steps in float64, two of them once more as a group of two;
+one process takes the same steps with the joined batches.
+"""
+
+import contextlib
+import os
+import pathlib
+import socket
+import warnings
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from ekd_lite.distill import DISTILLERS
+from ekd_lite.heads import HEADS, ArcFace, PartialFC
+from ekd_lite.models import build_backbone
+from ekd_lite.parallel import broadcast_bytes, gather_bytes, rank, world_size
+from ekd_lite.train import TrainConfig, build_state, train_step
+from ekd_lite.train.distributed import agree, pick_device, process_group
+from ekd_lite.train.model_file import Model
+from ekd_lite.train.step import BadBatchError, Batch
+
+pytestmark = pytest.mark.filterwarnings("ignore:the first batch has too few impostor pairs")
+
+IDENTITIES, PER_RANK, STEPS = 11, 8, 2  # 11: the shards of PartialFC are of different size
+BASE = {
+    "image_size": 16,
+    "embedding_dim": 8,
+    "steps": 10,
+    "device": "cpu",
+    "sync_batch_norm": True,
+    "margin_ramp": 0.0,
+    "scale": 8.0,
+    "teacher": "in memory",
+}
+SPLITTABLE = ("normface", "sphereface", "cosface", "arcface")
+MARGIN = {name: 1.5 if name == "sphereface" else 0.3 for name in HEADS}
+CASES = {
+    **{f"method {name}": {"method": name} for name in DISTILLERS},
+    **{f"head {name}": {"head": name, "margin": MARGIN[name]} for name in HEADS},
+    **{
+        f"split {name}": {"head": name, "partial_fc": 1.0, "margin": MARGIN[name]}
+        for name in SPLITTABLE
+    },
+    "split and distilled": {"method": "ekd:50+fitnet+sp", "partial_fc": 1.0, "optimizer": "sgd"},
+    "clipped": {"clip_norm": 0.05, "partial_fc": 1.0, "optimizer": "sgd"},
+    "accumulated": {"accumulate": 2, "method": "ekd"},
+}
+
+
+def make_teacher():
+    torch.manual_seed(7)
+    backbone = build_backbone("tiny_teacher", embedding_dim=8, image_size=16).double().eval()
+    head = ArcFace(8, IDENTITIES, scale=8.0).double()
+    return Model(backbone, head, {"embedding_dim": 8})
+
+
+def make_batches(config, size, share=slice(None)):
+    """The batches of every step: of one process, or the share of one."""
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(STEPS):
+        group = []
+        for _ in range(config.accumulate):
+            count = PER_RANK * size
+            images = torch.randn(count, 3, 16, 16, generator=generator, dtype=torch.float64)
+            labels = torch.randint(IDENTITIES, (count,), generator=generator)
+            teacher = torch.randn(count, 8, generator=generator, dtype=torch.float64)
+            index = torch.arange(count)
+            group.append(Batch(*(x[share] for x in (images, labels, teacher, index))))
+        yield group
+
+
+def start(case):
+    """A state in float64 whose prototypes do not depend on how they are split."""
+    config = TrainConfig(**{**BASE, **CASES[case]})
+    torch.set_default_dtype(torch.float64)
+    try:
+        state = build_state(config, IDENTITIES, make_teacher(), "cpu")
+    finally:
+        torch.set_default_dtype(torch.float32)
+    if isinstance(state.head, PartialFC):
+        full = torch.randn(
+            IDENTITIES, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64
+        )
+        first = state.head.first
+        with torch.no_grad():
+            state.head.prototypes.copy_(full[first : first + len(state.head.prototypes)])
+    return state
+
+
+def take_steps(case, share=slice(None), size=None):
+    """Losses of every step, and what the nets and their statistics are in the end."""
+    state = start(case)
+    size = size or world_size()
+    losses = [train_step(state, *group) for group in make_batches(state.config, size, share)]
+    kept = {
+        "prototypes": state.full_head().prototypes,
+        **{f"backbone.{k}": v for k, v in state.backbone.state_dict().items()},
+        **{f"distillers.{k}": v for k, v in state.distillers.state_dict().items()},
+    }
+    if not isinstance(state.head, PartialFC):
+        kept |= {f"head.{k}": v for k, v in state.head.state_dict().items()}
+    # Every value a copy: the next case must not change them.
+    return losses, {name: value.detach().clone() for name, value in kept.items()}
+
+
+def work(number, folder):
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    for size in (4, 2):
+        if number >= size:
+            continue
+        os.environ.update(
+            RANK=str(number), LOCAL_RANK=str(number), WORLD_SIZE=str(size),
+            MASTER_ADDR="127.0.0.1", MASTER_PORT=pathlib.Path(f"{folder}/port{size}").read_text(),
+        )  # fmt: skip
+        with process_group(torch.device("cpu"), timeout=120):
+            share = slice(number * PER_RANK, (number + 1) * PER_RANK)
+            results = {case: take_steps(case, share) for case in CASES}
+            extra = collectives(number, size)
+            torch.save((results, extra), f"{folder}/{size}-{number}.pt")
+
+
+def collectives(number, size):
+    """The small things that processes say to one another, and how a NaN on one of them ends."""
+    found = {
+        "agree": agree(number),
+        "broadcast": broadcast_bytes(b"from 0" if number == 0 else None).decode(),
+        "nothing": broadcast_bytes(None),
+        "gathered": [data.decode() for data in gather_bytes(b"x" * number)],
+    }
+    state = start("method ekd")
+    before = {k: v.clone() for k, v in state.backbone.state_dict().items()}
+    share = slice(number * PER_RANK, (number + 1) * PER_RANK)
+    (batch,) = next(iter(make_batches(state.config, size, share)))
+    if number == 1:
+        batch.images[2, 0, 3, 3] = float("nan")
+    try:
+        train_step(state, batch)
+    except BadBatchError as error:
+        found["error"] = str(error)
+    after = state.backbone.state_dict()
+    found["unchanged"] = all(torch.equal(before[k], after[k]) for k in before) and state.step == 0
+    try:
+        PartialFC(ArcFace, 4, size - 1)
+    except ValueError as error:
+        found["too few"] = str(error)
+    return found
+
+
+def free_port():
+    with contextlib.closing(socket.socket()) as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks")
+    for size in (4, 2):
+        (folder / f"port{size}").write_text(str(free_port()))
+    mp.spawn(work, (str(folder),), nprocs=4)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def one_process():
+    return {(case, size): take_steps(case, size=size) for case in CASES for size in (2, 4)}
+
+
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("case", CASES)
+def test_ranks_do_what_one_process_does(case, size, folder, one_process):
+    losses, kept = one_process[case, size]
+    assert all(abs(value) > 0 for step in losses for value in step.values())
+    for number in range(size):
+        results, _ = torch.load(folder / f"{size}-{number}.pt", weights_only=True)
+        got_losses, got = results[case]
+        for step, (one, many) in enumerate(zip(losses, got_losses, strict=True)):
+            for name in one:
+                assert float(many[name]) == pytest.approx(float(one[name]), rel=1e-9), (step, name)
+        for name, wanted in kept.items():
+            if name.startswith("head.step") or "num_batches" in name:
+                continue
+            # AdamW divides by the gradient's size: rounding in a tiny gradient is no longer tiny.
+            torch.testing.assert_close(
+                got[name], wanted, rtol=1e-5, atol=1e-7, msg=lambda m, n=name: f"{n}: {m}"
+            )
+
+
+def test_what_processes_say_to_one_another(folder):
+    for size in (2, 4):
+        for number in range(size):
+            _, found = torch.load(folder / f"{size}-{number}.pt", weights_only=True)
+            assert found["agree"] == size - 1
+            assert found["broadcast"] == "from 0"
+            assert found["nothing"] is None
+            assert found["gathered"] == (["x" * i for i in range(size)] if number == 0 else [])
+
+
+def test_a_nan_on_one_process_stops_all_before_the_weights_change(folder):
+    texts = set()
+    for size in (2, 4):
+        for number in range(size):
+            _, found = torch.load(folder / f"{size}-{number}.pt", weights_only=True)
+            assert found["unchanged"]
+            texts.add((size, found["error"]))
+            assert f"{size - 1} identities cannot be split" in found["too few"]
+    assert len(texts) == 2  # the same on every process
+    for _, text in texts:
+        assert "loss" in text
+        assert "process 1" in text
+
+
+def test_without_torchrun_there_is_one_process(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with process_group(torch.device("cpu")):
+        assert (rank(), world_size()) == (0, 1)
+    assert agree(5) == 5
+    assert gather_bytes(b"a") == [b"a"]
+    assert broadcast_bytes(b"a") == b"a"
+    assert pick_device("cpu") == torch.device("cpu")
+
+
+def test_a_group_of_one(monkeypatch):
+    for name, value in {
+        "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1",
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()),
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    expected, _ = take_steps("method ekd", size=1)
+    with process_group(torch.device("cpu"), timeout=30):
+        with process_group(torch.device("cpu")):  # inside a group nothing happens
+            assert dist.is_initialized()
+        got, _ = take_steps("method ekd", size=1)
+    assert not dist.is_initialized()
+    for one, other in zip(expected, got, strict=True):
+        assert float(one["loss"]) == pytest.approx(float(other["loss"]), rel=1e-12)
