@@ -1,6 +1,7 @@
 """Training: one printable step, one loop, state that survives a crash."""
 
 from ekd_lite.train.config import TrainConfig
+from ekd_lite.train.log import RunLog
 from ekd_lite.train.loop import fit
 from ekd_lite.train.model_file import Model, load_model, save_model
 from ekd_lite.train.state import TrainState, build_state
@@ -10,6 +11,7 @@ from ekd_lite.train.teacher import cache_teacher
 __all__ = [
     "Batch",
     "Model",
+    "RunLog",
     "TrainConfig",
     "TrainState",
     "build_state",
