@@ -59,13 +59,14 @@ def largest(values: Tensor, count: int) -> Tensor:
     return torch.from_numpy(np.sort(array)[::-1].copy())
 
 
-def generator_for(seed: int, stream: int, step: int, rank: int = 0) -> torch.Generator:
-    """A CPU generator of its own for every (seed, stream, step, rank): any draw can be replayed.
+def generator_for(seed: int, stream: int, step: int, rank: int = 0) -> np.random.Generator:
+    """A generator of its own for every (seed, stream, step, rank): any draw can be replayed.
 
-    The four numbers are mixed by numpy's SeedSequence, so that neighbours are independent.
+    The four numbers are mixed by numpy's SeedSequence, so that neighbours are independent. Not a
+    `torch.Generator`: on the CPU it looks at 32 bits of its seed alone, and of a million steps some
+    hundred would repeat another's draws.
     """
-    mixed = np.random.SeedSequence([seed, stream, step, rank]).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(mixed >> np.uint64(1)))
+    return np.random.default_rng([seed, stream, step, rank])
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str:

@@ -88,7 +88,8 @@ class PartialFC(nn.Module):
         self.seed = seed
         self.shard = head(embedding_dim, self.sizes[rank()], scale=scale, margin=margin)
         with torch.no_grad():
-            self.shard.prototypes.normal_(std=0.01, generator=generator_for(seed, 3, 0, rank()))
+            draws = generator_for(seed, 3, 0, rank()).normal(0, 0.01, self.prototypes.shape)
+            self.prototypes.copy_(torch.from_numpy(draws))
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
     @property
@@ -140,7 +141,7 @@ class PartialFC(nn.Module):
         if not self.training or count >= len(self.prototypes):
             return None, local
         generator = generator_for(self.seed, 4, int(self.step), rank())
-        order = torch.rand(len(self.prototypes), generator=generator).to(local.device)
+        order = torch.from_numpy(generator.random(len(self.prototypes))).to(local.device)
         order[local] = 2.0  # before every random one
         needed = len(torch.unique(local))
         chosen = order.topk(max(count, needed)).indices.sort().values

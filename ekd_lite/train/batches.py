@@ -143,7 +143,7 @@ def prepare(
     mirrored = torch.zeros(len(index), dtype=torch.bool)
     if config.flip:
         generator = generator_for(config.seed, 2, position, rank())
-        mirrored = torch.rand(len(index), generator=generator) < 0.5
+        mirrored = torch.from_numpy(generator.random(len(index)) < 0.5)
         images = torch.where(mirrored[:, None, None, None].to(device), images.flip(-1), images)
     teacher_embeddings = None
     if cache is not None:
