@@ -44,8 +44,9 @@ def _best_threshold_for_accuracy(scores: Tensor, is_genuine: Tensor) -> float:
 
     Return the share of pairs that it decides rightly.
     """
-    accuracy = torch.stack([((scores >= t) == is_genuine).double().mean() for t in scores])
-    return float(scores[accuracy.argmax()])
+    tries = torch.cat([scores, scores.new_tensor([torch.inf])])
+    accuracy = torch.stack([((scores >= t) == is_genuine).double().mean() for t in tries])
+    return float(tries[accuracy.argmax()])
 
 
 def _equal_weight_for_both_kinds(scores: Tensor, is_genuine: Tensor) -> float:

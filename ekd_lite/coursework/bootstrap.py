@@ -143,8 +143,8 @@ def _bootstrap_cases() -> list[Case]:
     circle = torch.stack([angles.cos(), angles.sin()], 1)
     pairs = torch.arange(3).repeat_interleave(2)
     cases = [
-        Case("three people", (circle, pairs, torch.tensor([0, 0, 2]), 0.25)),
-        Case("each once", (circle, pairs, torch.tensor([0, 1, 2]), 0.25)),
+        Case("three people", (circle, pairs, torch.tensor([0, 0, 2]), 0.5)),
+        Case("each once", (circle, pairs, torch.tensor([0, 1, 2]), 0.5)),
     ]
     labels = torch.arange(10).repeat_interleave(4)
     centres = normal(11, 10, 4)

@@ -228,7 +228,7 @@ def _hard_ranks(*given: Any) -> Tensor:
 def _ekd_cases() -> list[Case]:
     angles = [real([0.0, 40.0, 60.0]).deg2rad(), real([0.0, 20.0, 80.0]).deg2rad()]
     small = [torch.stack([x.cos(), x.sin()], 1) for x in angles]
-    thresholds = real([0.6]), real([0.5])
+    thresholds = real([0.6]), real([0.4])
     cases = [Case("by hand", (*small, torch.tensor([0, 0, 1]), *thresholds, 0.1, 1))]
     fixed = real([0.15, 0.4, 0.6]), real([0.1, 0.3, 0.55])
     for seed, people, topk in ((141, 4, 10), (145, 5, 1000)):

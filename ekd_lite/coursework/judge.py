@@ -8,7 +8,6 @@ fails is shown. Nothing that a reader's function does or raises stops the check.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -157,9 +156,10 @@ def explain(
             for i, value in zip(indices, given, strict=True)
         )
 
+    is_about_values = first in compared and not (answer.error or answer.changed)
     example = f"Case {case.name!r}: {show_arguments(want)}; {difference(answer, want)}."
     for mistake in exercise.mistakes:
-        if findings[first] and first in compared and fits(mistake, compared):
+        if is_about_values and fits(mistake, compared):
             return mistake_name(mistake), (f"{explanation(mistake)}", example)
     if findings[first] != "differs":
         return "", (findings[first],)
@@ -221,19 +221,21 @@ def explain_gradient(
             "float(), .item(), .detach(), .numpy() or torch.no_grad() on the way.",
         )
 
-    def same(one: list[Outcome], other: Callable[[int], Outcome]) -> bool:
-        return all(
-            is_close(one[i].gradients.get(name), other(i).gradients.get(name))
-            for i in compared
+    def differing(others: dict[int, Outcome]) -> list[str]:
+        return [
+            name
             for name in exercise.gradient
-        )
+            for i in compared
+            if not is_close(answers[i].gradients.get(name), others[i].gradients.get(name))
+        ]
 
-    if not same(answers, lambda i: expected[i]):
+    wrong = differing({i: expected[i] for i in compared})
+    if wrong:
         for mistake in exercise.mistakes:
-            if same(answers, lambda i, m=mistake: call(exercise, m, cases[i])):  # type: ignore[misc]
+            if not differing({i: call(exercise, mistake, cases[i]) for i in compared}):
                 return mistake_name(mistake), (explanation(mistake),)
         return "", (
-            f"The value is right, but not its gradient with respect to {exercise.gradient[0]}: "
+            f"The value is right, but not its gradient with respect to {wrong[0]}: "
             "some part of the computation is hidden from it, by .detach(), .item() or no_grad().",
         )
     for name in exercise.detached:

@@ -139,7 +139,7 @@ def _margin_cases() -> list[Case]:
     ]
     for seed, scale, low, high in ((112, 8.0, 0.2, 0.5), (115, 16.0, 0.1, 0.4)):
         labels = torch.randint(4, (6,), generator=torch.Generator().manual_seed(seed))
-        student = prototypes[labels] + 0.8 * normal(seed + 1, 6, 6)
+        student = prototypes[labels] + 0.4 * normal(seed + 1, 6, 6)
         teacher = prototypes[labels] + 0.6 * normal(seed + 2, 6, 6)
         arguments = (student, 2 * teacher, 0.5 * prototypes, labels, scale, low, high)
         cases.append(Case(f"6 images, scale {scale:.0f}", arguments))

@@ -114,8 +114,13 @@ def _mean_distance_without_gradient(student: Tensor, teacher: Tensor) -> Tensor:
 def _rkd_cases() -> list[Case]:
     far = normal(73, 6, 4)
     far[0] += 12  # so that some difference exceeds 1, where Huber is no square
+    # Sides 5, 4, 3 and sqrt(2), 1, 1.
+    triangles = [
+        real([[3.0, 0.0], [0.0, 4.0], [3.0, 4.0]]),
+        real([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]),
+    ]
     return [
-        Case("by hand", (real([[0.0], [1.0], [3.0]]), real([[0.0], [2.0], [4.0]]))),
+        Case("by hand", tuple(triangles)),
         Case("5 images, widths 3 and 4", (normal(71, 5, 3), 5 * normal(72, 5, 4))),
         Case("one image far away", (far, normal(74, 6, 4))),
     ]
