@@ -180,10 +180,11 @@ def test_a_run_without_a_log_and_a_model_by_itself(work, runs):
 
 
 def test_a_folder_of_runs_stands_for_all_of_them(runs):
+    names = ["alone-0", "alone-1", "ekd-0", "ekd-1", "teacher"]
+    assert [run.name for run in read_runs([runs])] == names
     (runs / "config.json").write_text("{}")  # as a demo leaves one
     (runs / "notes").mkdir()
-    names = [run.name for run in read_runs([runs])]
-    assert names == ["alone-0", "alone-1", "ekd-0", "ekd-1", "teacher"]
+    assert [run.name for run in read_runs([runs])] == names
     assert list(group_runs(read_runs([runs]))) == ["alone", "ekd", "teacher"]
 
 

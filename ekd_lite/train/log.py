@@ -201,7 +201,10 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
         except ValueError as error:
             if number > len(lines):
                 break
-            raise ValueError(f"{path} is damaged at line {number}: {error}") from error
+            raise ValueError(
+                f"{path} is damaged at line {number}: {error}; mend it, or delete the file: only "
+                "the log is lost"
+            ) from error
         records.append(record)
     return records
 

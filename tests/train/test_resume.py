@@ -82,7 +82,7 @@ def test_five_stops_change_nothing(tmp_path, teacher, workers):
     assert whole["step"] == 20
     assert whole["distillers"]["ekd.num_updates"][0] == 20
     assert_same(whole, parts)
-    for name in ("log.jsonl", "config.json"):
+    for name in ("log.jsonl", "log.csv", "config.json"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
 
 
