@@ -179,7 +179,10 @@ def test_what_is_no_onnx_file_of_ours_is_named(student, tmp_path):
     del foreign.metadata_props[:]
     half = onnx.load_model_from_string(data)
     next(p for p in half.metadata_props if p.key == "info").value = "{"
+    later = onnx.load_model_from_string(data)
+    next(p for p in later.metadata_props if p.key == "format").value = "ekd_lite.onnx.2"
     cases = {
+        "later": (later.SerializeToString(), "was not written by ekd_lite"),
         "empty": (b"", "no ONNX file, or a damaged one"),
         "text": (b"hello" * 99, "no ONNX file, or a damaged one"),
         "foreign": (foreign.SerializeToString(), "was not written by ekd_lite"),
@@ -208,13 +211,14 @@ def test_images_of_another_shape_are_refused(student, shape):
 
 @pytest.mark.parametrize("method", ["dynamic", "static"])
 @pytest.mark.parametrize("name", NETS[:3])
-def test_int8_stays_close_and_every_layer_is_quantised(name, method, tmp_path):
+def test_int8_stays_close_and_every_layer_is_quantised(name, method, tmp_path, caplog):
     model = make_model(name)
     export_onnx(model.backbone, tmp_path / "net.onnx", info=model.info)
     calibration = calibration_images(FACES, count=64) if method == "static" else None
     cosine = quantize_int8(
         tmp_path / "net.onnx", tmp_path / "int8.onnx", method=method, calibration=calibration
     )
+    assert not caplog.records  # onnxruntime found nothing odd
     net = OnnxModel(tmp_path / "int8.onnx")
     assert (net.info, net.precision) == (model.info, f"int8-{method}")
     with torch.no_grad():
@@ -391,6 +395,7 @@ def test_the_command_writes_every_format(student, people, tmp_path, capsys, monk
     assert main(arguments) == 0
     assert f"wrote {out}: {out.stat().st_size:,} bytes" in capsys.readouterr().out
     net = load_backbone(out)[0] if to == "safetensors" else OnnxModel(out)
+    assert getattr(net, "precision", to).replace("float32", "onnx") == to
     cosines = (unit_rows(embed(net, FACES)) * unit_rows(embed(student[0].backbone, FACES))).sum(1)
     assert float(cosines.mean()) > 0.98
 
