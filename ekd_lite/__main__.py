@@ -10,7 +10,8 @@ import tyro
 from ekd_lite.commands.compare import Compare
 from ekd_lite.commands.data import Convert, Download, Info, Preview, Verify
 from ekd_lite.commands.export import Export
-from ekd_lite.commands.nets import Embed, Evaluate, Train
+from ekd_lite.commands.nets import Embed, Evaluate
+from ekd_lite.commands.train import Train, recipe_of
 from ekd_lite.demo import DemoConfig
 from ekd_lite.train.batches import LoaderError
 
@@ -34,10 +35,13 @@ Command = (
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; errors of use are one message, not a trace."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
+        recipe = recipe_of(arguments) if arguments[:1] == ["train"] else None
         command = tyro.cli(
             Command,
             args=arguments,
+            default=tyro.MISSING if recipe is None else Train.from_recipe(recipe),
             prog="ekd-lite",
             description="Knowledge distillation for face recognition, from ArcFace to EKD.",
             config=(tyro.conf.OmitArgPrefixes,),

@@ -1,10 +1,10 @@
-"""`ekd-lite train`, `embed` and `evaluate`."""
+"""`ekd-lite embed` and `evaluate`."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -17,7 +17,6 @@ from ekd_lite.evaluate.embed import embed
 from ekd_lite.evaluate.pairs import count_pairs
 from ekd_lite.files import write_atomically
 from ekd_lite.ops import false_accepts_at
-from ekd_lite.train import TrainConfig, fit, load_model
 from ekd_lite.train.model_file import load_backbone
 
 FPRS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
@@ -27,38 +26,6 @@ def measurable(fprs: Iterable[float], labels: Tensor) -> tuple[float, ...]:
     """The levels that the impostor pairs of `labels` can show."""
     num_impostor = count_pairs(labels)[1]
     return tuple(fpr for fpr in fprs if false_accepts_at(fpr, num_impostor) > 0)
-
-
-@dataclass(frozen=True)
-class Train:
-    """Train one net, alone or under a teacher."""
-
-    out: Path
-    """Folder of the run; calling again goes on where it stopped."""
-    faces: Path | None = None
-    """Folder of identity/image.jpg, 60 % of whose people train; left out: procedural faces."""
-    config: TrainConfig = field(default_factory=TrainConfig)
-    """How to train."""
-
-    def run(self) -> None:
-        """Train, and report the teacher first."""
-        config = self.config
-        splits = load_splits(self.faces, image_size=config.image_size)
-        validation = splits.validation
-        levels = measurable((1e-1, 1e-2, 1e-3), validation.labels)
-
-        def report(name: str, path: Path | str) -> None:
-            rows = embed(load_model(path).backbone, validation)
-            tpr = all_pairs_tpr_at_fpr(rows, validation.labels, levels).tolist()
-            pairs = zip(tpr, levels, strict=True)
-            text = ", ".join(f"{value:.1%} at FPR {fpr:.0e}" for value, fpr in pairs)
-            print(f"{name}: TPR on validation identities {text}", flush=True)
-
-        if config.method != "none" and config.teacher is not None:
-            report(f"teacher {config.teacher}", config.teacher)
-        path = fit(config, splits.train, self.out)
-        report(f"{self.out}", path)
-        print(f"wrote {path}")
 
 
 @dataclass(frozen=True)

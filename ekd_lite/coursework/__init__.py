@@ -27,6 +27,7 @@ from ekd_lite.coursework.impostor_thresholds import IMPOSTOR_THRESHOLDS, check_i
 from ekd_lite.coursework.kd import KD, check_kd
 from ekd_lite.coursework.learning_rate import LEARNING_RATE, check_learning_rate
 from ekd_lite.coursework.margin import MARGIN, check_margin
+from ekd_lite.coursework.paired_interval import PAIRED_INTERVAL, check_paired_interval
 from ekd_lite.coursework.rkd import RKD, check_rkd
 from ekd_lite.coursework.shrinkteanet import SHRINKTEANET, check_shrinkteanet
 from ekd_lite.coursework.similarity_transform import (
@@ -43,6 +44,7 @@ EXERCISES: tuple[Exercise, ...] = (
     TPR_AT_FPR,
     BEST_ACCURACY,
     BOOTSTRAP,
+    PAIRED_INTERVAL,
     SIMILARITY_TRANSFORM,
     COSINE_LOGITS,
     COSFACE,
@@ -80,6 +82,7 @@ __all__ = [
     "check_kd",
     "check_learning_rate",
     "check_margin",
+    "check_paired_interval",
     "check_rkd",
     "check_shrinkteanet",
     "check_similarity_transform",

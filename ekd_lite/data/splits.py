@@ -72,6 +72,7 @@ def load_splits(
     workers: int | None = None,
     progress: bool = True,
     max_bad_fraction: float = 0.0,
+    people: int = PROCEDURAL["train"][1],
 ) -> Splits:
     """Procedural faces, or the faces of a folder divided by identity.
 
@@ -88,11 +89,16 @@ def load_splits(
         workers: processes that render or decode; by default one for each core.
         progress: show a bar on a terminal.
         max_bad_fraction: share of a folder's images that may be undecodable and left out, by name.
+        people: procedural training identities, at most 3,000; the other sets stay what they are.
 
     Raises:
         FileNotFoundError, ValueError: no usable folder, or too few identities in it.
     """
     if folder is None:
+        most = PROCEDURAL["validation"][0]
+        if not 2 <= people <= most:
+            raise ValueError(f"people must lie in 2..{most}, where validation begins; got {people}")
+        ranges = {**PROCEDURAL, "train": (0, people, PROCEDURAL["train"][2])}
         sets = [
             cache_faces(
                 SyntheticFaces(
@@ -102,7 +108,7 @@ def load_splits(
                 workers=workers,
                 progress=progress,
             )
-            for first, count, images in PROCEDURAL.values()
+            for first, count, images in ranges.values()
         ]
         return Splits(sets[0], sets[1], sets[2], flip=False)
     faces = open_faces(folder, image_size=image_size, max_bad_fraction=max_bad_fraction)

@@ -150,6 +150,18 @@ DISTILLERS: dict[str, Distiller] = {
         "mode='official' is the authors' code",
         needs_labels=True,
     ),
+    "ekd_paper": Distiller(
+        lambda setting: EKDLoss(),
+        needs="embeddings",
+        weight=8.0,
+        weight_source="the authors' 1 times their 8 GPUs, by which their gradients grow",
+        paper="Huang et al., CVPR 2022",
+        transfers="evaluation",
+        cost="N^2 D",
+        differs="as ekd, with the paper's temperature 0.01: for hundreds of thousands of steps "
+        "with batches of some hundred images",
+        needs_labels=True,
+    ),
 }
 
 

@@ -61,20 +61,34 @@ def process_group(device: torch.device, *, timeout: float = 120.0) -> Iterator[N
         device: of this process.
         timeout: seconds after which a process that waits for a lost one gives up. torch waits half
             an hour.
+
+    Raises:
+        ConnectionError: another process has ended or does not answer.
     """
     if "WORLD_SIZE" not in os.environ or in_group():
         yield
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
-        timeout=datetime.timedelta(seconds=timeout),
-    )
     try:
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+            timeout=datetime.timedelta(seconds=timeout),
+        )
         yield
+    except RuntimeError as error:
+        # Gloo has no type of its own for its errors, only the path of its source in the text.
+        if isinstance(error, dist.DistError) or "gloo" in str(error):
+            raise ConnectionError(
+                f"process {os.environ.get('RANK')} lost another process of this run, or heard "
+                f"nothing from it for {timeout:g} seconds; the other's own message, if it left "
+                "one, says why. The same command goes on from the last checkpoint "
+                f"({str(error).splitlines()[0]})"
+            ) from error
+        raise
     finally:
-        dist.destroy_process_group()
+        if in_group():
+            dist.destroy_process_group()
 
 
 def agree(number: int) -> int:

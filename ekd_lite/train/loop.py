@@ -62,6 +62,7 @@ def fit(
             step.
         FloatingPointError: the loss or the gradient stopped being finite.
         LoaderError: an image cannot be read.
+        ConnectionError: another process of the run has ended or does not answer.
     """
     device = pick_device(config.device)
     with process_group(device, timeout=config.rank_timeout):

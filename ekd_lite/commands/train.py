@@ -1,0 +1,156 @@
+"""`ekd-lite train`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ekd_lite.commands.nets import measurable
+from ekd_lite.data import FaceSet, Splits, load_splits
+from ekd_lite.data.sets import open_faces
+from ekd_lite.evaluate import all_pairs_tpr_at_fpr
+from ekd_lite.evaluate.embed import embed
+from ekd_lite.parallel import rank, world_size
+from ekd_lite.train import TrainConfig, fit, load_model
+from ekd_lite.train.distributed import pick_device, process_group
+from ekd_lite.train.estimate import estimate
+from ekd_lite.train.recipes import load_recipe
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train one net, alone or under a teacher; under torchrun, in several processes."""
+
+    out: Path = Path("runs/train")
+    """Folder of the run; calling again goes on where it stopped."""
+    recipe: str | None = None
+    """A recipe of ekd_lite/recipes: demo, colab, paper, each with its ...-teacher. It sets the
+    defaults of everything below."""
+    dry_run: bool = False
+    """Print the configuration, the steps and an estimate of memory and time, and stop."""
+    faces: Path | None = None
+    """Folder of identity/image.jpg, .rec file or packed set, 60 % of whose people train; left out:
+    procedural faces."""
+    everyone: bool = False
+    """Train on all people of --faces, read on the fly; measure on another set afterwards."""
+    people: int = 1000
+    """Procedural training identities."""
+    config: TrainConfig = field(default_factory=TrainConfig)
+    """How to train."""
+
+    @classmethod
+    def from_recipe(cls, name: str) -> Train:
+        """The command with the defaults of a recipe."""
+        recipe = load_recipe(name)
+        return cls(
+            out=Path("runs") / name,
+            recipe=name,
+            everyone=recipe.everyone,
+            people=recipe.people,
+            config=recipe.config,
+        )
+
+    def run(self) -> None:
+        """Train, and report the teacher first."""
+        if self.everyone and self.faces is None and not self.dry_run:
+            raise ValueError(
+                "this trains on all people of a real set: name it with --faces, e.g. "
+                "--faces ms1mv2/train.rec (data/README.md says where it comes from)"
+            )
+        if self.dry_run:
+            print(self.plan())
+            return
+        config = self.config
+        device = pick_device(config.device)
+        with process_group(device, timeout=config.rank_timeout):
+            train, validation = self._faces()
+            if config.method != "none" and config.teacher is not None:
+                _report(f"teacher {config.teacher}", config.teacher, validation)
+            path = fit(config, train, self.out)
+            _report(f"{self.out}", path, validation)
+            if rank() == 0:
+                print(f"wrote {path}")
+
+    def _faces(self) -> tuple[FaceSet, FaceSet | None]:
+        """The sets to train and to validate on."""
+        size = self.config.image_size
+        if self.everyone:
+            return open_faces(str(self.faces), image_size=size), None
+        splits: Splits = load_splits(self.faces, image_size=size, people=self.people)
+        return splits.train, splits.validation
+
+    def plan(self) -> str:
+        """What a dry run prints."""
+        config = self.config
+        recipe = None if self.recipe is None else load_recipe(self.recipe)
+        processes = world_size() if recipe is None else recipe.processes
+        if self.faces is not None:
+            faces = self._faces()[0]
+            people, images = faces.num_identities, len(faces)
+        elif recipe is not None and recipe.everyone:
+            people, images = recipe.people, recipe.images
+        else:
+            people, images = self.people, 24 * self.people
+        device = pick_device(config.device)
+        teacher = None
+        note = ""
+        if config.method != "none":
+            try:
+                teacher = load_model(str(config.teacher), device=device)
+            except FileNotFoundError:
+                note = f" (teacher {config.teacher} is not there yet: a stand-in was timed)"
+        cost = estimate(
+            config, num_identities=people, processes=processes, device=device, teacher=teacher
+        )
+        a_batch = config.general + config.identities * config.images_per_identity
+        seen = config.steps * config.accumulate * a_batch * processes
+        hours = cost.step_seconds * config.steps / 3600
+        threads = f", {torch.get_num_threads()} thread(s)" if device.type == "cpu" else ""
+        lines = [] if recipe is None else [f"recipe {recipe.name}: {recipe.about}", ""]
+        lines += [
+            config.to_json(),
+            "",
+            f"faces        {images:,} images of {people:,} people",
+            f"steps        {config.steps:,} of {processes} x {config.accumulate} x {a_batch} images"
+            f" = {seen / images:.1f} times the set",
+            f"parameters   {cost.parameters:,} in the backbone, {cost.prototype_parameters:,} "
+            "prototypes a process",
+            f"memory       {cost.state_bytes / 2**30:.2f} GiB weights, gradients, moments + "
+            f"{cost.activation_bytes / 2**30:.2f} GiB for a batch, a process",
+            f"time         {_duration(hours)} at {cost.step_seconds:.3g} s a step, measured on "
+            f"this {device}{threads} with a small batch{note}",
+        ]
+        return "\n".join(lines)
+
+
+def recipe_of(arguments: Iterable[str]) -> str | None:
+    """The recipe that a command line names, read before the rest because it sets the defaults."""
+    found = None
+    before = ""
+    for argument in arguments:
+        if before == "--recipe":
+            found = argument
+        elif argument.startswith("--recipe="):
+            found = argument.removeprefix("--recipe=")
+        before = argument
+    return found
+
+
+def _duration(hours: float) -> str:
+    return f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"
+
+
+def _report(name: str, path: Path | str, validation: FaceSet | None) -> None:
+    """Print the TPR on validation identities; one process does."""
+    if rank() or validation is None:
+        return
+    labels: Tensor = validation.labels
+    levels = measurable((1e-1, 1e-2, 1e-3), labels)
+    tpr = all_pairs_tpr_at_fpr(embed(load_model(path).backbone, validation), labels, levels)
+    pairs = zip(tpr.tolist(), levels, strict=True)
+    text = ", ".join(f"{value:.1%} at FPR {fpr:.0e}" for value, fpr in pairs)
+    print(f"{name}: TPR on validation identities {text}", flush=True)
