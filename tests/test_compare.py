@@ -245,15 +245,15 @@ def test_models_by_themselves_are_grouped_by_what_they_say(runs):
 
 
 def test_both_panels_give_a_name_one_style(work, runs, monkeypatch):
-    """ekd-1 has a log and no ROC curve; those after it must not take over its colour."""
+    """The teacher has no log here and ekd-1 no ROC curve; nobody must take over their colours."""
     figures = []
     monkeypatch.setattr(comparison, "save_figure", lambda figure, path: figures.append(figure))
-    runs_ = ("runs/ekd-1", "runs/alone-0", "runs/alone-1", "runs/teacher")
-    assert compare(*runs_, faces=work / "people") == 0
+    names = ("teacher/model.safetensors", "ekd-1", "alone-0", "alone-1")
+    assert compare(*(runs / name for name in names), faces=work / "people") == 0
     left, right = figures[0].axes
     drawn = [{x.get_label(): x.get_color() for x in panel.lines} for panel in (left, right)]
-    assert drawn[0] == dict(zip(("ekd-1", "alone", "teacher"), COLOURS, strict=False))
-    assert drawn[1] == {name: drawn[0][name] for name in ("alone", "teacher")}
+    assert drawn[0] == {"ekd-1": COLOURS[1], "alone": COLOURS[2]}
+    assert drawn[1] == {"teacher": COLOURS[0], "alone": COLOURS[2]}
     assert left.get_ylabel() == "identity loss"
     assert left.lines[0].get_xdata().tolist() == [2, 4]
 
