@@ -10,6 +10,7 @@ from ekd_lite.distill import DISTILLERS, parse_method
 from ekd_lite.models import build_backbone
 from ekd_lite.parallel import rank, world_size
 from ekd_lite.train.config import TrainConfig
+from ekd_lite.train.log import tensorboard_writer
 from ekd_lite.train.model_file import Model, load_model
 
 MAX_LOOKED_AT = 4096  # images, before training starts
@@ -17,6 +18,8 @@ MAX_LOOKED_AT = 4096  # images, before training starts
 
 def check_faces(config: TrainConfig, faces: FaceSet) -> IdentityBalancedSampler:
     """Check the set against the configuration and build the sampler."""
+    if config.tensorboard:
+        tensorboard_writer()
     if faces.image_size != config.image_size:
         raise ValueError(
             f"the images are {faces.image_size} pixels wide, the configuration says "
