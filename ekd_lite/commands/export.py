@@ -23,12 +23,11 @@ from ekd_lite.export import (
     calibration_images,
     compare_formats,
     export_onnx,
-    load_backbone,
     quantize_int8,
-    save_backbone,
 )
 from ekd_lite.files import write_atomically
 from ekd_lite.tables import level, percents
+from ekd_lite.train import load_backbone, save_backbone
 
 Format = Literal["safetensors", "onnx", "int8-dynamic", "int8-static"]
 FPRS = (1e-2, 1e-3, 1e-4)

@@ -40,11 +40,11 @@ def quantize_int8(
 ) -> float:
     """Quantise an ONNX file of `export_onnx` to 8 bits.
 
-    Convolutions and linear layers get 8-bit weights; with "static", all else but a batch norm that
-    precedes its convolution takes 8-bit activations, too. Static: QDQ form, signed weights with a scale for each output
-    channel, unsigned activations between the smallest and the largest value of the calibration.
-    Dynamic: unsigned weights (onnxruntime takes about three times as long with signed ones), one
-    scale for all channels of a convolution (it knows no other way).
+    Convolutions and linear layers get 8-bit weights. Static: QDQ form, signed weights with a scale
+    for each output channel, unsigned activations between the smallest and the largest value of the
+    calibration; a batch norm that cannot be folded into a convolution stays in float. Dynamic:
+    unsigned weights (onnxruntime takes about three times as long with signed ones), one scale for
+    all channels of a convolution (it knows no other way).
 
     Args:
         onnx_path: file in float32.

@@ -3,7 +3,13 @@
 from ekd_lite.train.config import TrainConfig
 from ekd_lite.train.log import RunLog
 from ekd_lite.train.loop import fit
-from ekd_lite.train.model_file import Model, load_model, save_model
+from ekd_lite.train.model_file import (
+    Model,
+    load_backbone,
+    load_model,
+    save_backbone,
+    save_model,
+)
 from ekd_lite.train.state import TrainState, build_state
 from ekd_lite.train.step import Batch, train_step
 from ekd_lite.train.teacher import cache_teacher
@@ -17,7 +23,9 @@ __all__ = [
     "build_state",
     "cache_teacher",
     "fit",
+    "load_backbone",
     "load_model",
+    "save_backbone",
     "save_model",
     "train_step",
 ]
