@@ -52,7 +52,7 @@ def _standard_error_of_the_mean(first: Tensor, second: Tensor, confidence: float
     scatter of the resamples themselves is what says how far the measurement can be off.
     """
     gap = first - second
-    half = 1.959964 * gap.std() / len(gap) ** 0.5
+    half = 1.96 * gap.std() / len(gap) ** 0.5
     return torch.stack([gap.mean() - half, gap.mean() + half])
 
 
@@ -63,7 +63,7 @@ def _two_standard_deviations(first: Tensor, second: Tensor, confidence: float) -
     the quantiles of the resamples.
     """
     gap = first - second
-    half = 1.959964 * gap.std()
+    half = 1.96 * gap.std()
     return torch.stack([gap.mean() - half, gap.mean() + half])
 
 

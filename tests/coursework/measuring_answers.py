@@ -94,6 +94,27 @@ def bootstrap(embeddings, labels, drawn, fpr, bug=""):
     return sum(g > cut for g in genuine) / len(genuine)
 
 
+def paired_interval(first, second, confidence, bug=""):
+    a, b = np.asarray(first), np.asarray(second)
+    if bug == "order reversed":
+        a, b = b, a
+    if bug == "resamples sorted first":
+        a, b = np.sort(a), np.sort(b)
+    low, high = 50 * (1 - confidence), 50 * (1 + confidence)
+    if bug == "whole tail on both sides":
+        low, high = 100 * (1 - confidence), 100 * confidence
+    if bug == "two intervals subtracted":
+        return (
+            np.percentile(a, low) - np.percentile(b, high),
+            np.percentile(a, high) - np.percentile(b, low),
+        )
+    d = a - b
+    if bug in ("standard error of the mean", "two standard deviations"):
+        spread = np.std(d, ddof=1) / (np.sqrt(len(d)) if bug.startswith("standard") else 1)
+        return [np.mean(d) - 1.96 * spread, np.mean(d) + 1.96 * spread]
+    return np.percentile(d, [low, high])
+
+
 def similarity_transform(source, target, bug=""):
     p, q = np.asarray(source), np.asarray(target)
     if bug == "inverse direction":
@@ -184,6 +205,14 @@ WRONG = {
         "identities drawn twice count once",
         "copies compared as impostors",
         "copies compared as genuine",
+    ],
+    paired_interval: [
+        "order reversed",
+        "resamples sorted first",
+        "whole tail on both sides",
+        "two intervals subtracted",
+        "standard error of the mean",
+        "two standard deviations",
     ],
     similarity_transform: [
         "inverse direction",
