@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import torch
@@ -65,8 +65,10 @@ def _as_it_is(batch: Any) -> Any:
 
 def iter_batches(
     config: TrainConfig, faces: FaceSet, sampler: IdentityBalancedSampler
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+) -> Generator[tuple[Tensor, Tensor, Tensor], None, None]:
     """Images (N, 3, H, H), labels (N,) and indices (N,), from the sampler's step on.
+
+    Close it when you stop before its end, so that the reading processes end in order.
 
     Raises:
         LoaderError: an image cannot be read, or a reading process died or did not answer within
@@ -83,19 +85,24 @@ def iter_batches(
         worker_init_fn=_take_orders_from_parent,
     )
     iterator = iter(loader)
-    for _ in range(len(loader)):
-        try:
-            images, index = next(iterator)
-        except LoaderError as error:
-            # From another process it comes with that one's trace; the last line is the message.
-            raise LoaderError(
-                str(error).strip().splitlines()[-1].split("LoaderError: ")[-1]
-            ) from error
-        except (RuntimeError, OSError, EOFError) as error:
-            # What a dead process looks like differs from time to time.
-            raise LoaderError(_what_happened(source, config, error)) from error
-        check_pixels(images, index)
-        yield images, faces.labels[index], index
+    try:
+        for _ in range(len(loader)):
+            try:
+                images, index = next(iterator)
+            except LoaderError as error:
+                # From another process it comes with that one's trace; the last line is the message.
+                raise LoaderError(
+                    str(error).strip().splitlines()[-1].split("LoaderError: ")[-1]
+                ) from error
+            except (RuntimeError, OSError, EOFError) as error:
+                # What a dead process looks like differs from time to time.
+                raise LoaderError(_what_happened(source, config, error)) from error
+            check_pixels(images, index)
+            yield images, faces.labels[index], index
+    finally:
+        # Not left to the garbage collector: a trace may hold the iterator until Python exits, and
+        # processes that are ended then make torch raise once more.
+        getattr(iterator, "_shutdown_workers", lambda: None)()
 
 
 def _take_orders_from_parent(worker: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -83,7 +84,8 @@ def fit(
             path = None if config.teacher_cache is None else Path(config.teacher_cache)
             cache = cache_teacher(teacher, faces, flip=config.flip, path=path, progress=progress)
         sampler.step = state.step * config.accumulate
-        _train(state, iter_batches(config, faces, sampler), cache, out, progress, on_step)
+        with contextlib.closing(iter_batches(config, faces, sampler)) as batches:
+            _train(state, batches, cache, out, progress, on_step)
         model = describe(state, faces.num_identities)
         if rank() == 0:
             save_model(finished, model)
