@@ -9,7 +9,7 @@ else
 endif
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test book bench lint notebooks
+.PHONY: help demo test book print bench lint notebooks
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,8 +23,12 @@ test: $(full)  ## everything CI checks: lint, types, unit tests, notebooks, book
 book: $(full)  ## build the book into _build/html, warnings are errors
 	$(python) scripts/book.py build
 
-notebooks: $(full)  ## run every chapter again, keep its outputs, and sync the text twins
+notebooks: $(full)  ## run every chapter again, keep its outputs, sync text twins and Colab copies
 	$(python) scripts/book.py run
+	$(python) scripts/book.py copies
+
+print: $(full)  ## the book on one page, print.html in _build/html, and as book.pdf if there is Chromium
+	$(python) scripts/book.py print
 
 bench: $(full)  ## speed of the parts against a peer's formula and the lower bound
 	$(python) -m benchmarks

@@ -19,7 +19,7 @@ def load(path):
     return module
 
 
-book = load(ROOT / "scripts" / "book.py")
+book = load(ROOT / "scripts" / "book_rules.py")
 docstrings = load(ROOT / "book" / "_ext" / "plain_docstrings.py")
 PNG = new_output("display_data", {"image/png": "", "text/plain": "<Figure>"})
 FIGURE = {"figure": {"name": "fig-a", "caption": "A."}, "image": {"alt": "A curve that rises."}}
@@ -117,9 +117,27 @@ def test_another_address_of_the_repository_is_found(tmp_path, monkeypatch):
     assert len(book.check_address()) == 1
 
 
-@pytest.mark.parametrize(("stored", "status"), [("0.123\n", 0), ("0.124\n", 1)])
-def test_nbval_fails_when_one_printed_digit_differs(tmp_path, stored, status):
-    path = notebook(tmp_path / "a.ipynb", cell("print(0.123)", [printed(stored)]))
+DRAW = "import matplotlib.pyplot as plt\nplt.figure()\nplt.plot([1, 2])\nplt.show()"
+ANOTHER = new_output(
+    "display_data", {"image/png": "iVBORw0KGgo=", "text/plain": "<Figure size 1x1 with 1 Axes>"}
+)
+TIMED = "import time\nprint(time.process_time())"
+
+
+@pytest.mark.parametrize(
+    ("stored", "status"),
+    [
+        (cell("print(0.123)", [printed("0.123\n")]), 0),
+        (cell("print(0.123)", [printed("0.124\n")]), 1),
+        (cell("0.123", [new_output("execute_result", {"text/plain": "0.124"})]), 1),
+        (cell(DRAW, [ANOTHER]), 0),  # figures are looked at, not compared
+        (cell(TIMED, [printed("0.1\n")], tags=["nbval-ignore-output"]), 0),
+        (cell(TIMED, [printed("0.1\n")]), 1),
+    ],
+    ids=["as it was", "printed digit", "value", "figure", "marked time", "time"],
+)
+def test_nbval_compares_every_digit_and_no_figure(tmp_path, stored, status):
+    path = notebook(tmp_path / "a.ipynb", stored)
     call = ["pytest", "-q", "-p", "no:cacheprovider", "--nbval", "--nbval-current-env"]
     rules = f"--nbval-sanitize-with={ROOT / 'tests' / 'nbval_sanitize.cfg'}"
     done = subprocess.run(
@@ -136,6 +154,7 @@ def test_nbval_fails_when_one_printed_digit_differs(tmp_path, stored, status):
     ("plain", "markup"),
     [
         (["Scale by `eps`, |x| rows."], ["Scale by ``eps``, \\|x\\| rows."]),
+        (["A list of `Model`s."], ["A list of ``Model``\\ s."]),
         (["A *new* word, 2 * x."], ["A *new* word, 2 \\* x."]),
         (["Args:", "    scale: s."], ["Args:", "    scale: \\s."]),
         (["A link_ and ``code``."], ["A link\\_ and ``code``."]),

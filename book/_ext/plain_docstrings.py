@@ -36,7 +36,8 @@ def inline(line: str) -> str:
         if index % 2 == 0:
             parts[index] = escape(part)
         elif re.match(r"`[^`]", part):
-            parts[index] = f"`{part}`"
+            ends_in_a_word = parts[index + 1][:1].isalnum()  # `Model`s
+            parts[index] = f"`{part}`" + ("\\ " if ends_in_a_word else "")
     return "".join(parts).replace("\0", "\\")
 
 
@@ -63,6 +64,8 @@ def convert(lines: list[str]) -> list[str]:
 def process(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Autodoc's hook: change `lines` in place."""
     lines[:] = convert(lines)
+    if lines and what in {"attribute", "data", "property"}:
+        lines[0] = f": {lines[0]}"  # no type; else napoleon takes words before a colon for one
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

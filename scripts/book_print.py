@@ -1,0 +1,107 @@
+"""The whole book on one page, for printing: `print.html`, and `book.pdf` where a Chromium is found.
+
+Made from the built pages, not by another Sphinx builder (singlehtml does not know hidden cells, and
+LaTeX needs 400 MB of packages), so numbers, figures and formulas are those of the site.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+from browser import Browser, find_browser
+
+STYLE = """
+@page { size: A4; margin: 18mm 16mm 20mm; }
+html { font-size: 10.5pt; }
+body { max-width: 50rem; margin: auto; padding: 1rem; }
+article.page + article.page { break-before: page; }
+article.page { min-height: 0; }
+h1, h2, h3, h4, .admonition-title { break-after: avoid; }
+figure, img, table, .admonition-title, mjx-container[display] { break-inside: avoid; }
+figure img { max-height: 22cm; object-fit: contain; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 8.5pt; }
+.ekd-slider label, details.hide > summary { display: none !important; }
+table { font-size: 9pt; overflow-wrap: anywhere; }
+"""
+
+
+def pages_of(toc: Path) -> list[str]:
+    """The pages of the book in reading order, such as "chapters/02_measuring"."""
+    import yaml
+
+    given = yaml.safe_load(toc.read_text(encoding="utf-8"))
+    chapters = [one["file"] for part in given["parts"] for one in part["chapters"]]
+    return [given["root"], *chapters]
+
+
+def one_page(site: Path, toc: Path) -> Path:
+    """Write site/print.html and return its path."""
+    pages = pages_of(toc)
+    bodies = [article(site, page, pages) for page in pages]
+    first = (site / f"{pages[0]}.html").read_text(encoding="utf-8")
+    head = re.sub(r"<script.*?</script>", "", first[: first.index("</head>")], flags=re.DOTALL)
+    head = re.sub(r"<html[^>]*>", '<html lang="en" data-theme="light" data-mode="light">', head)
+    head += f"{formulas(site, pages)}<style>{STYLE}</style></head>"
+    text = "\n".join([head, "<body>", *bodies, "</body></html>\n"])
+    path = site / "print.html"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def formulas(site: Path, pages: list[str]) -> str:
+    """The scripts that set formulas, from the first page that has any."""
+    for page in pages:
+        text = (site / f"{page}.html").read_text(encoding="utf-8")
+        scripts = re.findall(r"<script[^>]*>[^<]*</script>", text)
+        found = [script for script in scripts if "mathjax" in script.lower()]
+        if any("src=" in script for script in found):
+            return "".join(re.sub(r'src="(\.\./)*', 'src="', script) for script in found)
+    return ""
+
+
+def article(site: Path, page: str, pages: list[str]) -> str:
+    """One page's text, with ids that are its own among all pages and links to match."""
+    text = (site / f"{page}.html").read_text(encoding="utf-8")
+    found = re.search(r'<article class="bd-article">(.*?)</article>', text, re.DOTALL)
+    if found is None:
+        raise ValueError(f"{page}: no article in the page; has the theme changed?")
+    folder = Path(page).parent
+    here = name_of(page)
+
+    def link(match: re.Match[str]) -> str:
+        attribute, path, anchor = match["attribute"], match["path"], match["anchor"]
+        if re.match(r"\w+:", path):
+            return match.group()
+        target = (site / folder / unquote(path)).resolve().relative_to(site.resolve())
+        other = target.with_suffix("").as_posix() if path else page
+        if other in pages:
+            return f'{attribute}="#{name_of(other)}{"--" + anchor if anchor else ""}"'
+        return f'{attribute}="{target.as_posix()}{"#" + anchor if anchor else ""}"'
+
+    body = re.sub(r'(\s)id="([^"]+)"', rf'\1id="{here}--\2"', found[1])
+    body = re.sub(
+        r'(?<=\s)(?P<attribute>href|src)="(?P<path>[^"#]*)#?(?P<anchor>[^"]*)"', link, body
+    )
+    body = re.sub(r'<a class="headerlink".*?</a>', "", body)
+    body = body.replace("<details", "<details open")
+    return f'<article class="page bd-article" id="{here}">{body}</article>'
+
+
+def name_of(page: str) -> str:
+    """A page's path as the id of its part."""
+    return page.replace("/", "-")
+
+
+def write(site: Path, toc: Path) -> list[Path]:
+    """Write the page, and the PDF if there is a browser to print it with; what was written."""
+    page = one_page(site, toc)
+    program = find_browser()
+    if program is None:
+        return [page]
+    pdf = site / "book.pdf"
+    with Browser(program, timeout=300) as browser:
+        browser.open(page.resolve().as_uri())
+        browser.pdf(pdf)
+    return [page, pdf]
