@@ -81,6 +81,7 @@ def runs(config: DemoConfig, *, flip: bool) -> dict[str, TrainConfig]:
                 steps=config.student_steps,
                 method=method,
                 teacher=None if method == "none" else str(config.out / "teacher"),
+                teacher_cache=str(config.out / "teacher" / "train.safetensors"),
                 seed=seed,
                 **common,
             )

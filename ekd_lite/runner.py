@@ -28,7 +28,6 @@ from ekd_lite.files import write_atomically
 from ekd_lite.train import TrainConfig, TrainState, cache_teacher, fit, load_model
 
 FPRS = (1e-2, 1e-3, 1e-4, 1e-5)
-VIEWS = ("embeddings", "mirrored")
 
 
 @dataclass(frozen=True)
@@ -49,12 +48,6 @@ class Job:
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     """Write a safetensors file, whole or not at all."""
     write_atomically(path, save(tensors))
-
-
-def load_views(folder: Path) -> list[torch.Tensor]:
-    """The teacher's embeddings of the training images, and of the mirrored ones if there are."""
-    tensors = load_file(folder / "train.safetensors")
-    return [tensors[view] for view in VIEWS if view in tensors]
 
 
 def load_embeddings(folder: Path) -> torch.Tensor:
@@ -166,20 +159,12 @@ def _run_one(name: str, run: TrainConfig, job: Job, messages: Any) -> None:
     try:
         splits = load_splits(job.faces, image_size=job.image_size, workers=1, progress=False)
         out = job.out / name
-        views = None if run.method == "none" else load_views(job.out / "teacher")
-        model = fit(
-            run,
-            splits.train,
-            out,
-            teacher_embeddings=views,
-            progress=False,
-            on_step=on_step,
-        )
+        model = fit(run, splits.train, out, progress=False, on_step=on_step)
         if not (out / "test.safetensors").exists():
             net = load_model(model)
             if name == "teacher":  # once for all students
-                made = cache_teacher(net, splits.train, flip=run.flip, progress=False)
-                write_tensors(out / "train.safetensors", dict(zip(VIEWS, made, strict=False)))
+                path = out / "train.safetensors"
+                cache_teacher(net, splits.train, flip=run.flip, path=path, progress=False)
             made_test = embed(net.backbone, splits.test)
             write_tensors(out / "test.safetensors", {"embeddings": made_test})
         embeddings = load_embeddings(out)
