@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import gc
 import io
 import os
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -76,9 +78,12 @@ def process_group(device: torch.device, *, timeout: float = 120.0) -> Iterator[N
             timeout=datetime.timedelta(seconds=timeout),
         )
         yield
-    except RuntimeError as error:
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)  # they hold DistributedDataParallel, see below
         # Gloo has no type of its own for its errors, only the path of its source in the text.
-        if isinstance(error, dist.DistError) or "gloo" in str(error):
+        if isinstance(error, dist.DistError) or (
+            isinstance(error, RuntimeError) and "gloo" in str(error)
+        ):
             raise ConnectionError(
                 f"process {os.environ.get('RANK')} lost another process of this run, or heard "
                 f"nothing from it for {timeout:g} seconds; the other's own message, if it left "
@@ -87,6 +92,9 @@ def process_group(device: torch.device, *, timeout: float = 120.0) -> Iterator[N
             ) from error
         raise
     finally:
+        # If DistributedDataParallel outlives this it ends the group itself, holding Python's lock
+        # while it waits for gloo's threads, which may wait for that lock: processes hung for good.
+        gc.collect()
         if in_group():
             dist.destroy_process_group()
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ekd_lite.data import FaceSet
@@ -67,29 +68,43 @@ def fit(
     """
     device = pick_device(config.device)
     with process_group(device, timeout=config.rank_timeout):
-        sampler = check_faces(config, faces)
-        teacher = load_teacher(config, faces, device=device)
-        if rank() == 0:
-            out.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(out)
-        state = build_state(config, faces.num_identities, teacher, device)
-        state.resume(read_checkpoint(out / "checkpoint.pt") if rank() == 0 else None)
-        if rank() == 0:
-            write_atomically(out / "config.json", config.to_json().encode())
-        finished = out / "model.safetensors"
-        if agree(int(finished.exists())) and state.step == config.steps:
-            return finished
-        cache = teacher_embeddings if teacher is not None else None
-        if cache is None and teacher is not None and config.cache_teacher:
-            path = None if config.teacher_cache is None else Path(config.teacher_cache)
-            cache = cache_teacher(teacher, faces, flip=config.flip, path=path, progress=progress)
-        sampler.step = state.step * config.accumulate
-        with contextlib.closing(iter_batches(config, faces, sampler)) as batches:
-            _train(state, batches, cache, out, progress, on_step)
-        model = describe(state, faces.num_identities)
-        if rank() == 0:
-            save_model(finished, model)
+        # In a function of its own: nothing may hold the group when it is destroyed.
+        return _fit(config, faces, out, device, teacher_embeddings, progress, on_step)
+
+
+def _fit(
+    config: TrainConfig,
+    faces: FaceSet,
+    out: Path,
+    device: torch.device,
+    teacher_embeddings: Sequence[Tensor] | None,
+    progress: bool,
+    on_step: OnStep | None,
+) -> Path:
+    """`fit`, as one of the processes of a group."""
+    sampler = check_faces(config, faces)
+    teacher = load_teacher(config, faces, device=device)
+    if rank() == 0:
+        out.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(out)
+    state = build_state(config, faces.num_identities, teacher, device)
+    state.resume(read_checkpoint(out / "checkpoint.pt") if rank() == 0 else None)
+    if rank() == 0:
+        write_atomically(out / "config.json", config.to_json().encode())
+    finished = out / "model.safetensors"
+    if agree(int(finished.exists())) and state.step == config.steps:
         return finished
+    cache = teacher_embeddings if teacher is not None else None
+    if cache is None and teacher is not None and config.cache_teacher:
+        path = None if config.teacher_cache is None else Path(config.teacher_cache)
+        cache = cache_teacher(teacher, faces, flip=config.flip, path=path, progress=progress)
+    sampler.step = state.step * config.accumulate
+    with contextlib.closing(iter_batches(config, faces, sampler)) as batches:
+        _train(state, batches, cache, out, progress, on_step)
+    model = describe(state, faces.num_identities)
+    if rank() == 0:
+        save_model(finished, model)
+    return finished
 
 
 def _train(
