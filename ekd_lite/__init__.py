@@ -9,6 +9,7 @@ Subpackages, in the order arrays flow through them (imports only point up this l
     ekd_lite.evaluate   embeddings -> TPR at FPR with intervals
     ekd_lite.train      the training step, loop and checkpoints
     ekd_lite.plots      arrays -> figures
+    ekd_lite.coursework your own function -> what is wrong with it
 """
 
 __version__ = "0.1.0"

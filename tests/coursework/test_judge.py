@@ -1,5 +1,7 @@
 """What a verdict says where no known mistake fits, and how it looks."""
 
+import warnings
+
 import torch
 from torch.nn.functional import normalize
 
@@ -102,3 +104,11 @@ def test_the_argument_without_gradient_is_named():
         return cosface(embeddings, prototypes.detach(), labels, scale, margin)
 
     assert "gradient with respect to prototypes" in check_cosface(answer).lines[0]
+
+
+def test_a_warning_of_the_answer_is_not_passed_on():
+    def warns(student, teacher):
+        warnings.warn("old function", DeprecationWarning, stacklevel=1)
+        return (student - teacher.detach()).square().mean()
+
+    assert check_fitnet(warns)
