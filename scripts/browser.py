@@ -10,6 +10,7 @@ import base64
 import fcntl
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -36,6 +37,7 @@ READY = """(async () => {
   while (document.readyState !== 'complete') await new Promise(r => setTimeout(r, 10));
   if (window.MathJax?.startup?.promise) await MathJax.startup.promise;
   await document.fonts.ready;
+  return true;
 })()"""
 
 
@@ -153,8 +155,7 @@ class Browser:
         result = self.send("Page.navigate", url=address)
         if "errorText" in result:
             raise BrowserError(f"{address}: {result['errorText']}")
-        self.wait("location.href !== 'about:blank'")
-        self.run(READY)
+        self.wait(READY, seconds=self._timeout)
 
     def run(self, script: str) -> Any:
         """The value of a JavaScript expression; promises are awaited."""
@@ -166,14 +167,19 @@ class Browser:
             raise BrowserError(details.get("exception", {}).get("description", details["text"]))
         return result["result"].get("value")
 
-    def wait(self, condition: str, *, seconds: float = 10.0) -> Any:
-        """Wait until a JavaScript expression is true; its value."""
+    def wait(self, condition: str, *, seconds: float = 30.0) -> Any:
+        """Wait until a JavaScript expression is true, across a change of page; its value."""
         end = time.monotonic() + seconds
-        while not (value := self.run(condition)):
+        while True:
+            try:
+                if value := self.run(condition):
+                    return value
+            except BrowserError as error:
+                if not re.search("navigated|context", str(error)):
+                    raise
             if time.monotonic() > end:
                 raise BrowserError(f"not within {seconds} s: {condition}")
             time.sleep(0.02)
-        return value
 
     def press(self, text: str) -> None:
         """Type a text into what has the focus; a line break is the Enter key."""
