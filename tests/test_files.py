@@ -66,8 +66,9 @@ def test_leftovers_of_a_killed_process_go(tmp_path):
 
 def test_an_error_while_writing_names_the_file(tmp_path):
     """The system's "No space left on device" says not where."""
-    with pytest.raises(OSError, match=r"No space left.*model\.bin"), replacing(
-        tmp_path / "model.bin"
+    with (
+        pytest.raises(OSError, match=r"No space left.*model\.bin"),
+        replacing(tmp_path / "model.bin"),
     ):
         raise OSError(28, "No space left on device")
     assert not list(tmp_path.iterdir())

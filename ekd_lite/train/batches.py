@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
-from collections.abc import Generator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -63,16 +64,18 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def iter_batches(
+@contextlib.contextmanager
+def read_batches(
     config: TrainConfig, faces: FaceSet, sampler: IdentityBalancedSampler
-) -> Generator[tuple[Tensor, Tensor, Tensor], None, None]:
+) -> Iterator[Iterator[tuple[Tensor, Tensor, Tensor]]]:
     """Images (N, 3, H, H), labels (N,) and indices (N,), from the sampler's step on.
 
-    Close it when you stop before its end, so that the reading processes end in order.
+    The reading processes end with the block.
 
     Raises:
         LoaderError: an image cannot be read, or a reading process died or did not answer within
-            `config.loader_timeout` seconds; names the images.
+            `config.loader_timeout` seconds; names the images. Torch notices a death at any time,
+            not only when the next batch is asked for.
     """
     source = _Indexed(faces, config.workers, sampler.general + sampler.balanced)
     loader = DataLoader(
@@ -86,23 +89,35 @@ def iter_batches(
     )
     iterator = iter(loader)
     try:
-        for _ in range(len(loader)):
-            try:
-                images, index = next(iterator)
-            except LoaderError as error:
-                # From another process it comes with that one's trace; the last line is the message.
-                raise LoaderError(
-                    str(error).strip().splitlines()[-1].split("LoaderError: ")[-1]
-                ) from error
-            except (RuntimeError, OSError, EOFError) as error:
-                # What a dead process looks like differs from time to time.
-                raise LoaderError(_what_happened(source, config, error)) from error
-            check_pixels(images, index)
-            yield images, faces.labels[index], index
+        yield _batches(iterator, source, config)
+    except RuntimeError as error:
+        if str(error).startswith("DataLoader worker"):
+            raise LoaderError(_what_happened(source, config, error)) from error
+        raise
     finally:
         # Not left to the garbage collector: a trace may hold the iterator until Python exits, and
         # processes that are ended then make torch raise once more.
         getattr(iterator, "_shutdown_workers", lambda: None)()
+
+
+def _batches(
+    iterator: Iterator[Any], source: _Indexed, config: TrainConfig
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    while True:
+        try:
+            images, index = next(iterator)
+        except StopIteration:
+            return
+        except LoaderError as error:
+            # From another process it comes with that one's trace; the last line is the message.
+            raise LoaderError(
+                str(error).strip().splitlines()[-1].split("LoaderError: ")[-1]
+            ) from error
+        except (RuntimeError, OSError, EOFError) as error:
+            # What a dead process looks like differs from time to time.
+            raise LoaderError(_what_happened(source, config, error)) from error
+        check_pixels(images, index)
+        yield images, source.faces.labels[index], index
 
 
 def _take_orders_from_parent(worker: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +14,7 @@ from torch import Tensor
 from ekd_lite.data import FaceSet
 from ekd_lite.files import remove_leftovers, write_atomically
 from ekd_lite.parallel import rank, world_size
-from ekd_lite.train.batches import iter_batches, prepare
+from ekd_lite.train.batches import prepare, read_batches
 from ekd_lite.train.checkpoint import read_checkpoint, save_checkpoint
 from ekd_lite.train.checks import check_faces, load_teacher
 from ekd_lite.train.config import TrainConfig
@@ -99,7 +98,7 @@ def _fit(
         path = None if config.teacher_cache is None else Path(config.teacher_cache)
         cache = cache_teacher(teacher, faces, flip=config.flip, path=path, progress=progress)
     sampler.step = state.step * config.accumulate
-    with contextlib.closing(iter_batches(config, faces, sampler)) as batches:
+    with read_batches(config, faces, sampler) as batches:
         _train(state, batches, cache, out, progress, on_step)
     model = describe(state, faces.num_identities)
     if rank() == 0:
