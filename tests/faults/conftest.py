@@ -1,0 +1,32 @@
+"""Counts of the fault tests, printed as a table at the end."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture
+def count(record_property):
+    """Add a line to the table: what was done, and what came of it."""
+
+    def add(fault, result):
+        record_property("fault", f"{fault}: {result}")
+
+    return add
+
+
+def pytest_terminal_summary(terminalreporter):
+    reports = [r for kind in ("passed", "failed") for r in terminalreporter.stats.get(kind, [])]
+    lines = sorted(
+        (f"{line}, FAILED" if report.failed else line)
+        for report in reports
+        for name, line in report.user_properties
+        if name == "fault"
+    )
+    if lines:
+        terminalreporter.section("faults")
+        for line in lines:
+            terminalreporter.line(line)
