@@ -8,8 +8,11 @@ else
   full = .venv/full
 endif
 
+# Archives and downloads have no counts of their own: a test each is a count.
+fault_tests = tests/faults tests/data/test_archives.py tests/data/test_download.py
+
 .DEFAULT_GOAL = help
-.PHONY: help demo test book print bench lint notebooks
+.PHONY: help demo test book print bench faults lint notebooks
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +35,9 @@ print: $(full)  ## the book on one page, print.html in _build/html, and as book.
 
 bench: $(full)  ## speed of the parts against a peer's formula and the lower bound
 	$(python) -m benchmarks
+
+faults: $(full)  ## kills, signals, full disks, lost processes, damaged files: counts at the end
+	EKD_FAULTS=full OMP_NUM_THREADS=1 $(python) -m pytest -q -n 2 --dist worksteal $(fault_tests)
 
 lint: $(full)  ## ruff and mypy only
 	$(python) scripts/test.py lint

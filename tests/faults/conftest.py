@@ -1,6 +1,7 @@
 """Counts of the fault tests, printed as a table at the end."""
 
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,13 @@ def pytest_terminal_summary(terminalreporter):
         for name, line in report.user_properties
         if name == "fault"
     )
+    others = Counter(
+        report.nodeid.partition("::")[0]
+        for report in reports
+        if report.when == "call" and report.passed and "/faults/" not in report.nodeid
+    )
     if lines:
+        lines += [f"{file}: {number} tests passed" for file, number in sorted(others.items())]
         terminalreporter.section("faults")
         for line in lines:
             terminalreporter.line(line)

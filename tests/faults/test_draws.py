@@ -46,10 +46,8 @@ def value_and_gradient(module, *inputs):
     student = inputs[0].detach().requires_grad_()
     loss = module(student, *inputs[1:])
     loss.backward()
-    return loss.detach(), [
-        student.grad,
-        *(p.grad for p in module.parameters() if p.grad is not None),
-    ]
+    leaves = [student, *module.parameters()]
+    return loss.detach(), [leaf.grad for leaf in leaves if leaf.grad is not None]
 
 
 class HeadLoss(torch.nn.Module):
@@ -65,14 +63,12 @@ class HeadLoss(torch.nn.Module):
 def test_half_precision(count):
     """Every head and every method under autocast, against float64 of the same rounded input."""
     worst, gradients, cases = 0.0, 0, 0
+    setting = Setting(16, 16, torch.randn(8, 16, generator=torch.Generator().manual_seed(9)))
+    made = {name: lambda h=head: HeadLoss(h(16, 8)) for name, head in HEADS.items()}
+    made |= {name: lambda m=m: m.build(setting) for name, m in DISTILLERS.items()}
     for dtype in HALVES:
         for seed in range(5):
             student, teacher, labels = batch(seed, dtype)
-            setting = Setting(
-                16, 16, torch.randn(8, 16, generator=torch.Generator().manual_seed(9))
-            )
-            made = {name: lambda h=head: HeadLoss(h(16, 8)) for name, head in HEADS.items()}
-            made |= {name: lambda m=m: m.build(setting) for name, m in DISTILLERS.items()}
             for name, make in made.items():
                 inputs = (student, labels) if name in HEADS else (student, teacher, labels)
                 if name not in HEADS and DISTILLERS[name].needs == "logits":

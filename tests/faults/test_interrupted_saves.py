@@ -152,7 +152,7 @@ def small_disk(tmp_path):
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("mounting a small file system is not allowed here")
     yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    subprocess.run(["umount", str(folder)], check=True)  # noqa: S607
 
 
 def test_a_full_disk(small_disk, tmp_path, faces, count):

@@ -106,7 +106,7 @@ def test_a_signal_to_one_rank_stops_all_in_the_same_step(tmp_path, count):
 
 @pytest.mark.parametrize("number", CODES)
 def test_a_signal_to_torchrun(tmp_path, count, number):
-    """Torchrun hands it on; one checkpoint, and everything ends. Its own exit code is torchrun's."""
+    """It hands the signal on; one checkpoint, and everything ends. The exit code is its own."""
     rng = random.Random(number)  # noqa: S311
     good, seconds = 0, []
     for turn in range(3):
