@@ -98,6 +98,9 @@ def read_batches(
         # Not left to the garbage collector: a trace may hold the iterator until Python exits, and
         # processes that are ended then make torch raise once more.
         getattr(iterator, "_shutdown_workers", lambda: None)()
+        for process in getattr(iterator, "_workers", ()):
+            if process.is_alive():  # it hangs
+                process.kill()
 
 
 def _batches(
@@ -121,9 +124,13 @@ def _batches(
 
 
 def _take_orders_from_parent(worker: int) -> None:
-    """A reading process must not inherit `StopSignals`: the parent tells it when to end."""
+    """Reading processes end when the parent says so, not by a signal to all.
+
+    A terminal sends Ctrl-C, and many job schedulers SIGTERM, to every process of a run; without
+    its readers the parent could not finish its step.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _what_happened(source: _Indexed, config: TrainConfig, error: Exception) -> str:
