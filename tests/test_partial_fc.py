@@ -15,7 +15,8 @@ from ekd_lite.heads import (
     PartialFC,
     SphereFace,
 )
-from ekd_lite.heads.partial_fc import _ShardedCrossEntropy
+from ekd_lite.heads.margin_softmax import margin_softmax
+from ekd_lite.ops import unit_rows
 
 
 def make(head=ArcFace, rate=1.0, identities=50, seed=0, **options):
@@ -46,16 +47,37 @@ def test_all_identities_are_the_ordinary_head(head):
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 6), st.integers(1, 7), st.integers(0, 10_000))
-def test_the_sharded_softmax_is_cross_entropy(rows, columns, seed):
+def test_the_closed_form_is_autograd(rows, columns, seed):
+    """Against the formula written down plainly, in float64."""
     generator = torch.Generator().manual_seed(seed)
-    logits = 30 * torch.randn(rows, columns, generator=generator, dtype=torch.float64)
+    x = torch.randn(rows, 5, generator=generator, dtype=torch.float64, requires_grad=True)
+    w = torch.randn(columns, 5, generator=generator, dtype=torch.float64, requires_grad=True)
     labels = torch.randint(columns, (rows,), generator=generator)
-    logits.requires_grad_(True)
-    loss = _ShardedCrossEntropy.apply(logits, torch.arange(rows), labels)
+    head = ArcFace(5, columns, scale=30.0, margin=0.4)
+    loss = margin_softmax(
+        unit_rows(x), w, row=torch.arange(rows), column=labels, target=head.target, scale=30.0
+    )
+    cosines = unit_rows(x) @ unit_rows(w).T
+    logits = 30 * cosines.scatter(
+        1, labels[:, None], head.target(cosines.gather(1, labels[:, None]))
+    )
     wanted = F.cross_entropy(logits, labels)
     torch.testing.assert_close(loss, wanted, rtol=1e-12, atol=1e-12)
-    got, expected = (torch.autograd.grad(x, logits, retain_graph=True)[0] for x in (loss, wanted))
-    torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-14)
+    for got, expected in zip(
+        *(torch.autograd.grad(y, [x, w]) for y in (loss, wanted)), strict=True
+    ):
+        torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_a_dead_prototype_gets_no_gradient():
+    split = make(identities=5)
+    with torch.no_grad():
+        split.prototypes[2] = 0
+    embeddings, labels = batch(identities=5)
+    split(embeddings, labels).backward()
+    assert (split.prototypes.grad[2] == 0).all()
+    assert split.prototypes.grad.isfinite().all()
+    assert embeddings.grad.isfinite().all()
 
 
 def test_gradcheck():

@@ -6,10 +6,11 @@ from each process: the largest logit, the sum of exponentials, the logit of the 
 
     L_i = log sum_r Z_ir - l_iy,    Z_ir = sum_{j in shard r} exp(l_ij),
 
-which is the exact cross-entropy; no process ever holds all logits. An et al. (CVPR 2022, "Killing
-Two Birds with One Stone") found that a tenth of the other identities, drawn anew in every step, is
-enough: the identities of the batch are always in, the rest of a share `sample_rate` of the shard is
-random.
+which is the exact cross-entropy; no process ever holds all logits (`margin_softmax`). With one
+process and `sample_rate=1` it is the ordinary head in less time and memory. An et al. (CVPR 2022,
+"Killing Two Birds with One Stone") found that a tenth of the other identities, drawn anew in every
+step, is enough: the identities of the batch are always in, the rest of a share `sample_rate` of the
+shard is random.
 
 Differs from insightface's `PartialFC_V2`: a label out of range is an error (there it is accepted
 and trains on nothing), the margin has its exact gradient, the draw is a function of (seed, step,
@@ -26,8 +27,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ekd_lite.heads.margin import NormFace, check_labels
+from ekd_lite.heads.margin_softmax import margin_softmax
 from ekd_lite.ops import generator_for, unit_rows
-from ekd_lite.parallel import gather_batch, max_over_ranks, rank, sum_over_ranks, world_size
+from ekd_lite.parallel import gather_batch, rank, world_size
 
 
 class PartialFC(nn.Module):
@@ -125,12 +127,14 @@ class PartialFC(nn.Module):
             local = gather_batch(labels) - self.first
             here = ((local >= 0) & (local < len(self.prototypes))).nonzero().flatten()
             identities, column = self._take_part(local[here])
-            prototypes = self.prototypes if identities is None else self.prototypes[identities]
-            cosines = unit_rows(rows) @ unit_rows(prototypes).T
-            margined = self.shard.target(cosines[here, column])
-            logits = self.shard.scale * cosines.index_put((here, column), margined)
-            loss: Tensor = _ShardedCrossEntropy.apply(logits, here, column)  # type: ignore[no-untyped-call]
-            return loss
+            return margin_softmax(
+                unit_rows(rows),
+                self.prototypes if identities is None else self.prototypes[identities],
+                row=here,
+                column=column,
+                target=self.shard.target,
+                scale=self.shard.scale,
+            )
 
     @torch.no_grad()
     def _take_part(self, local: Tensor) -> tuple[Tensor | None, Tensor]:
@@ -176,27 +180,3 @@ class _TimesInBackward(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad * ctx.factor, None
-
-
-class _ShardedCrossEntropy(torch.autograd.Function):
-    """Mean over rows of log sum_j exp(l_j) - l_y, with the columns split among the processes."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, row: Tensor, column: Tensor) -> Tensor:
-        """Logits (R, C_r) of this shard; `row` and `column` of the true ones that lie in it."""
-        peak = max_over_ranks(logits.max(dim=1).values)
-        shifted = logits - peak[:, None]
-        own = torch.zeros_like(peak)
-        own[row] = shifted[row, column]
-        exponentials = shifted.exp_()
-        total, own = sum_over_ranks(torch.stack([exponentials.sum(dim=1), own])).unbind()
-        ctx.save_for_backward(exponentials.div_(total[:, None]), row, column)
-        return (total.log() - own).mean()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        """(softmax - one-hot) / R on this shard's columns."""
-        probabilities, row, column = ctx.saved_tensors
-        gradient = probabilities.clone()
-        gradient[row, column] -= 1
-        return gradient * (grad / len(gradient)), None, None

@@ -1,0 +1,112 @@
+r"""Margin softmax over (a share of) the identities in three matrix products and one N x C buffer.
+
+With unit embeddings e_i, prototypes w_j of length |w_j| and cosines c_ij = e_i . w_j / |w_j|, the
+loss is the mean over rows of
+
+    L_i = log sum_j exp(l_ij) - l_iy,        l_ij = s c_ij, but l_iy = s T(c_iy).
+
+Its gradient has a closed form. With p the softmax and G_ij = (p_ij - [j = y_i]) s / R, the true
+entry times T'(c_iy),
+
+    dL/de_i = sum_j G_ij w_j / |w_j|,
+    dL/dw_j = (a_j - (a_j . w_j) w_j / |w_j|^2),    a_j = sum_i G_ij e_i / |w_j|.
+
+So nothing but p need be kept: cosines, logits, softmax and G take one another's place in one
+buffer, and the prototypes are never copied to be normalised: the columns of the product are scaled.
+Plain autograd keeps four N x C matrices and two copies of the prototypes.
+
+The columns may be those of one process: the sums over j then run over all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ekd_lite.parallel import max_over_ranks, sum_over_ranks
+
+EPS = 1e-6  # as in unit_rows: a shorter prototype has no direction
+
+
+def margin_softmax(
+    unit: Tensor,
+    prototypes: Tensor,
+    *,
+    row: Tensor,
+    column: Tensor,
+    target: Callable[[Tensor], Tensor],
+    scale: float,
+) -> Tensor:
+    """Cross-entropy with a margin, the mean over rows.
+
+    Args:
+        unit: unit embeddings (R, D); the same on all processes.
+        prototypes: of this process, (C, D), not normalised.
+        row: rows whose true identity is among them, (M,); each row belongs to one process.
+        column: the place of that identity, (M,).
+        target: T, elementwise and differentiable.
+        scale: factor s.
+
+    Returns:
+        The loss, 0-dim, the same on all processes. The gradient of `unit` is this process's part;
+        the sum over the processes is the whole.
+    """
+    loss: Tensor = _MarginSoftmax.apply(unit, prototypes, row, column, target, scale)  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _MarginSoftmax(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        unit: Tensor,
+        prototypes: Tensor,
+        row: Tensor,
+        column: Tensor,
+        target: Callable[[Tensor], Tensor],
+        scale: float,
+    ) -> Tensor:
+        length = torch.linalg.vector_norm(prototypes, dim=1)
+        inverse = torch.where(length <= EPS, 0.0, 1 / length)
+        buffer = unit @ prototypes.T
+        buffer *= inverse
+        own, slope = _target_and_slope(target, buffer[row, column])
+        buffer[row, column] = own
+        peak = max_over_ranks(buffer.max(dim=1).values)
+        buffer -= peak[:, None]
+        true = torch.zeros_like(peak)
+        true[row] = buffer[row, column]
+        total = torch.exp_(buffer.mul_(scale)).sum(dim=1)
+        total, true = sum_over_ranks(torch.stack([total, scale * true])).unbind()
+        buffer /= total[:, None]
+        ctx.scale = scale
+        ctx.save_for_backward(unit, prototypes, inverse, buffer, row, column, slope)
+        return (total.log() - true).mean()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        unit, prototypes, inverse, buffer, row, column, slope = ctx.saved_tensors
+        factor = grad * (ctx.scale / len(buffer))
+        true = (buffer[row, column] - 1) * slope
+        if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
+            buffer = buffer * (inverse * factor)
+            buffer[row, column] = true * inverse[column] * factor
+        grad_unit = buffer @ prototypes if ctx.needs_input_grad[0] else None
+        grad_prototypes = None
+        if ctx.needs_input_grad[1]:
+            grad_prototypes = buffer.T @ unit
+            along = torch.linalg.vecdot(grad_prototypes, prototypes) * inverse.square()
+            grad_prototypes.addcmul_(prototypes, along[:, None], value=-1)
+        return grad_unit, grad_prototypes, None, None, None, None
+
+
+def _target_and_slope(target: Callable[[Tensor], Tensor], cosine: Tensor) -> tuple[Tensor, Tensor]:
+    """T(c) and T'(c)."""
+    with torch.enable_grad():
+        cosine = cosine.detach().requires_grad_(True)
+        value = target(cosine)
+        (slope,) = torch.autograd.grad(value.sum(), cosine)
+    return value.detach(), slope
