@@ -24,6 +24,8 @@ os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), str(HERE.parent)])  # for
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["torch._dynamo", "ekd_lite.__main__", "jobs"])
 
+STARTED: list[int] = []  # processes of the test that runs
+
 
 @dataclass
 class Running:
@@ -55,9 +57,7 @@ class Running:
         return code
 
     def kill_session(self):
-        for pid in session_members(self.pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        kill_session(self.pid)
 
 
 def start(function, *args, log, environment=None, **options):
@@ -67,6 +67,7 @@ def start(function, *args, log, environment=None, **options):
         target=_run, args=(function, args, options, str(log), environment or {})
     )
     process.start()
+    STARTED.append(process.pid)
     return Running(process, log)
 
 
@@ -142,6 +143,14 @@ def torchrun(*arguments, log, marker, ranks=2):
 def session_members(session):
     """Processes of a session that are still alive, zombies not counted."""
     return [pid for pid, fields in _processes() if int(fields[3]) == session and fields[0] != "Z"]
+
+
+def kill_session(session):
+    """SIGKILL for all of it that is ours: numbers of processes are used again."""
+    ours = marked(f"PYTHONPATH={HERE}")
+    for pid in set(session_members(session)) & set(ours):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def marked(marker):
