@@ -1,1 +1,1 @@
-"""Speed of the parts, as ratios: `make bench`."""
+"""Speed against a peer's formula and the lower bound; run with `python -m benchmarks`."""

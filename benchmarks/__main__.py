@@ -1,162 +1,146 @@
 """Time the parts against the plain formula and the lower bound, interleaved in one process.
 
-    python -m benchmarks [ekd] [pairs] [faces]
+    python -m benchmarks [NAME ...] [--quick] [--json FILE] [--compare FILE]
 
-Every figure is a median after warm-up. Read the ratios: milliseconds belong to a machine.
+Every figure is a median after warm-up. Read the ratios: milliseconds belong to a machine. With
+--compare, a ratio that is worse than in the file by a fifth is marked, and the exit code is 1.
 """
 
 from __future__ import annotations
 
+import argparse
+import datetime
 import json
+import os
 import platform
-import statistics
+import subprocess
 import sys
-import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 
-from ekd_lite.data import SyntheticFaces
-from ekd_lite.distill import EKDLoss
-from ekd_lite.evaluate import all_pairs_tpr_at_fpr
+from benchmarks import backbones, evaluation, heads, images, losses
+from benchmarks.timing import Row, table
 
-FPRS = (1e-2, 1e-3, 1e-4, 1e-5)
-Timed = dict[str, Callable[[], object]]
-
-
-def median_ms(variants: Timed, *, repeats: int) -> dict[str, float]:
-    """Run all variants in turn, so that a change of load hits them alike."""
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for turn in range(repeats + 2):
-        for name, run in variants.items():
-            start = time.perf_counter()
-            run()
-            if turn >= 2:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: 1000 * statistics.median(values) for name, values in seconds.items()}
-
-
-def plain_ekd(student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """The paper's formula written down directly: every pair, two full sorts."""
-    student, teacher = F.normalize(student), F.normalize(teacher)
-    upper = torch.ones(len(labels), len(labels), dtype=torch.bool).triu(1)
-    same = (labels[:, None] == labels)[upper]
-    a, b = (student @ student.T)[upper], (teacher @ teacher.T)[upper]
-    ranks = [int((~same).sum()) // 10**k for k in range(1, 7)]
-    a_sorted, order = a[~same].sort(descending=True)
-    b_sorted = b[~same].sort(descending=True).values
-    thresholds = a_sorted[ranks].detach(), b_sorted[ranks]
-
-    def gap(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        ranked = [
-            torch.sigmoid(((z[:, None] - t) / 0.01).clamp(-50, 50)).sum(1)
-            for z, t in zip((x, y), thresholds, strict=True)
-        ]
-        return F.mse_loss(*ranked)
-
-    hardest = order[:2000]
-    return 0.02 * gap(a[same], b[same]) + 0.01 * gap(a[~same][hardest], b[~same][hardest])
+BENCHES: dict[str, Callable[..., Iterator[Row]]] = {
+    "pairwise": losses.bench_pairwise,
+    "pointwise": losses.bench_pointwise,
+    "heads": heads.bench_heads,
+    "pairs": evaluation.bench_pairs,
+    "scores": evaluation.bench_scores,
+    "lfw": evaluation.bench_lfw,
+    "pooling": evaluation.bench_pooling,
+    "renderer": images.bench_renderer,
+    "readers": images.bench_readers,
+    "inference": backbones.bench_inference,
+    "training": backbones.bench_training,
+    "methods": backbones.bench_methods,
+}
+WORSE = 1.2  # a ratio is flagged from here on
+BASELINE = Path(__file__).parent / "baseline.json"
 
 
-def bench_ekd() -> list[dict[str, float]]:
-    """EKD forward and backward, 512 dimensions; the bound is one product of all pairs, likewise."""
-    rows = []
-    for n in (64, 128, 256, 512, 1024, 2048):
-        generator = torch.Generator().manual_seed(n)
-        student = torch.randn(n, 512, generator=generator, requires_grad=True)
-        teacher = torch.randn(n, 512, generator=generator)
-        people = torch.randint(85_742, (n // 2,), generator=generator)
-        labels = torch.cat([people, 90_000 + torch.arange(n // 2) // 4])
-        ours = EKDLoss()
-
-        def backward(
-            loss: Callable[..., torch.Tensor],
-            inputs: tuple[torch.Tensor, ...] = (student, teacher, labels),
-        ) -> None:
-            inputs[0].grad = None
-            loss(*inputs).backward()
-
-        def bound(x: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
-            return (x @ x.T).sum()
-
-        ms = median_ms(
-            {
-                "ours": lambda run=backward, loss=ours: run(loss),
-                "plain": lambda run=backward: run(plain_ekd),
-                "bound": lambda run=backward, loss=bound: run(loss),
-            },
-            repeats=9,
-        )
-        rows.append({"n": n, **ms})
-    return rows
-
-
-def bench_pairs() -> list[dict[str, float]]:
-    """All-pairs TPR at FPR; the bound is the product of the upper triangle alone."""
-    rows = []
-    for n in (5_000, 10_000, 20_000):
-        embeddings = F.normalize(torch.randn(n, 512, generator=torch.Generator().manual_seed(0)))
-        labels = torch.arange(n) // 10
-
-        def product(x: torch.Tensor = embeddings) -> None:
-            for first in range(0, len(x), 1024):
-                x[first : first + 1024] @ x[first:].T
-
-        ms = median_ms(
-            {
-                "ours": lambda x=embeddings, y=labels: all_pairs_tpr_at_fpr(x, y, FPRS),
-                "bound": product,
-            },
-            repeats=3,
-        )
-        rows.append({"n": n, **ms})
-    return rows
-
-
-def bench_faces() -> list[dict[str, float]]:
-    """Images a second of the renderer on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
-    rows = []
-    for size, count in ((32, 1024), (48, 512), (64, 256), (112, 128)):
-        faces = SyntheticFaces(count, 1, image_size=size)
-        ms = median_ms({"ours": lambda f=faces: f.batch(range(len(f)))}, repeats=3)["ours"]
-        rows.append({"size": size, "images_per_second": 1000 * count / ms})
-    torch.set_num_threads(threads)
-    return rows
-
-
-BENCHES = {"ekd": bench_ekd, "pairs": bench_pairs, "faces": bench_faces}
-
-
-def main(names: list[str]) -> int:
-    """Print a table for every bench asked for, and all of it as JSON at the end."""
-    warnings.simplefilter("ignore")
-    unknown = set(names) - BENCHES.keys()
-    if unknown:
-        print(f"unknown: {', '.join(unknown)}; known: {', '.join(BENCHES)}", file=sys.stderr)
-        return 2
-    results: dict[str, object] = {
+def about() -> dict[str, Any]:
+    """What the figures belong to."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],  # noqa: S607
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in _lines("/proc/cpuinfo")
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "commit": commit.stdout.strip(),
         "torch": torch.__version__,
+        "python": platform.python_version(),
+        "cpu": model,
         "threads": torch.get_num_threads(),
-        "machine": platform.machine(),
+        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
     }
-    for name in names or list(BENCHES):
-        print(f"\n{name}: {(BENCHES[name].__doc__ or '').strip()}")
-        results[name] = rows = BENCHES[name]()
-        for row in rows:
-            cells = [f"{key} {value:,.1f}" for key, value in row.items()]
-            if "bound" in row:
-                cells.append(f"ours/bound {row['ours'] / row['bound']:.2f}")
-            if "plain" in row:
-                cells.append(f"plain/ours {row['plain'] / row['ours']:.2f}")
-            print("  " + "   ".join(cells), flush=True)
-    print("\n" + json.dumps(results))
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+
+
+def compare(rows: dict[str, dict[str, float]], before: dict[str, dict[str, float]]) -> list[str]:
+    """One line for every ratio that has become worse by a fifth or more.
+
+    "peer/ours" should be large and "ours/bound" small.
+    """
+    found = []
+    for key, ratios in rows.items():
+        for name, now in ratios.items():
+            then = before.get(key, {}).get(name)
+            if then is None:
+                continue
+            change = then / now if name == "peer/ours" else now / then
+            if change >= WORSE:
+                found.append(f"{key}: {name} {then:.2f} before, {now:.2f} now")
+    return found
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run, print, write and compare."""
+    parser = argparse.ArgumentParser(prog="ekd-lite bench", description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHES)}")
+    parser.add_argument("--quick", action="store_true", help="small sizes only")
+    parser.add_argument("--json", type=Path, help="write the rows and what they belong to")
+    parser.add_argument("--compare", type=Path, help=f"an earlier --json file, e.g. {BASELINE}")
+    parser.add_argument("--threads", type=int, help="threads of torch")
+    options = parser.parse_args(arguments)
+    unknown = [name for name in options.names if name not in BENCHES]
+    if unknown:
+        parser.error(f"unknown: {', '.join(unknown)}; known: {', '.join(BENCHES)}")
+    before = json.loads(options.compare.read_text()) if options.compare else {}
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    warnings.simplefilter("ignore")
+    facts = about()
+    print(", ".join(f"{key} {value}" for key, value in facts.items()))
+    everything: list[Row] = []
+    for name in options.names or list(BENCHES):
+        bench = BENCHES[name]
+        print(f"\n{name}: {(bench.__doc__ or '').strip()}", flush=True)
+        header = True
+        for row in bench(quick=options.quick):
+            everything.append(row)
+            lines = list(table([row]))
+            print("\n".join(lines if header else lines[1:]), flush=True)
+            header = False
+    ratios = {row.key: row.ratios() for row in everything}
+    if options.json:
+        rows = [
+            {**vars(row), "ratios": {k: round(v, 3) for k, v in row.ratios().items()}}
+            for row in everything
+        ]
+        options.json.write_text(json.dumps({"about": facts, "rows": rows}, indent=1) + "\n")
+        print(f"\nwrote {options.json}")
+    if before:
+        worse = compare(ratios, {_key(row): row["ratios"] for row in before["rows"]})
+        print("\n" + ("\n".join(["worse than before:", *worse]) if worse else "no ratio is worse"))
+        return 1 if worse else 0
     return 0
 
 
+def _key(row: dict[str, Any]) -> str:
+    return f"{row['item']} {row['size']}"
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 
+from ekd_lite.commands.bench import Bench
 from ekd_lite.commands.compare import Compare
 from ekd_lite.commands.data import Convert, Download, Info, Preview, Verify
 from ekd_lite.commands.export import Export
@@ -30,6 +31,7 @@ Command = (
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
+    | Annotated[Bench, tyro.conf.subcommand("bench")]
 )
 
 

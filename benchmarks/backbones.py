@@ -1,0 +1,98 @@
+"""Backbones: inference and training steps, memory formats, half precision, compilation."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+
+import torch
+
+from benchmarks.timing import Row, measure
+from ekd_lite.models import build_backbone
+from ekd_lite.train import Batch, TrainConfig, build_state, train_step
+
+BATCH = 32
+
+
+def _note(row: Row, count: int) -> Row:
+    row.note = ", ".join(f"{name} {1000 * count / ms:,.0f}/s" for name, ms in row.ms.items())
+    return row
+
+
+def bench_inference(*, quick: bool) -> Iterator[Row]:
+    """Images a second without gradient; "peer" is torch's default memory format."""
+    nets = [("tiny_student", 32), ("tiny_teacher", 32)]
+    nets += [("mobilefacenet", 112)] + ([] if quick else [("iresnet18", 112), ("iresnet50", 112)])
+    for name, size in nets:
+        net = build_backbone(name, image_size=size).eval()
+        images = torch.randn(BATCH, 3, size, size)
+        last = images.to(memory_format=torch.channels_last)
+        net_last = build_backbone(name, image_size=size).eval()
+        net_last = net_last.to(memory_format=torch.channels_last)
+
+        def run(model: torch.nn.Module, x: torch.Tensor, *, half: bool = False) -> None:
+            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
+                model(x)
+
+        variants: dict[str, Callable[[], object]] = {
+            "ours": lambda m=net_last, x=last: run(m, x),
+            "peer": lambda m=net, x=images: run(m, x),
+            "bf16": lambda m=net_last, x=last: run(m, x, half=True),
+        }
+        repeats = 3 if name.startswith("iresnet") else 7
+        row = measure(f"{name} inference", f"{size} px", variants, repeats=repeats)
+        yield _note(row, BATCH)
+
+
+def bench_training(*, quick: bool) -> Iterator[Row]:
+    """Whole training steps: ArcFace, 1,000 people, AdamW; "peer" is torch's default format."""
+    nets = [("tiny_student", 32, 96), ("tiny_teacher", 32, 96)]
+    nets += [] if quick else [("mobilefacenet", 112, 32), ("iresnet18", 112, 16)]
+    for name, size, count in nets:
+        options = {"ours": {}, "peer": {"channels_last": False}, "bf16": {"precision": "bf16"}}
+        if name == "mobilefacenet" and shutil.which("g++"):
+            options["compiled"] = {"compile": True}
+        variants = {}
+        for variant, changes in options.items():
+            config = TrainConfig(
+                backbone=name, image_size=size, steps=10_000, device="cpu", general=count, **changes
+            )
+            state = build_state(config, 1000, None, "cpu")
+            state.objective.train()
+            form = torch.channels_last if config.channels_last else torch.contiguous_format
+            images = torch.randn(count, 3, size, size).to(memory_format=form)
+            batch = Batch(images, torch.arange(count) % 1000)
+            variants[variant] = lambda s=state, b=batch: train_step(s, b)
+        repeats = 3 if size == 112 else 7
+        yield _note(measure(f"{name} training", f"{size} px", variants, repeats=repeats), count)
+
+
+def bench_methods(*, quick: bool) -> Iterator[Row]:
+    """A student's step under each method with cached teacher, against the student alone."""
+    from ekd_lite.distill import DISTILLERS
+    from ekd_lite.heads import ArcFace
+    from ekd_lite.train.model_file import Model
+
+    count = 96
+    backbone = build_backbone("tiny_teacher", embedding_dim=128, image_size=32)
+    teacher = Model(backbone, ArcFace(128, 1000, scale=28.0), {"embedding_dim": 128})
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(count, 3, 32, 32, generator=generator)
+    images = images.to(memory_format=torch.channels_last)
+    rows = torch.randn(count, 128, generator=generator)
+    labels = torch.arange(count) // 4
+
+    def make(method: str) -> Callable[[], object]:
+        config = TrainConfig(method=method, teacher="in memory", device="cpu", steps=100_000)
+        state = build_state(config, 1000, teacher, "cpu")
+        return lambda: train_step(state, Batch(images, labels, rows))
+
+    alone = make("none")
+    for name in DISTILLERS:
+        if name == "ekd_paper":
+            continue
+        goal = "<= 1.15 bound" if name in ("fitnet", "kd", "ekd") else ""
+        yield measure(
+            f"student's step, {name}", f"N={count}", {"ours": make(name), "bound": alone},
+            repeats=9, goal=goal, note="",
+        )  # fmt: skip

@@ -1,0 +1,131 @@
+"""Measuring: all pairs, millions of scores, LFW's ten folds, IJB's pooling."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.timing import Row, measure
+from ekd_lite.evaluate import all_pairs_tpr_at_fpr, tpr_at_fpr, verification_accuracy
+from ekd_lite.evaluate.ijb import pool_templates
+
+FPRS = (1e-2, 1e-3, 1e-4, 1e-5)
+
+
+def half_product(unit: Tensor) -> None:
+    """Cosines of the upper triangle, tile by tile, kept by nobody."""
+    for first in range(0, len(unit), 1024):
+        unit[first : first + 1024] @ unit[first:].T
+
+
+def sort_all(unit: Tensor, labels: Tensor) -> None:
+    """The way that fits small sets: every score in memory, sorted."""
+    i, j = torch.triu_indices(len(unit), len(unit), offset=1)
+    scores, same = (unit @ unit.T)[i, j], labels[i] == labels[j]
+    impostor = scores[~same].sort(descending=True).values
+    for fpr in FPRS:
+        threshold = impostor[int(fpr * len(impostor))]
+        (scores[same] > threshold).double().mean()
+
+
+def bench_pairs(*, quick: bool) -> Iterator[Row]:
+    """TPR at FPR over all pairs; the bound is the product of the upper triangle alone."""
+    for n in (5_000,) if quick else (10_000, 50_000, 100_000):
+        generator = torch.Generator().manual_seed(0)
+        unit = F.normalize(torch.randn(n, 512, generator=generator))
+        labels = torch.arange(n) // 10
+        variants = {"ours": lambda x=unit, y=labels: all_pairs_tpr_at_fpr(x, y, FPRS)}
+        if n <= 10_000:
+            variants["peer"] = lambda x=unit, y=labels: sort_all(x, y)
+        variants["bound"] = lambda x=unit: half_product(x)
+        repeats = 3 if n <= 10_000 else 1
+        yield measure(
+            "all pairs", f"M={n // 1000}k", variants, repeats=repeats, memory=n <= 50_000,
+            goal="<= 1.25 bound",
+        )  # fmt: skip
+
+
+def bench_scores(*, quick: bool) -> Iterator[Row]:
+    """TPR at six levels from as many scores as IJB-C has; the bound reads them once."""
+    count = 1_000_000 if quick else 15_658_489
+    rng = np.random.default_rng(0)
+    genuine = rng.random(count) < 19_557 / 15_658_489
+    scores = torch.from_numpy(
+        np.where(genuine, rng.normal(0.6, 0.15, count), rng.normal(0, 0.1, count)).astype("f4")
+    )
+    is_genuine = torch.from_numpy(genuine)
+    levels = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+
+    def sklearn_way() -> None:
+        from sklearn.metrics import roc_curve
+
+        fpr, tpr, _ = roc_curve(genuine, scores.numpy())
+        for level in levels:
+            tpr[np.searchsorted(fpr, level, side="right") - 1]
+
+    yield measure(
+        "TPR from scores",
+        f"{count / 1e6:.1f} M",
+        {
+            "ours": lambda: tpr_at_fpr(scores, is_genuine, levels),
+            "peer": sklearn_way,
+            "bound": lambda: scores.sum(),
+        },
+        repeats=3,
+        memory=True,
+        goal="<= 200 ms, >= 50 peer",
+    )
+
+
+def plain_lfw(left: np.ndarray, right: np.ndarray, same: np.ndarray) -> None:
+    """Ten folds, 400 thresholds each, counted one by one, as published evaluators do it."""
+    distance = np.square(left - right).sum(1)
+    folds = np.arange(len(same)) * 10 // len(same)
+    thresholds = np.arange(0, 4, 0.01)
+    for fold in range(10):
+        train, test = folds != fold, folds == fold
+        best = max(
+            thresholds, key=lambda t, d=distance[train], s=same[train]: ((d < t) == s).mean()
+        )
+        ((distance[test] < best) == same[test]).mean()
+
+
+def bench_lfw(*, quick: bool) -> Iterator[Row]:
+    """LFW's protocol, 6,000 pairs, accuracy and TAR; the bound computes the distances."""
+    generator = torch.Generator().manual_seed(0)
+    left = F.normalize(torch.randn(6000, 512, generator=generator, dtype=torch.float64))
+    same = torch.arange(6000) % 600 < 300
+    noise = torch.randn(6000, 512, generator=generator, dtype=torch.float64)
+    right = F.normalize(torch.where(same[:, None], left + 0.05 * noise, noise))
+    yield measure(
+        "LFW ten folds",
+        "6000 pairs",
+        {
+            "ours": lambda: verification_accuracy(left, right, same),
+            "peer": lambda: plain_lfw(left.numpy(), right.numpy(), same.numpy()),
+            "bound": lambda: (left - right).square().sum(1),
+        },
+        goal="<= 1.5 bound",
+        note="peer: accuracy only; insightface's evaluator, which adds TAR, takes 2.4 s",
+    )
+
+
+def bench_pooling(*, quick: bool) -> Iterator[Row]:
+    """Images to templates at IJB-C's size; the bound adds all rows up."""
+    images, templates = (50_000, 2_500) if quick else (469_375, 23_124)
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(images, 512, generator=generator)
+    template = torch.randint(templates, (images,), generator=generator)
+    media = torch.randint(images // 3, (images,), generator=generator)
+    yield measure(
+        "IJB pooling",
+        f"{images // 1000}k images",
+        {"ours": lambda: pool_templates(rows, template, media), "bound": lambda: rows.sum(0)},
+        repeats=5,
+        memory=True,
+        goal="<= 2 bound",
+    )

@@ -1,0 +1,92 @@
+"""Margin heads with cross-entropy, forward and backward, 128 images, 512 dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.timing import Row, measure
+from ekd_lite.heads import HEADS, ArcFace, PartialFC
+
+N, DIM = 128, 512
+
+
+def plain_arcface(embeddings: Tensor, prototypes: Tensor, labels: Tensor) -> Tensor:
+    """Normalise both sides, turn the whole matrix, choose by a one-hot mask."""
+    cosine = F.linear(F.normalize(embeddings), F.normalize(prototypes)).clamp(-1 + 1e-6, 1 - 1e-6)
+    sine = (1 - cosine.square()).sqrt()
+    turned = cosine * torch.cos(torch.tensor(0.5)) - sine * torch.sin(torch.tensor(0.5))
+    one_hot = torch.zeros_like(cosine).scatter_(1, labels[:, None], 1.0)
+    return F.cross_entropy(64 * (one_hot * turned + (1 - one_hot) * cosine), labels)
+
+
+def three_products(embeddings: Tensor, prototypes: Tensor) -> None:
+    """What no dense head can avoid: logits, and the two products of the backward pass."""
+    logits = embeddings @ prototypes.T
+    logits @ prototypes
+    logits.T @ embeddings
+
+
+def bench_heads(*, quick: bool) -> Iterator[Row]:
+    """Plain head, closed form (PartialFC at rate 1), and a tenth of the prototypes."""
+    generator = torch.Generator().manual_seed(0)
+    for count in (10_000,) if quick else (10_000, 85_742, 360_000):
+        embeddings = torch.randn(N, DIM, generator=generator, requires_grad=True)
+        labels = torch.randint(count, (N,), generator=generator)
+        ordinary = ArcFace(DIM, count)
+        peer = torch.nn.Parameter(ordinary.prototypes.detach().clone())
+        fixed, rows = peer.detach(), embeddings.detach()
+        size, repeats = f"C={count // 1000}k", 9 if count < 100_000 else 3
+
+        def back(loss: Tensor, *weights: Tensor, x: Tensor = embeddings) -> None:
+            x.grad = None
+            for weight in weights:
+                weight.grad = None
+            loss.backward()
+
+        full, tenth = PartialFC(ArcFace, DIM, count), PartialFC(
+            ArcFace, DIM, count, sample_rate=0.1
+        )  # fmt: skip
+        some = fixed[: count // 10]
+        yield measure(
+            "arcface, closed form",
+            size,
+            {
+                "ours": lambda h=full, x=embeddings, y=labels: back(h(x, y), h.prototypes),
+                "peer": lambda w=peer, x=embeddings, y=labels: back(plain_arcface(x, w, y), w),
+                "bound": lambda w=fixed, x=rows: three_products(x, w),
+            },
+            repeats=repeats,
+            memory=True,
+            goal="<= 1.5 bound, >= 2 peer at 85k",
+        )
+        yield measure(
+            "arcface, a tenth",
+            size,
+            {
+                "ours": lambda h=tenth, x=embeddings, y=labels: back(h(x, y), h.prototypes),
+                "bound": lambda w=some, x=rows: three_products(x, w),
+            },
+            repeats=repeats,
+            memory=True,
+            goal="<= 2 bound",
+            note="the dense gradient of all prototypes is part of ours",
+        )
+        if count > 100_000:
+            continue
+        for name, head in HEADS.items():
+            module = head(DIM, count)
+            yield measure(
+                f"{name}, readable",
+                size,
+                {
+                    "ours": lambda h=module, x=embeddings, y=labels: back(
+                        F.cross_entropy(h(x, y), y), h.prototypes
+                    ),
+                    "bound": lambda w=fixed, x=rows: three_products(x, w),
+                },
+                repeats=5,
+            )

@@ -1,0 +1,131 @@
+"""Time variants of one computation side by side, and keep what was found as rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import resource
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+Variants = dict[str, Callable[[], object]]
+
+
+@dataclass
+class Row:
+    """One line of a table.
+
+    Attributes:
+        item: what was timed.
+        size: how much of it, as text: "N=512".
+        ms: median milliseconds of every variant: "ours", and where there is one "peer" (the
+            formula as published code has it, written plainly) and "bound" (the part that no
+            implementation can avoid).
+        mb: peak memory above the inputs, in MB, of the variants.
+        goal: the ratio aimed at, as text.
+        note: what a reader should know.
+    """
+
+    item: str
+    size: str
+    ms: dict[str, float]
+    mb: dict[str, float] = dataclasses.field(default_factory=dict)
+    goal: str = ""
+    note: str = ""
+
+    @property
+    def key(self) -> str:
+        """Name in a file of results."""
+        return f"{self.item} {self.size}"
+
+    def ratios(self) -> dict[str, float]:
+        """How many times faster than the peer, and how many times slower than the bound."""
+        found = {}
+        if "peer" in self.ms:
+            found["peer/ours"] = self.ms["peer"] / self.ms["ours"]
+        if "bound" in self.ms:
+            found["ours/bound"] = self.ms["ours"] / self.ms["bound"]
+        return found
+
+
+def interleave(variants: Variants, *, repeats: int = 9, warmup: int = 2) -> dict[str, float]:
+    """Median milliseconds; the variants take turns, so that a change of load hits them alike.
+
+    A variant much shorter than a millisecond is repeated within its turn.
+    """
+    loops = {}
+    for name, run in variants.items():
+        run()
+        start = time.perf_counter()
+        run()
+        loops[name] = max(1, min(200, round(2e-3 / max(time.perf_counter() - start, 1e-6))))
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    gc.collect()
+    for turn in range(repeats + warmup):
+        for name, run in variants.items():
+            start = time.perf_counter()
+            for _ in range(loops[name]):
+                run()
+            if turn >= warmup:
+                seconds[name].append((time.perf_counter() - start) / loops[name])
+    return {name: 1000 * statistics.median(values) for name, values in seconds.items()}
+
+
+def peak_mb(variants: Variants) -> dict[str, float]:
+    """Peak resident memory above what was there before, MB; empty where Linux does not tell."""
+    found = {}
+    for name, run in variants.items():
+        gc.collect()
+        try:
+            Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+        except OSError:
+            return {}
+        before = _peak_of_process()
+        run()
+        found[name] = max(0.0, _peak_of_process() - before)
+    return found
+
+
+def _peak_of_process() -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measure(
+    item: str,
+    size: str,
+    variants: Variants,
+    *,
+    repeats: int = 9,
+    memory: bool = False,
+    goal: str = "",
+    note: str = "",
+) -> Row:
+    """Time a set of variants, and if wanted their memory."""
+    mb = peak_mb(variants) if memory else {}
+    return Row(item, size, interleave(variants, repeats=repeats), mb, goal, note)
+
+
+def table(rows: list[Row]) -> Iterator[str]:
+    """The rows as aligned text."""
+    yield (
+        f"{'item':26} {'size':>14} {'ours ms':>10} {'peer ms':>10} {'bound ms':>10}"
+        f" {'peer/ours':>10} {'ours/bound':>10} {'ours MB':>8} {'peer MB':>8}  goal"
+    )
+    for row in rows:
+        ratios = row.ratios()
+        cells = [row.ms.get(name) for name in ("ours", "peer", "bound")]
+        cells += [ratios.get("peer/ours"), ratios.get("ours/bound")]
+        text = "".join(f" {'' if cell is None else f'{cell:,.2f}':>10}" for cell in cells)
+        memory = "".join(
+            f" {'' if row.mb.get(name) is None else f'{row.mb[name]:,.0f}':>8}"
+            for name in ("ours", "peer")
+        )
+        yield f"{row.item:26} {row.size:>14}{text}{memory}  {row.goal}".rstrip()
+        if row.note:
+            yield f"{'':26} {row.note}"

@@ -1,0 +1,83 @@
+"""The benchmarks run, time what they say, and mark what has become slower."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks.__main__ import BENCHES, compare
+from benchmarks.losses import PAIRWISE, make_batch
+from benchmarks.timing import interleave, peak_mb
+from ekd_lite.__main__ import main
+
+pytestmark = pytest.mark.filterwarnings("ignore:the first batch has too few impostor pairs")
+
+
+def test_a_slower_variant_takes_longer():
+    found = interleave(
+        {"fast": lambda: time.sleep(0.002), "slow": lambda: time.sleep(0.02)}, repeats=3
+    )
+    assert 3 < found["slow"] / found["fast"] < 30
+
+
+def test_memory_is_what_a_variant_needs():
+    found = peak_mb(
+        {"large": lambda: torch.ones(16 << 20).sum(), "small": lambda: torch.ones(4).sum()}
+    )
+    if not found:
+        pytest.skip("this system does not tell")
+    assert 50 < found["large"] < 90
+    assert found["small"] < 10
+
+
+@pytest.mark.parametrize("name", [name for name, entry in PAIRWISE.items() if entry[1] is not None])
+def test_the_plain_formula_gives_what_ours_gives(name):
+    """Else the two would not be worth comparing. EKD's levels must be those of one batch."""
+    ours, plain, *_ = PAIRWISE[name]
+    student, teacher, labels = make_batch(64)
+    if name == "ekd":
+        ours = type(ours)(momentum=1.0, mode="official")
+    values = [loss(student, teacher, labels) for loss in (ours, plain)]
+    torch.testing.assert_close(*values, rtol=2e-3, atol=1e-6)
+    gradients = [torch.autograd.grad(value, student)[0] for value in values]
+    torch.testing.assert_close(*gradients, rtol=2e-2, atol=2e-3 * gradients[0].abs().max().item())
+
+
+def test_a_ratio_worse_by_a_fifth_is_marked():
+    before = {"a": {"peer/ours": 5.0, "ours/bound": 1.0}, "b": {"ours/bound": 2.0}}
+    now = {"a": {"peer/ours": 4.0, "ours/bound": 1.1}, "b": {"ours/bound": 2.5}, "c": {}}
+    assert compare(now, before) == [
+        "a: peer/ours 5.00 before, 4.00 now",
+        "b: ours/bound 2.00 before, 2.50 now",
+    ]
+    assert not compare(before, before)
+
+
+def test_the_command_writes_and_compares(tmp_path, capsys):
+    file = tmp_path / "now.json"
+    assert main(["bench", "lfw", "--quick", "--json", str(file)]) == 0
+    kept = json.loads(file.read_text())
+    assert kept["rows"][0]["item"] == "LFW ten folds"
+    assert kept["about"]["torch"] == torch.__version__
+    for row in kept["rows"]:
+        row["ratios"]["peer/ours"] *= 100
+    file.write_text(json.dumps(kept))
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", "lfw", "--quick", "--compare", str(file)])
+    assert ended.value.code == 1
+    assert "worse than before" in capsys.readouterr().out
+
+
+def test_an_unknown_name_is_told(capsys):
+    with pytest.raises(SystemExit):
+        main(["bench", "lwf"])
+    assert "unknown: lwf" in capsys.readouterr().err
+
+
+def test_every_bench_says_what_it_times():
+    assert all(bench.__doc__ for bench in BENCHES.values())
