@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -95,12 +96,27 @@ def read_batches(
             raise LoaderError(_what_happened(source, config, error)) from error
         raise
     finally:
-        # Not left to the garbage collector: a trace may hold the iterator until Python exits, and
-        # processes that are ended then make torch raise once more.
+        _end(iterator)
+
+
+def _end(iterator: Any) -> None:
+    """End the reading processes now, be they busy, idle or hanging; they hold nothing to lose.
+
+    Not left to the garbage collector: a trace may hold the iterator until Python exits, and torch
+    then raises once more about the processes that end. It would also wait five seconds for each
+    that hangs.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGCHLD) if is_main and hasattr(signal, "SIGCHLD") else None
+    if handler is not None:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's raises at every death
+    try:
+        for process in getattr(iterator, "_workers", ()) if handler is not None else ():
+            process.kill()
         getattr(iterator, "_shutdown_workers", lambda: None)()
-        for process in getattr(iterator, "_workers", ()):
-            if process.is_alive():  # it hangs
-                process.kill()
+    finally:
+        if handler is not None:
+            signal.signal(signal.SIGCHLD, handler)
 
 
 def _batches(
