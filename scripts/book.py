@@ -25,6 +25,7 @@ import portable
 from book_rules import BOOK, CHAPTERS, ROOT, TWINS, check, notebooks
 
 SITE = Path("_build") / "html"
+PAGE_TESTS = ("tests/test_site.py", "tests/test_browser.py")  # of a built site
 TIMEOUT = 300
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"  # it has no __main__
 
@@ -85,8 +86,7 @@ def build(out: Path) -> int:
     sphinx(out)
     if report(portable.check(out / SITE), "copies for Colab are up to date"):
         return 1
-    tests = ["tests/test_site.py", "tests/test_browser.py"]
-    pages = [sys.executable, "-m", "pytest", "-q", "-n", "0", *tests]
+    pages = [sys.executable, "-m", "pytest", "-q", "-n", "0", *PAGE_TESTS]
     environment = {**os.environ, "EKD_SITE": str(out / SITE)}
     return subprocess.run(pages, cwd=ROOT, env=environment, check=False).returncode
 

@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+from book import PAGE_TESTS
+
 ROOT = Path(__file__).parent.parent
 PYTHON = [sys.executable, "-m"]
 LINT = {
@@ -24,7 +26,11 @@ TESTS = {
         *("--dist", "loadfile", "--nbval-cell-timeout=300"),
         "--nbval-sanitize-with=tests/nbval_sanitize.cfg",
     ],
-    "tests": [*PYTHON, "pytest", "-q", "-m", "not slow", *WORKERS],
+    "tests": [
+        *PYTHON,
+        *("pytest", "-q", "-m", "not slow", *WORKERS),
+        *(f"--ignore={path}" for path in PAGE_TESTS),  # the book's step has run these
+    ],
 }
 
 
