@@ -38,6 +38,7 @@ BENCHES: dict[str, Callable[..., Iterator[Row]]] = {
     "inference": backbones.bench_inference,
     "training": backbones.bench_training,
     "methods": backbones.bench_methods,
+    "demo": backbones.bench_demo,
 }
 WORSE = 1.2  # a ratio is flagged from here on
 BASELINE = Path(__file__).parent / "baseline.json"

@@ -8,8 +8,11 @@ from collections.abc import Callable, Iterator
 import torch
 
 from benchmarks.timing import Row, measure
+from ekd_lite.data import SyntheticFaces
+from ekd_lite.distill import DISTILLERS
+from ekd_lite.heads import ArcFace
 from ekd_lite.models import build_backbone
-from ekd_lite.train import Batch, TrainConfig, build_state, train_step
+from ekd_lite.train import Batch, Model, TrainConfig, build_state, train_step
 
 BATCH = 32
 
@@ -69,10 +72,6 @@ def bench_training(*, quick: bool) -> Iterator[Row]:
 
 def bench_methods(*, quick: bool) -> Iterator[Row]:
     """A student's step under each method with cached teacher, against the student alone."""
-    from ekd_lite.distill import DISTILLERS
-    from ekd_lite.heads import ArcFace
-    from ekd_lite.train.model_file import Model
-
     count = 96
     backbone = build_backbone("tiny_teacher", embedding_dim=128, image_size=32)
     teacher = Model(backbone, ArcFace(128, 1000, scale=28.0), {"embedding_dim": 128})
@@ -96,3 +95,50 @@ def bench_methods(*, quick: bool) -> Iterator[Row]:
             f"student's step, {name}", f"N={count}", {"ours": make(name), "bound": alone},
             repeats=9, goal=goal, note="",
         )  # fmt: skip
+
+
+def bench_demo(*, quick: bool) -> Iterator[Row]:
+    """A student's step of the demo (FitNet), and what it would take without what was removed."""
+    generator = torch.Generator().manual_seed(0)
+    teacher = Model(
+        build_backbone("tiny_teacher", embedding_dim=128, image_size=32).eval(),
+        ArcFace(128, 1000, scale=28.0),
+        {"embedding_dim": 128},
+    )
+    faces = SyntheticFaces(24, 4, image_size=32)
+    images = faces.batch(range(96))
+    rows = torch.randn(96, 128, generator=generator)
+    labels = torch.arange(96) // 4
+
+    def make(**changes: object) -> Callable[..., object]:
+        config = TrainConfig(
+            method="fitnet", teacher="in memory", device="cpu", steps=100_000, **changes
+        )
+        state = build_state(config, 1000, teacher, "cpu")
+        form = torch.channels_last if config.channels_last else torch.contiguous_format
+        return lambda x=images, t=rows: train_step(
+            state, Batch(x.to(memory_format=form), labels, t)
+        )
+
+    def ask_teacher(step: Callable[..., object]) -> None:
+        with torch.inference_mode():
+            found = teacher.backbone(images)
+        step(images, found.clone())
+
+    plain = make(channels_last=False)
+    last, asking, rendering = make(), make(), make()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the demo's processes have it
+    row = measure(
+        "demo: a student's step",
+        "N=96",
+        {
+            "ours": last,
+            "torch's memory format": plain,
+            "teacher asked in every step": lambda: ask_teacher(asking),
+            "faces rendered in every step": lambda: rendering(faces.batch(range(96))),
+        },
+    )
+    torch.set_num_threads(threads)
+    row.note = ", ".join(f"{name} {ms:.1f} ms" for name, ms in row.ms.items())
+    yield row

@@ -129,6 +129,17 @@ def test_a_sample_is_the_softmax_over_its_identities():
     torch.testing.assert_close(loss, F.cross_entropy(whole(embeddings, place), place))
 
 
+def test_the_sparse_gradient_is_the_dense_one():
+    found = []
+    for sparse in (False, True):
+        split = make(rate=0.2, sparse=sparse)
+        split(*batch(rows=4)).backward()
+        assert split.prototypes.grad.is_sparse == sparse
+        found.append(split.prototypes.grad.to_dense())
+    assert torch.equal(*found)
+    assert found[0].abs().sum() > 0
+
+
 def test_draws_are_a_function_of_seed_and_step():
     def losses(seed, start=0):
         split = make(rate=0.2, seed=seed)

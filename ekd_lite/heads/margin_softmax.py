@@ -71,29 +71,27 @@ class _MarginSoftmax(torch.autograd.Function):
     ) -> Tensor:
         length = torch.linalg.vector_norm(prototypes, dim=1)
         inverse = torch.where(length <= EPS, 0.0, 1 / length)
-        buffer = unit @ prototypes.T
-        buffer *= inverse
-        own, slope = _target_and_slope(target, buffer[row, column])
-        buffer[row, column] = own
+        # Every pass over the buffer counts: the cosines get their length and the scale in one.
+        buffer = (unit @ prototypes.T).mul_(scale * inverse)
+        own, slope = _target_and_slope(target, buffer[row, column] / scale)
+        buffer[row, column] = scale * own
         peak = max_over_ranks(buffer.max(dim=1).values)
         buffer -= peak[:, None]
         true = torch.zeros_like(peak)
         true[row] = buffer[row, column]
-        total = torch.exp_(buffer.mul_(scale)).sum(dim=1)
-        total, true = sum_over_ranks(torch.stack([total, scale * true])).unbind()
-        buffer /= total[:, None]
+        total = buffer.exp_().sum(dim=1)
+        total, true = sum_over_ranks(torch.stack([total, true])).unbind()
         ctx.scale = scale
-        ctx.save_for_backward(unit, prototypes, inverse, buffer, row, column, slope)
+        ctx.save_for_backward(unit, prototypes, inverse, buffer, total, row, column, slope)
         return (total.log() - true).mean()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        unit, prototypes, inverse, buffer, row, column, slope = ctx.saved_tensors
+        unit, prototypes, inverse, buffer, total, row, column, slope = ctx.saved_tensors
         factor = grad * (ctx.scale / len(buffer))
-        true = (buffer[row, column] - 1) * slope
-        if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
-            buffer = buffer * (inverse * factor)
-            buffer[row, column] = true * inverse[column] * factor
+        true = (buffer[row, column] / total[row] - 1) * slope
+        buffer = (buffer * (factor / total)[:, None]).mul_(inverse)  # p s / R, by |w_j|
+        buffer[row, column] = true * inverse[column] * factor
         grad_unit = buffer @ prototypes if ctx.needs_input_grad[0] else None
         grad_prototypes = None
         if ctx.needs_input_grad[1]:

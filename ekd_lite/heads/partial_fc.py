@@ -46,6 +46,8 @@ class PartialFC(nn.Module):
         scale: factor s.
         margin: m of the head.
         sample_rate: share of the shard that takes part in a step, in (0, 1].
+        sparse: with a share below one, give the prototypes a sparse gradient, for SparseAdam or SGD
+            without momentum and decay; saves writing zeros for all that did not take part.
         seed: of the initial prototypes and of the draws.
 
     Attributes:
@@ -68,6 +70,7 @@ class PartialFC(nn.Module):
         scale: float = 64.0,
         margin: float = 0.5,
         sample_rate: float = 1.0,
+        sparse: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -87,6 +90,7 @@ class PartialFC(nn.Module):
         self.first = bounds[rank()]
         self.num_identities = num_identities
         self.sample_rate = sample_rate
+        self.sparse = sparse
         self.seed = seed
         self.shard = head(embedding_dim, self.sizes[rank()], scale=scale, margin=margin)
         with torch.no_grad():
@@ -129,12 +133,17 @@ class PartialFC(nn.Module):
             identities, column = self._take_part(local[here])
             return margin_softmax(
                 unit_rows(rows),
-                self.prototypes if identities is None else self.prototypes[identities],
+                self.prototypes if identities is None else self._rows(identities),
                 row=here,
                 column=column,
                 target=self.shard.target,
                 scale=self.shard.scale,
             )
+
+    def _rows(self, identities: Tensor) -> Tensor:
+        """The prototypes that take part."""
+        rows: Tensor = _SelectRows.apply(self.prototypes, identities, self.sparse)  # type: ignore[no-untyped-call]
+        return rows
 
     @torch.no_grad()
     def _take_part(self, local: Tensor) -> tuple[Tensor | None, Tensor]:
@@ -167,6 +176,24 @@ class PartialFC(nn.Module):
         """Show the options when printed."""
         last = self.first + len(self.prototypes) - 1
         return f"identities {self.first}..{last} of {self.num_identities}, {self.sample_rate=}"
+
+
+class _SelectRows(torch.autograd.Function):
+    """Rows of a matrix, each at most once; autograd's own indexing adds up as if they repeated."""
+
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor, index: Tensor, sparse: bool) -> Tensor:
+        ctx.save_for_backward(index)
+        ctx.shape, ctx.sparse = matrix.shape, sparse
+        return matrix.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (index,) = ctx.saved_tensors
+        if ctx.sparse:
+            rows = torch.sparse_coo_tensor(index[None], grad, ctx.shape, check_invariants=False)
+            return rows, None, None
+        return grad.new_zeros(ctx.shape).index_copy_(0, index, grad), None, None
 
 
 class _TimesInBackward(torch.autograd.Function):
