@@ -206,14 +206,16 @@ class Browser:
             mobile=False,
         )
 
-    def picture(self, path: Path, *, max_height: int = 16_000) -> None:
-        """Save the whole page, not only what the window shows, as a PNG."""
+    def pictures(self, path: Path, *, height: int = 16_000) -> None:
+        """Save the whole page as PNGs, PATH and PATH-2, ..., none higher than Chromium can draw."""
         size = self.send("Page.getLayoutMetrics")["cssLayoutViewport"]
         whole = self.run("document.documentElement.scrollHeight")
-        self.width(size["clientWidth"], min(whole, max_height))
-        shot = self.send("Page.captureScreenshot")
+        self.width(size["clientWidth"], min(whole, height))
+        for part, top in enumerate(range(0, whole, height), start=1):
+            self.run(f"window.scrollTo({{top: {top}, behavior: 'instant'}})")
+            shot = base64.b64decode(self.send("Page.captureScreenshot")["data"])
+            (path if part == 1 else path.with_stem(f"{path.stem}-{part}")).write_bytes(shot)
         self.width(size["clientWidth"], size["clientHeight"])
-        path.write_bytes(base64.b64decode(shot["data"]))
 
     def pdf(self, path: Path) -> None:
         """Print the page to A4, as its style sheet says, with an outline and working links."""

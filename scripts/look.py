@@ -3,8 +3,9 @@
     python scripts/look.py [--site _build/html] [--out _build/look] [PAGE ...]
 
 Opens each page in Chromium at two widths in light and in dark colours, saves a picture of each
-(`OUT/PAGE-WIDTH-THEME.png`) and prints what it finds: content wider than the window, formulas and
-code wider than their column, markup that was not understood, errors, requests to the outside.
+(`OUT/PAGE-WIDTH-THEME.png`, high pages in parts) and prints what it finds: content wider than the
+window, formulas and code wider than their column, markup that was not understood, errors, requests
+to the outside.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def look(browser: Browser, path: Path, width: int, theme: str, picture: Path) ->
     found += [f"console: {error}" for error in dict.fromkeys(browser.errors)]
     outside = {one for one in browser.requests if not one.startswith(("file:", "data:", "blob:"))}
     found += [f"asks the outside: {one}" for one in sorted(outside)]
-    browser.picture(picture)
+    browser.pictures(picture)
     return found
 
 
