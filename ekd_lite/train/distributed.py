@@ -80,9 +80,10 @@ def process_group(device: torch.device, *, timeout: float = 120.0) -> Iterator[N
         yield
     except BaseException as error:
         traceback.clear_frames(error.__traceback__)  # they hold DistributedDataParallel, see below
-        # Gloo has no type of its own for its errors, only the path of its source in the text.
+        # Gloo has no type of its own for its errors: mostly the path of its source in the text.
         if isinstance(error, dist.DistError) or (
-            isinstance(error, RuntimeError) and "gloo" in str(error)
+            isinstance(error, RuntimeError)
+            and any(words in str(error) for words in ("gloo", "caused pair closure"))
         ):
             raise ConnectionError(
                 f"process {os.environ.get('RANK')} lost another process of this run, or heard "
