@@ -4,8 +4,8 @@
 
 Opens each page in Chromium at two widths in light and in dark colours, saves a picture of each
 (`OUT/PAGE-WIDTH-THEME.png`, high pages in parts) and prints what it finds: content wider than the
-window, formulas and code wider than their column, markup that was not understood, errors, requests
-to the outside.
+window, formulas, code and tables wider than their column, markup that was not understood, errors,
+requests to the outside.
 """
 
 from __future__ import annotations
@@ -42,6 +42,11 @@ FINDINGS = r"""(() => {
         && (page.clientWidth > 800 || !e.matches('pre')))  // code may scroll on a phone
       found.push(`scrolls in its column (${e.scrollWidth} in ${e.clientWidth}): `
         + `${e.matches('pre') ? 'code' : 'formula'} ${words(e)}`);
+  for (const e of article.querySelectorAll('table'))
+    if (page.clientWidth > 800 && e.checkVisibility()
+        && e.getBoundingClientRect().width > e.parentElement.clientWidth + 1)
+      found.push(`table of ${Math.round(e.getBoundingClientRect().width)} in a column of `
+        + `${e.parentElement.clientWidth}: ${words(e)}`);
   for (const e of article.querySelectorAll('mjx-merror')) found.push(`formula fails: ${words(e)}`);
   for (const e of article.querySelectorAll('img'))
     if (e.checkVisibility() && e.complete && !e.naturalWidth)
