@@ -20,6 +20,8 @@ MAX_LINES = 30
 MAX_BYTES = 1_000_000
 MAX_WIDTH = 88  # what a page shows without scrolling
 LONG_DECIMAL = re.compile(r"(?!0\.0+1\b)\b\d+\.\d{4,}")  # 0.0001 is a level, not a result
+EXERCISE = re.compile(r"^:::+\{exercise(?:-start)?\}.*\n:label: (\S+)", re.MULTILINE)
+SOLUTION = re.compile(r"^:::+\{solution(?:-start)?\} (\S+)\n:class: dropdown", re.MULTILINE)
 FORBIDDEN_CODE = {
     r";\s*$": "ends with ';' (nbval would print what the reader does not see)",
     r"\btqdm\b": "uses tqdm (a progress bar never prints the same twice)",
@@ -119,7 +121,11 @@ def check_rules(path: Path) -> list[str]:
     problems = []
     if path.stat().st_size > MAX_BYTES:
         problems.append(f"is larger than {MAX_BYTES:,} bytes")
-    for index, cell in enumerate(nbformat.read(path, as_version=4).cells):
+    cells = nbformat.read(path, as_version=4).cells
+    prose = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    unsolved = set(EXERCISE.findall(prose)) - set(SOLUTION.findall(prose))
+    problems += [f"exercise {label} has no folded solution" for label in sorted(unsolved)]
+    for index, cell in enumerate(cells):
         rules = FORBIDDEN_CODE if cell.cell_type == "code" else FORBIDDEN_TEXT
         text = cell.source
         if cell.cell_type == "markdown":  # what is quoted as code is no markup

@@ -52,6 +52,10 @@ def test_the_chapters_in_the_tree_are_in_order():
         new_markdown_cell(
             ":::{note}\ntext\n:::\n\n```python\nx = 1;\n```\n\nsee `[^1]` and $a < b$"
         ),
+        new_markdown_cell(
+            ":::{exercise} One\n:label: ex-one\n:::\n\n"
+            ":::{solution} ex-one\n:class: dropdown\n1\n:::"
+        ),
     ],
 )
 def test_rules_let_good_cells_pass(tmp_path, good):
@@ -77,6 +81,13 @@ def test_rules_let_good_cells_pass(tmp_path, good):
         (cell(outputs=[PNG], mystnb={"image": FIGURE["image"]}), "without a name and a caption"),
         (cell(outputs=[PNG], mystnb={"figure": FIGURE["figure"]}), "without words"),
         (cell(outputs=[PNG, PNG], mystnb=FIGURE), "more than one figure"),
+        (new_markdown_cell(":::{exercise} One\n:label: ex-one\n:::"), "ex-one has no folded"),
+        (
+            new_markdown_cell(
+                ":::{exercise} One\n:label: ex-one\n:::\n\n:::{solution} ex-one\n1\n:::"
+            ),
+            "ex-one has no folded",
+        ),
         (new_markdown_cell("```{note}\ntext\n```"), "backtick directive"),
         (new_markdown_cell("text[^1]"), "footnote"),
         (new_markdown_cell("<div>text</div>"), "raw HTML"),
