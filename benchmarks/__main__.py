@@ -24,6 +24,7 @@ import torch
 
 from benchmarks import backbones, evaluation, heads, images, losses
 from benchmarks.timing import Row, table
+from ekd_lite.files import write_atomically
 
 BENCHES: dict[str, Callable[..., Iterator[Row]]] = {
     "pairwise": losses.bench_pairwise,
@@ -115,32 +116,52 @@ def main(arguments: list[str] | None = None) -> int:
     facts = about()
     print(", ".join(f"{key} {value}" for key, value in facts.items()))
     everything: list[Row] = []
+    kept = read_rows(options.json)
     for name in options.names or list(BENCHES):
         bench = BENCHES[name]
         print(f"\n{name}: {(bench.__doc__ or '').strip()}", flush=True)
         header = True
         for row in bench(quick=options.quick):
             everything.append(row)
+            kept[row.key] = as_record(row)
+            if options.json:  # after every row: a long run that is stopped keeps what it has
+                write_atomically(options.json, as_json(facts, kept))
             lines = list(table([row]))
             print("\n".join(lines if header else lines[1:]), flush=True)
             header = False
     ratios = {row.key: row.ratios() for row in everything}
-    if options.json:
-        rows = [
-            {**vars(row), "ratios": {k: round(v, 3) for k, v in row.ratios().items()}}
-            for row in everything
-        ]
-        options.json.write_text(json.dumps({"about": facts, "rows": rows}, indent=1) + "\n")
-        print(f"\nwrote {options.json}")
     if before:
-        worse = compare(ratios, {_key(row): row["ratios"] for row in before["rows"]})
+        worse = compare(ratios, {key(row): row["ratios"] for row in before["rows"]})
         print("\n" + ("\n".join(["worse than before:", *worse]) if worse else "no ratio is worse"))
         return 1 if worse else 0
     return 0
 
 
-def _key(row: dict[str, Any]) -> str:
-    return f"{row['item']} {row['size']}"
+def key(record: dict[str, Any]) -> str:
+    """Name of a row that was read from a file."""
+    return f"{record['item']} {record['size']}"
+
+
+def read_rows(path: Path | None) -> dict[str, dict[str, Any]]:
+    """Rows of an earlier run, which a new one replaces by name."""
+    if path is None or not path.exists():
+        return {}
+    return {key(row): row for row in json.loads(path.read_text(encoding="utf-8"))["rows"]}
+
+
+def as_record(row: Row) -> dict[str, Any]:
+    """A row as plain values."""
+    numbers = {
+        name: {k: round(v, 3) for k, v in values.items()}
+        for name, values in (("ms", row.ms), ("mb", row.mb), ("ratios", row.ratios()))
+    }
+    return {"item": row.item, "size": row.size, **numbers, "goal": row.goal, "note": row.note}
+
+
+def as_json(facts: dict[str, Any], rows: dict[str, dict[str, Any]]) -> bytes:
+    """The file's content: one row a line."""
+    lines = ",\n".join(json.dumps(row) for row in rows.values())
+    return f'{{"about": {json.dumps(facts)},\n"rows": [\n{lines}\n]}}\n'.encode()
 
 
 if __name__ == "__main__":
