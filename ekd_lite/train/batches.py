@@ -88,15 +88,16 @@ def read_batches(
         timeout=config.loader_timeout if config.workers else 0,
         worker_init_fn=_take_orders_from_parent,
     )
-    iterator = iter(loader)
     try:
-        yield _batches(iterator, source, config)
-    except RuntimeError as error:
+        iterator = iter(loader)
+        try:
+            yield _batches(iterator, source, config)
+        finally:
+            _end(iterator)
+    except RuntimeError as error:  # also from the lines that start and end the readers
         if str(error).startswith("DataLoader worker"):
             raise LoaderError(_what_happened(source, config, error)) from error
         raise
-    finally:
-        _end(iterator)
 
 
 def _end(iterator: Any) -> None:
