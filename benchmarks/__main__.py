@@ -123,7 +123,7 @@ def main(arguments: list[str] | None = None) -> int:
         header = True
         for row in bench(quick=options.quick):
             everything.append(row)
-            kept[row.key] = as_record(row)
+            kept[row.key] = as_record(row, facts)
             if options.json:  # after every row: a long run that is stopped keeps what it has
                 write_atomically(options.json, as_json(facts, kept))
             lines = list(table([row]))
@@ -149,13 +149,16 @@ def read_rows(path: Path | None) -> dict[str, dict[str, Any]]:
     return {key(row): row for row in json.loads(path.read_text(encoding="utf-8"))["rows"]}
 
 
-def as_record(row: Row) -> dict[str, Any]:
-    """A row as plain values."""
+def as_record(row: Row, facts: dict[str, Any]) -> dict[str, Any]:
+    """A row as plain values, with the commit and day it belongs to: a file may join several runs."""
     numbers = {
         name: {k: round(v, 3) for k, v in values.items()}
         for name, values in (("ms", row.ms), ("mb", row.mb), ("ratios", row.ratios()))
     }
-    return {"item": row.item, "size": row.size, **numbers, "goal": row.goal, "note": row.note}
+    made = {name: facts[name] for name in ("commit", "date", "threads", "load")}
+    return {
+        "item": row.item, "size": row.size, **numbers, "goal": row.goal, "note": row.note, **made
+    }  # fmt: skip
 
 
 def as_json(facts: dict[str, Any], rows: dict[str, dict[str, Any]]) -> bytes:
