@@ -150,7 +150,7 @@ def read_rows(path: Path | None) -> dict[str, dict[str, Any]]:
 
 
 def as_record(row: Row, facts: dict[str, Any]) -> dict[str, Any]:
-    """A row as plain values, with the commit and day it belongs to: a file may join several runs."""
+    """A row as plain values, with its commit and day: a file may join several runs."""
     numbers = {
         name: {k: round(v, 3) for k, v in values.items()}
         for name, values in (("ms", row.ms), ("mb", row.mb), ("ratios", row.ratios()))
