@@ -13,7 +13,18 @@ import ekd_lite
 PACKAGE = Path(ekd_lite.__file__).parent
 # Each may import from those before it (and from itself).
 ORDER = [
-    *("ops", "files", "parallel", "data", "models", "heads", "distill", "evaluate", "train"),
+    *(
+        "assets",
+        "ops",
+        "files",
+        "parallel",
+        "data",
+        "models",
+        "heads",
+        "distill",
+        "evaluate",
+        "train",
+    ),
     *("plots", "export", "tables", "report", "runner"),
     *("run_folders", "comparison_text", "comparison", "demo"),
     *("commands", "coursework", "__main__"),

@@ -1,0 +1,14 @@
+"""Files that come with the package.
+
+`DEMO_TEACHER` is the teacher of the default experiment, trained on procedural faces by
+
+    ekd-lite train --recipe demo-teacher --device cpu --out runs/demo-teacher
+    python scripts/ship_teacher.py runs/demo-teacher
+
+and kept in half precision: its TPR on unseen identities is that of the original to a hundredth of a
+point. It holds no person's data.
+"""
+
+from pathlib import Path
+
+DEMO_TEACHER = Path(__file__).parent / "demo_teacher.safetensors"
