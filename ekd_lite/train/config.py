@@ -49,6 +49,8 @@ class TrainConfig:
     """Identities in the balanced part of a batch."""
     images_per_identity: int = 4
     """Images of each of them."""
+    identity_weight: float = 1.0
+    """Of the margin softmax; 0 leaves it out: distillation that needs no labels."""
     identity_loss_on: Literal["all", "general"] = "all"
     """Images the margin softmax sees; the EKD authors give it only the general part."""
     flip: bool = False
@@ -140,10 +142,13 @@ class TrainConfig:
         problems += [
             f"{name} must not be negative, got {getattr(self, name)}"
             for name in (
-                *("margin", "weight_decay", "clip_norm", "seed", "workers", "max_bad_steps"),
+                *("identity_weight", "margin", "weight_decay", "clip_norm", "seed", "workers"),
+                "max_bad_steps",
             )
             if not 0 <= getattr(self, name) < math.inf
         ]
+        if self.method == "none" and self.identity_weight == 0:
+            problems.append("identity_weight 0 without a method leaves nothing to learn from")
         problems += self._distributed_problems()
         if not all(0 < share < 1 for share in self.milestones):
             problems.append(f"milestones must lie in (0, 1), got {self.milestones}")

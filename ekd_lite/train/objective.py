@@ -46,7 +46,7 @@ class Objective(nn.Module):
         self._head, self._teacher_head = (head,), (teacher_head,)
         if isinstance(head, NormFace):
             self.head = head
-        self.has_identity_loss = not any(
+        self.has_identity_loss = config.identity_weight > 0 and not any(
             DISTILLERS[name].replaces_identity_loss for name in self.weights
         )
         if not self.has_identity_loss and all(
@@ -66,7 +66,8 @@ class Objective(nn.Module):
         losses, total = {}, embeddings.new_zeros(())
         if self.has_identity_loss:
             seen = slice(config.general if config.identity_loss_on == "general" else None)
-            losses["identity"] = total = identity_loss(head, embeddings[seen], labels[seen])
+            losses["identity"] = identity_loss(head, embeddings[seen], labels[seen])
+            total = config.identity_weight * losses["identity"]
         if any(DISTILLERS[name].compares_images for name in self.weights):
             assert teacher_embeddings is not None  # fit has seen to it
             gathered = tuple(map(gather_batch, (embeddings, teacher_embeddings, labels)))

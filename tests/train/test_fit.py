@@ -115,6 +115,30 @@ def test_general_part_only_for_the_identity_loss():
     assert losses["all"] != losses["general"]
 
 
+def test_weight_of_the_identity_loss(teacher):
+    """The loss is the weighted sum; at 0 labels say nothing and the head stays as it was."""
+    faces, model = ColourFaces(), load_model(teacher)
+    images, right = faces.batch(range(20)), faces.labels[:20]
+
+    def losses(weight, labels):
+        config = TrainConfig(method="fitnet:2", teacher=teacher, identity_weight=weight, **SMALL)
+        state = build_state(config, 12, model, "cpu")
+        before = state.head.prototypes.clone()
+        out = train_step(state, Batch(images, labels, model.backbone(images).detach()))
+        return out, torch.equal(before, state.head.prototypes)
+
+    out, _ = losses(3.0, right)
+    assert out["loss"] == pytest.approx(float(3 * out["identity"] + 2 * out["fitnet"]), rel=1e-6)
+    first, untouched = losses(0.0, right)
+    wrong, _ = losses(0.0, right.flip(0))
+    assert untouched and set(first) == {"fitnet", "loss"}
+    assert wrong["loss"] == first["loss"] == 2 * first["fitnet"]
+    with pytest.raises(ValueError, match="nothing to learn from"):
+        TrainConfig(identity_weight=0.0)
+    with pytest.raises(ValueError, match="identity_weight must not be negative"):
+        TrainConfig(identity_weight=-1.0)
+
+
 def test_a_loss_that_is_not_finite_stops_before_anything_is_changed():
     state = build_state(TrainConfig(**SMALL), 12, None, "cpu")
     before = [p.clone() for p in state.backbone.parameters()]
