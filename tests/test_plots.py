@@ -1,4 +1,4 @@
-"""plots.py: what is drawn is what was counted, and the slider stands on its own."""
+"""plots: what is drawn is what was counted, and the slider stands on its own."""
 
 import base64
 import re
@@ -16,6 +16,7 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 from ekd_lite import plots
+from ekd_lite.plots.style import style_of
 
 
 @pytest.fixture(autouse=True)
@@ -81,7 +82,7 @@ def test_two_figures_with_one_order_show_a_name_alike():
 
 def test_colour_and_line_style_repeat_only_after_49_curves():
     names = [str(k) for k in range(49)]
-    styles = [plots._style(names, name) for name in names]
+    styles = [style_of(names, name) for name in names]
     assert len({(s["color"], str(s["linestyle"])) for s in styles}) == 49
 
 
