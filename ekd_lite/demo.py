@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,8 @@ from ekd_lite.data import Splits, load_splits
 from ekd_lite.data.renderer.render import RENDERER_VERSION
 from ekd_lite.distill import DISTILLERS
 from ekd_lite.evaluate import UndefinedMetricWarning
-from ekd_lite.files import write_atomically
 from ekd_lite.report import write_report
+from ekd_lite.run_folders import keep_options
 from ekd_lite.runner import FPRS, Job, Runner, load_embeddings
 from ekd_lite.train import TrainConfig
 
@@ -123,7 +122,6 @@ def run_demo(config: DemoConfig) -> Path:
 
 def keep_config(config: DemoConfig) -> None:
     """Write config.json, and refuse to mix results of different options in one folder."""
-    path = config.out / "config.json"
     mine = {
         field.name: _plain(getattr(config, field.name))
         for field in dataclasses.fields(config)
@@ -132,17 +130,7 @@ def keep_config(config: DemoConfig) -> None:
     # A newer version may weigh methods or draw faces in another way: not to be mixed with the old.
     mine["weights"] = {name: distiller.weight for name, distiller in DISTILLERS.items()}
     mine["renderer"] = RENDERER_VERSION
-    if path.exists():
-        theirs = json.loads(path.read_text(encoding="utf-8"))
-        other = [
-            f"{k}: {theirs.get(k)!r}, now {v!r}" for k, v in mine.items() if theirs.get(k) != v
-        ]
-        if other:
-            raise ValueError(
-                f"{config.out} holds results of other options ({'; '.join(other)}): "
-                "choose another --out, or delete it"
-            )
-    write_atomically(path, json.dumps(mine, indent=2).encode())
+    keep_options(config.out, mine)
 
 
 def _plain(value: Any) -> Any:

@@ -67,23 +67,10 @@ def write_report(
         name: bootstrap_tpr_at_fpr(embeddings[name], labels, fprs, num_resamples=resamples)
         for name in tqdm(plan, desc="intervals", disable=None)
     }
-    models = {name: load_model(out / name) for name in plan}
-    profiles: dict[str, Profile] = {}
-    for name, run in plan.items():
-        if run.backbone not in profiles:
-            backbone = models[name].backbone
-            profiles[run.backbone] = profile_backbone(backbone, image_size=run.image_size)
+    profiles = profile_runs(out, plan)
     rows = [
-        {
-            "method": label(name, run),
-            "seed": run.seed,
-            **percents("tpr", fprs, (r.estimate, r.low, r.high)),
-            "parameters": profiles[run.backbone].parameters,
-            "macs": profiles[run.backbone].macs,
-            "latency_ms": round(profiles[run.backbone].latency_ms, 3),
-            "train_seconds": models[name].info["train_seconds"],
-        }
-        for (name, run), r in zip(plan.items(), results.values(), strict=True)
+        {"method": label(name, run), **run_row(out / name, run, profiles[run.backbone], result)}
+        for (name, run), result in zip(plan.items(), results.values(), strict=True)
     ]
     write_table(out / "table.csv", rows)
     text = _markdown(plan, results, rows, profiles, splits)
@@ -91,6 +78,30 @@ def write_report(
     _figures(out, plan, embeddings, splits)
     print(f"\n{text}\nwritten to {out}/: table.csv table.md roc.png scores.png faces.png")
     return out / "table.csv"
+
+
+def profile_runs(out: Path, plan: Mapping[str, TrainConfig]) -> dict[str, Profile]:
+    """What each backbone costs, by its name."""
+    profiles: dict[str, Profile] = {}
+    for name, run in plan.items():
+        if run.backbone not in profiles:
+            backbone = load_model(out / name).backbone
+            profiles[run.backbone] = profile_backbone(backbone, image_size=run.image_size)
+    return profiles
+
+
+def run_row(
+    folder: Path, run: TrainConfig, profile: Profile, result: BootstrapResult
+) -> dict[str, object]:
+    """What a table says of a run, but for the name of its method."""
+    return {
+        "seed": run.seed,
+        **percents("tpr", result.fprs, (result.estimate, result.low, result.high)),
+        "parameters": profile.parameters,
+        "macs": profile.macs,
+        "latency_ms": round(profile.latency_ms, 3),
+        "train_seconds": load_model(folder).info["train_seconds"],
+    }
 
 
 def label(name: str, run: TrainConfig) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ekd_lite.files import write_atomically
 from ekd_lite.models import Profile, build_backbone, profile_backbone
 from ekd_lite.train import TrainConfig, load_model
 from ekd_lite.train.config import read_config
@@ -171,3 +173,27 @@ def method_of(run: Run) -> str:
     """The method's name in tables."""
     method = run.about("method")
     return "alone" if method == "none" else str(method)
+
+
+def keep_options(out: Path, options: Mapping[str, Any]) -> None:
+    """Write config.json, and refuse to mix results of different options in one folder.
+
+    Args:
+        out: the folder.
+        options: what all results in it share, as JSON can hold it.
+
+    Raises:
+        ValueError: the folder was made with other ones.
+    """
+    path = out / CONFIG
+    if path.exists():
+        theirs = json.loads(path.read_text(encoding="utf-8"))
+        other = [
+            f"{k}: {theirs.get(k)!r}, now {v!r}" for k, v in options.items() if theirs.get(k) != v
+        ]
+        if other:
+            raise ValueError(
+                f"{out} holds results of other options ({'; '.join(other)}): "
+                "choose another --out, or delete it"
+            )
+    write_atomically(path, json.dumps(options, indent=2).encode())

@@ -15,7 +15,7 @@ import traceback
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file, save
@@ -26,7 +26,10 @@ from ekd_lite.evaluate import UndefinedMetricWarning, all_pairs_tpr_at_fpr
 from ekd_lite.evaluate.embed import embed
 from ekd_lite.files import write_atomically
 from ekd_lite.train import TrainConfig, TrainState, cache_teacher, fit, load_model
+from ekd_lite.train.config import read_config
+from ekd_lite.train.distributed import pick_device
 
+Part = Literal["validation", "test"]
 FPRS = (1e-2, 1e-3, 1e-4, 1e-5)
 # Read by glibc when a process starts: keep freed memory instead of giving it back. Page faults of
 # fresh tensors took a fifth of a student's step (book/scaling.md).
@@ -41,11 +44,16 @@ class Job:
         out: folder with one sub-folder a run.
         faces: folder of real faces, or None for the procedural ones.
         image_size: side of the images, pixels.
+        parts: sets that every net embeds when it is trained; runs between which something is chosen
+            must not see the test set.
+        people: procedural training identities.
     """
 
     out: Path
     faces: Path | None
     image_size: int
+    parts: tuple[Part, ...] = ("test",)
+    people: int = 1000
 
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
@@ -53,9 +61,26 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     write_atomically(path, save(tensors))
 
 
-def load_embeddings(folder: Path) -> torch.Tensor:
-    """The test embeddings a run left behind."""
-    return load_file(folder / "test.safetensors")["embeddings"]
+def load_embeddings(folder: Path, part: Part = "test") -> torch.Tensor:
+    """The embeddings of a set that a run left behind."""
+    return load_file(folder / f"{part}.safetensors")["embeddings"]
+
+
+def is_finished(folder: Path, run: TrainConfig, parts: tuple[Part, ...]) -> bool:
+    """Whether a run is trained and has embedded these sets.
+
+    Raises:
+        ValueError: the folder holds a run of another configuration.
+    """
+    if not (folder / "config.json").exists():
+        return False
+    other = read_config(folder / "config.json").differences(run)
+    if other:
+        raise ValueError(
+            f"{folder} holds a run of other options (there, then here; {'; '.join(other)}): "
+            "choose another --out, or delete it"
+        )
+    return all((folder / f"{part}.safetensors").exists() for part in parts)
 
 
 class Runner:
@@ -82,11 +107,17 @@ class Runner:
         """Run everything; an interrupt lets every process save its state first."""
         for name, value in KEEP_MEMORY.items():
             os.environ.setdefault(name, value)  # of the processes that are started
+        waiting = []
+        for name, run in self.plan.items():
+            if is_finished(self.job.out / name, run, self.job.parts):
+                self.bar.update(run.steps)
+                self.steps[name] = -1
+            else:
+                waiting.append(name)
         before = signal.signal(signal.SIGTERM, _exit_on_sigterm)
-        waiting = list(self.plan)
         try:
             while waiting or self.processes:
-                teacher_ready = self.steps["teacher"] < 0
+                teacher_ready = self.steps.get("teacher", -1) < 0
                 ready = [n for n in waiting if teacher_ready or self.plan[n].method == "none"]
                 for name in ready[: max(0, self.limit - len(self.processes))]:
                     waiting.remove(name)
@@ -135,7 +166,8 @@ class Runner:
             numbers = "  ".join(
                 f"{100 * tpr:5.1f} % at {fpr:.0e}" for tpr, fpr in zip(value, FPRS, strict=True)
             )
-            self.bar.write(f"{name:16} TPR on unseen identities: {numbers}", file=sys.stdout)
+            part = "unseen" if self.job.parts[-1] == "test" else self.job.parts[-1]
+            self.bar.write(f"{name:16} TPR on {part} identities: {numbers}", file=sys.stdout)
             sys.stdout.flush()
         else:
             raise RuntimeError(f"run {name!r} failed:\n{value}")
@@ -146,7 +178,7 @@ def _exit_on_sigterm(number: int, frame: Any) -> None:
 
 
 def _run_one(name: str, run: TrainConfig, job: Job, messages: Any) -> None:
-    """Train one net and embed the test faces with it; what a process of the demo does."""
+    """Train one net and embed the job's sets with it; what a process of the demo does."""
     parent = os.getppid()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # arithmetic with numbers below 1e-38 is slow and pointless
@@ -162,18 +194,26 @@ def _run_one(name: str, run: TrainConfig, job: Job, messages: Any) -> None:
     warnings.filterwarnings("ignore", message=".*eyes are not where aligned faces have them")
     warnings.simplefilter("ignore", UndefinedMetricWarning)
     try:
-        splits = load_splits(job.faces, image_size=job.image_size, workers=1, progress=False)
+        splits = load_splits(
+            job.faces, image_size=job.image_size, people=job.people, workers=1, progress=False
+        )
         out = job.out / name
-        model = fit(run, splits.train, out, progress=False, on_step=on_step)
-        if not (out / "test.safetensors").exists():
-            net = load_model(model)
-            if name == "teacher":  # once for all students
-                path = out / "train.safetensors"
+        net = load_model(
+            fit(run, splits.train, out, progress=False, on_step=on_step),
+            device=pick_device(run.device),
+        )
+        if name == "teacher":  # once for all students
+            path = out / "train.safetensors"
+            if not path.exists():
                 cache_teacher(net, splits.train, flip=run.flip, path=path, progress=False)
-            made_test = embed(net.backbone, splits.test)
-            write_tensors(out / "test.safetensors", {"embeddings": made_test})
-        embeddings = load_embeddings(out)
-        tpr = all_pairs_tpr_at_fpr(embeddings, splits.test.labels, FPRS).tolist()
+        for part in job.parts:
+            path = out / f"{part}.safetensors"
+            if not path.exists():
+                rows = embed(net.backbone, getattr(splits, part))
+                write_tensors(path, {"embeddings": rows})
+        labels = getattr(splits, job.parts[-1]).labels
+        embeddings = load_embeddings(out, job.parts[-1])
+        tpr = all_pairs_tpr_at_fpr(embeddings, labels, FPRS).tolist()
         messages.put((name, "done", tpr))
     except Exception:
         text = traceback.format_exc()

@@ -27,6 +27,7 @@ ORDER = [
     ),
     *("plots", "export", "tables", "report", "runner"),
     *("run_folders", "comparison_text", "comparison", "demo"),
+    *("study", "study_report", "study_run"),
     *("commands", "coursework", "__main__"),
 ]
 

@@ -1,7 +1,8 @@
-"""`ekd-lite compare RUN...`: one table and one figure of several runs."""
+"""`ekd-lite compare`: one table and one figure of several runs, or of a study that it runs."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import warnings
 from collections.abc import Sequence
@@ -15,20 +16,34 @@ from ekd_lite.comparison import compare_runs
 from ekd_lite.data import FaceSet, load_splits, open_faces
 from ekd_lite.run_folders import Run, read_runs
 from ekd_lite.runner import FPRS
+from ekd_lite.study import load_study
+from ekd_lite.study_run import describe_study, run_study
 from ekd_lite.train.distributed import pick_device
 
 
 @dataclass(frozen=True)
 class Compare:
-    """Put runs side by side: cost, loss, TPR at FPR on unseen people, difference to the first."""
+    """Put runs side by side: cost, loss, TPR at FPR on unseen people, difference to the first.
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]
+    With --recipe all methods are trained first, with weights chosen by the same budget.
+    """
+
+    runs: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Folders of runs, folders of such folders (runs/demo), and model files. Runs that differ in
     nothing but the seed are averaged."""
-    out: Path = Path("runs/compare")
-    """Folder for compare.csv, compare.md and compare.png."""
+    recipe: str | None = None
+    """Run a study instead: study, study-gpu, or the path of a .json file like those in
+    ekd_lite/recipes. The same command goes on where it was stopped."""
+    only: tuple[str, ...] = ()
+    """Of the study, methods that match one of these patterns: ekd 'fitnet*'."""
+    processes: int | None = None
+    """Runs of the study at the same time; by default one for each core."""
+    dry_run: bool = False
+    """Print how many runs the study has and an estimate of their time, and stop."""
+    out: Path | None = None
+    """Folder of the results, by default runs/compare, or runs/NAME for a study."""
     faces: Path | None = None
-    """Set of faces to test on; procedural faces if left out."""
+    """Set of faces to test on, and for a study to train on; procedural faces if left out."""
     part: Annotated[Literal["test", "validation", "all"], tyro.conf.arg(name="set")] = "test"
     """Which of its people: those that `train --faces` keeps for the test or for validation, or all,
     for a set that no run was trained on."""
@@ -50,9 +65,17 @@ class Compare:
             raise ValueError(f"resamples must be at least 1, got {self.resamples}")
         if self.faces is None and self.part == "all":
             raise ValueError("--set all needs --faces: the procedural faces include training ones")
+        if self.recipe is None and (self.only or self.processes is not None or self.dry_run):
+            raise ValueError("--only, --processes and --dry-run belong to a study: give --recipe")
+        same = self.part == "test" and self.fprs == FPRS and self.curve is None
+        if self.recipe is not None and not (same and self.device == "auto" and not self.runs):
+            raise ValueError("a study has its own runs, set, rates and device: give --recipe alone")
 
     def run(self) -> None:
         """Read, measure, write."""
+        if self.recipe is not None:
+            self._run_study(self.recipe)
+            return
         device = pick_device(self.device)
         runs = read_runs(self.runs)
 
@@ -63,12 +86,24 @@ class Compare:
         compare_runs(
             runs,
             faces_at,
-            self.out,
+            self.out or Path("runs/compare"),
             fprs=self.fprs,
             resamples=self.resamples,
             curve=self.curve,
             device=device,
         )
+
+    def _run_study(self, name: str) -> None:
+        study = load_study(name).only(self.only)
+        if self.faces is not None:
+            study = dataclasses.replace(study, faces=self.faces)
+        if self.processes is not None:
+            study = dataclasses.replace(study, processes=self.processes)
+        if self.dry_run:
+            print(describe_study(study))
+        else:
+            out = self.out or Path("runs") / Path(name).stem
+            run_study(study, out, resamples=self.resamples)
 
 
 def open_part(folder: Path | None, part: str, image_size: int, runs: Sequence[Run]) -> FaceSet:

@@ -49,10 +49,11 @@ def estimate(
     device: torch.device,
     teacher: Model | None = None,
     repeats: int = 3,
+    probe: int = 16,
 ) -> Estimate:
     """Estimate memory and time of one process of a run.
 
-    Some steps are made with random images, a batch of at most 16 of them and at most 10,000
+    Some steps are made with random images, a batch of at most `probe` of them and at most 10,000
     identities; time and activations are scaled to the batch of the configuration, and the logits,
     which grow with the identities, are added by count. Reading images and exchanging gradients are
     left out: on GPUs that share a fast link and with workers enough they overlap.
@@ -65,9 +66,11 @@ def estimate(
         teacher: the teacher, if it is there; else an untrained one of 512 dimensions takes its
             place, an IResNet-50 for large images and the demo's for small ones.
         repeats: steps that are timed, after one to warm up.
+        probe: images of a timed step. A whole batch tells the time of losses on pairs too, which
+            grows faster than the batch.
     """
     batch = config.general + config.identities * config.images_per_identity
-    probe = min(batch, 16)
+    probe = min(batch, probe)
     here = min(num_identities, PROBE_IDENTITIES)
     small = dataclasses.replace(
         config,

@@ -34,10 +34,11 @@ class Recipe:
     everyone: bool = False
 
 
-def recipe_names() -> list[str]:
-    """Names of all recipes."""
+def recipe_names(*, studies: bool = False) -> list[str]:
+    """Names of all recipes of one run or, for `ekd-lite compare`, of all studies."""
     folder = resources.files("ekd_lite") / "recipes"
-    return sorted(f.name.removesuffix(".json") for f in folder.iterdir() if f.name.endswith("json"))
+    names = (f.name.removesuffix(".json") for f in folder.iterdir() if f.name.endswith(".json"))
+    return sorted(name for name in names if name.startswith("study") == studies)
 
 
 def load_recipe(name: str) -> Recipe:

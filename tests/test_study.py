@@ -1,0 +1,358 @@
+"""`ekd-lite compare --recipe`: equal budgets, choices on validation only, runs never done twice."""
+
+import csv
+import dataclasses
+import itertools
+import json
+import queue
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ekd_lite import runner, study_report, study_run
+from ekd_lite.__main__ import main
+from ekd_lite.data import load_splits
+from ekd_lite.distill import DISTILLERS, parse_method
+from ekd_lite.evaluate import all_pairs_tpr_at_fpr
+from ekd_lite.runner import is_finished, load_embeddings
+from ekd_lite.study import StudyConfig, choose, combined_settings, load_study, students
+from ekd_lite.study_report import comparisons
+from ekd_lite.study_run import run_study
+from ekd_lite.train import TrainConfig
+from ekd_lite.train.recipes import load_recipe, recipe_names
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:the first batch has too few impostor pairs"),
+    pytest.mark.filterwarnings("ignore:.*eyes are not where aligned"),
+]
+NET = {
+    "image_size": 16,
+    "embedding_dim": 16,
+    "general": 8,
+    "identities": 4,
+    "images_per_identity": 3,
+    "device": "cpu",
+}
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    """Forty identities of four small images: a colour pattern each, and noise."""
+    root = tmp_path_factory.mktemp("people")
+    rng = np.random.default_rng(0)
+    for identity in range(40):
+        folder = root / f"person{identity:02}"
+        folder.mkdir()
+        pattern = rng.uniform(30, 220, (16, 16, 3))
+        for image in range(4):
+            pixels = (pattern + rng.normal(0, 50, pattern.shape)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / f"{image}.png")
+    return root
+
+
+@pytest.fixture
+def small(people):
+    return StudyConfig(
+        about="a test",
+        teacher=TrainConfig(backbone="tiny_teacher", steps=4, **NET),
+        student=TrainConfig(backbone="tiny_student", steps=3, **NET),
+        weights={"fitnet": (4.0, 16.0), "ekd": (16.0, 64.0), "sp": (1.0, 9.0)},
+        combinations=("fitnet+sp", "ekd+fitnet"),
+        shares=(1.0, 0.5),
+        selection_steps=2,
+        selection_seeds=(0,),
+        seeds=(1, 2),
+        choose_at=(0.1, 0.05),
+        faces=people,
+    )
+
+
+class Here:
+    """`Runner`, in this process; stops before run number `limit`."""
+
+    limit = 10**6
+    done: list = []  # noqa: RUF012 - set anew by the fixture
+
+    def __init__(self, job, plan, bar, *, processes):
+        self.job, self.plan = job, plan
+
+    def run(self):
+        for name, run in self.plan.items():
+            if is_finished(self.job.out / name, run, self.job.parts):
+                continue
+            if len(Here.done) == Here.limit:
+                raise KeyboardInterrupt
+            messages = queue.Queue()
+            runner._run_one(name, run, self.job, messages)
+            *_, (_, kind, text) = messages.queue
+            assert kind == "done", text
+            Here.done.append(name)
+
+
+@pytest.fixture(autouse=True)
+def _here(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(study_run, "Runner", Here)
+    Here.limit, Here.done = 10**6, []
+
+
+def rows_of(path):
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def without_times(path):
+    return [
+        {k: v for k, v in row.items() if k not in ("latency_ms", "train_seconds")}
+        for row in rows_of(path)
+    ]
+
+
+FILES = ("weights.csv", "study.csv", "differences.csv")
+
+
+def test_a_study_from_start_to_end_and_again_after_a_stop(small, tmp_path, capsys):
+    whole, parts = tmp_path / "a", tmp_path / "b"
+    run_study(small, whole, resamples=20)
+    everything = list(Here.done)
+    # The teacher comes twice: the test set it embeds only when all choices are made.
+    assert len(everything) == 2 + 6 + 4 + 2 * 6
+    assert len(set(everything)) == len(everything) - 1
+    text = capsys.readouterr().out
+    assert "which is" in text
+    assert (whole / "study.png").stat().st_size > 1000
+    assert text.strip().endswith("study.md study.png")
+
+    rows = rows_of(whole / "study.csv")
+    methods = ["student alone", "fitnet", "ekd", "sp", "fitnet+sp", "ekd+fitnet"]
+    assert [r["method"] for r in rows] == ["teacher", *(m for m in methods for _ in "12")]
+    assert [r["seed"] for r in rows] == ["0", *"12" * 6]
+    demo = list(rows_of(study_run.Path(__file__).parent.parent / "data/results/demo.csv")[0])
+    assert [c for c in rows[0] if c not in ("setting", "validation")] == demo
+    # The numbers are those of the embeddings that the runs left.
+    labels = load_splits(small.faces, image_size=16, progress=False).test.labels
+    weights = {r["method"]: r for r in rows_of(whole / "weights.csv") if r["chosen"] == "yes"}
+    for row in rows[3:]:
+        assert row["setting"] == weights[row["method"]]["setting"]
+        embeddings = load_embeddings(
+            whole / "final" / f"{row['setting'].replace(':', '')}-{row['seed']}"
+        )
+        tpr = all_pairs_tpr_at_fpr(embeddings, labels, [0.01]).item()
+        assert float(row["tpr@1e-2"]) == pytest.approx(100 * tpr, abs=0.006)
+
+    Here.done = []
+    for Here.limit in (3, 9, 15):  # in each of the stages
+        with pytest.raises(KeyboardInterrupt):
+            run_study(small, parts, resamples=20)
+    Here.limit = 10**6
+    run_study(small, parts, resamples=20)
+    assert Here.done == everything
+    run_study(small, parts, resamples=20)
+    assert Here.done == everything
+    for name in FILES:
+        assert without_times(whole / name) == without_times(parts / name)
+
+
+def test_methods_join_a_folder_and_other_options_are_refused(small, tmp_path):
+    fewer = small.only(["sp"])
+    assert list(fewer.weights) == ["sp"]
+    assert fewer.combinations == ()
+    run_study(fewer, tmp_path / "a", resamples=5)
+    first = list(Here.done)
+    run_study(small.only(["sp", "fitnet+sp"]), tmp_path / "a", resamples=5)
+    assert Here.done[: len(first)] == first
+    assert not any(name in Here.done[len(first) :] for name in first)
+    assert {r["method"] for r in rows_of(tmp_path / "a/study.csv")} == {
+        *("teacher", "student alone", "sp", "fitnet", "fitnet+sp")
+    }
+    longer = dataclasses.replace(fewer, selection_steps=7)
+    with pytest.raises(ValueError, match=r"holds a run of other options .*steps: 2 here, 7 there"):
+        run_study(longer, tmp_path / "a", resamples=5)
+    with pytest.raises(ValueError, match="holds results of other options"):
+        run_study(dataclasses.replace(fewer, people=99), tmp_path / "a", resamples=5)
+
+
+def test_no_choice_sees_the_test_set(small, tmp_path, monkeypatch):
+    """Until all choices are made, nothing takes an image or a label of the test people."""
+    real = load_splits
+
+    class Forbidden:
+        num_identities = 12
+
+        def __len__(self):
+            return 48
+
+        def __getattr__(self, name):
+            raise AssertionError(f"the test set was read: {name}")
+
+    def guarded(*args, **kwargs):
+        splits = real(*args, **kwargs)
+        return dataclasses.replace(splits, test=Forbidden()) if not chosen else splits
+
+    chosen = []
+    monkeypatch.setattr(study_run, "load_splits", guarded)
+    monkeypatch.setattr(runner, "load_splits", guarded)
+    with pytest.raises(RuntimeError, match="final"):
+        stop_before_final(small, tmp_path / "a", monkeypatch)
+    assert not list((tmp_path / "a").rglob("test.safetensors"))
+    # Scores are of validation embeddings.
+    labels = real(small.faces, image_size=16, progress=False).validation.labels
+    for row in rows_of(tmp_path / "a" / "weights.csv"):
+        folder = tmp_path / "a" / "weights" / f"{row['setting'].replace(':', '')}-0"
+        tprs = all_pairs_tpr_at_fpr(load_embeddings(folder, "validation"), labels, [0.1, 0.05])
+        assert float(row["score"]) == pytest.approx(100 * tprs.mean().item(), abs=1e-3)
+
+
+def stop_before_final(config, out, monkeypatch):
+    real = study_run.students
+
+    def guarded(config, out, stage, *args, **kwargs):
+        if stage == study_run.FINAL:
+            raise RuntimeError("final")
+        return real(config, out, stage, *args, **kwargs)
+
+    monkeypatch.setattr(study_run, "students", guarded)
+    run_study(config, out, resamples=5)
+
+
+@pytest.mark.parametrize("name", recipe_names(studies=True))
+def test_every_method_has_a_row_of_the_same_length_with_its_default(name):
+    study = load_study(name)
+    assert study.about
+    assert study.weights.keys() == DISTILLERS.keys()
+    assert {len(row) for row in study.weights.values()} == {4}
+    for method, row in study.weights.items():
+        assert DISTILLERS[method].weight in row
+        ratios = [b / a for a, b in itertools.pairwise(row)]
+        assert all(2 <= ratio <= 4 for ratio in ratios)
+    assert not set(study.seeds) & set(study.selection_seeds)
+    assert len(study.seeds) >= 3
+
+
+def test_the_teacher_of_the_study_is_that_of_the_demo():
+    shipped = load_recipe("demo-teacher").config
+    assert load_study("study").teacher == dataclasses.replace(shipped, device="cpu")
+
+
+def test_every_method_and_combination_gets_as_many_trials_and_seeds(small, tmp_path):
+    def runs(stage, settings, seeds):
+        plan = students(small, tmp_path, stage, settings, seeds=seeds, steps=5)
+        return [run.method for name, run in plan.items() if name != "teacher"]
+
+    chosen = {"fitnet": "fitnet:16", "ekd": "ekd:16", "sp": "sp:9"}
+    combined = combined_settings(small, chosen)
+    assert combined == {
+        "fitnet+sp": ["fitnet:16+sp:9", "fitnet:8+sp:4.5"],
+        "ekd+fitnet": ["ekd:16+fitnet:16", "ekd:8+fitnet:8"],
+    }
+    assert parse_method(combined["fitnet+sp"][1]) == {"fitnet": 8, "sp": 4.5}
+    methods = runs("final", ["none", "sp:9"], [1, 2])
+    assert methods == ["none", "sp:9"] * 2  # a seed is complete before the next begins
+
+
+def test_the_choice_is_that_of_a_slow_loop():
+    generator = np.random.default_rng(0)
+    candidates = {f"m{k}": [f"m{k}:{w}" for w in range(4)] for k in range(20)}
+    scores = {s: generator.integers(0, 4, 3).tolist() for row in candidates.values() for s in row}
+    expected = {}
+    for name, row in candidates.items():
+        best, best_mean = None, -1.0
+        for setting in row:
+            mean = float(np.mean(scores[setting]))
+            if mean > best_mean + 1e-9:  # the first of equals stays
+                best, best_mean = setting, mean
+        expected[name] = best
+    assert choose(candidates, scores) == expected
+
+
+def test_the_sides_of_a_difference_are_named_by_the_scores():
+    scores = {"none": 1.0, "kd": 5.0, "sp": 4.0, "ekd": 9.0, "ekd_paper": 2.0}
+    scores |= {"kd+sp": 6.0, "fitnet+sp": 7.0, "ekd+kd": 8.0, "ekd_paper+sp": 3.0}
+    pairs = comparisons(scores)
+    assert len(pairs) == len(set(pairs))
+    by_role = {}
+    for first, second, role in pairs:
+        by_role.setdefault(role, []).append((first, second))
+    assert by_role["student alone"] == [(name, "none") for name in scores if name != "none"]
+    best = by_role["best single without EKD"]
+    assert best == [(name, "kd") for name in scores if name not in ("none", "kd")]
+    assert by_role["best combination without EKD"] == [
+        ("ekd+kd", "fitnet+sp"),
+        ("ekd_paper+sp", "fitnet+sp"),
+    ]
+    assert by_role["combination without EKD"] == [("ekd+kd", "kd+sp")]
+
+
+def test_differences_say_interval_and_spread_over_seeds():
+    labels = torch.arange(30).repeat_interleave(4)
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(30, 8, generator=generator)[labels]
+
+    def net(noise):
+        rows = centres + noise * torch.randn(120, 8, generator=generator)
+        return study_report._bootstrap(rows, labels, 50)
+
+    seeds = {"ekd": [net(0.4), net(0.5)], "none": [net(1.0), net(1.1)]}
+    row = study_report._difference("ekd", "none", "student alone", seeds)
+    each = [
+        100 * float(a.estimate[0] - b.estimate[0])
+        for a, b in zip(seeds["ekd"], seeds["none"], strict=True)
+    ]
+    assert row["difference@1e-2"] == pytest.approx(np.mean(each), abs=0.01)
+    assert row["seed_std@1e-2"] == pytest.approx(np.std(each, ddof=1), abs=0.01)
+    assert row["difference@1e-2_low"] < row["difference@1e-2"] < row["difference@1e-2_high"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"weights": {"fitnett": (1.0,)}}, "did you mean 'fitnet'"),
+        ({"weights": {"kd": (1.0,), "sp": (1.0, 2.0)}}, "as many weights"),
+        ({"weights": {"kd": (1.0, -1.0)}, "combinations": ()}, "kd must be positive"),
+        ({"combinations": ("kd+sp",)}, r"must join methods of weights, got \['kd'\]"),
+        ({"combinations": ("sp",)}, "must join"),
+        ({"seeds": (0, 1)}, "share none"),
+        ({"seeds": ()}, "share none"),
+        ({"choose_at": (0.0,)}, "choose_at"),
+        ({"processes": 0}, "processes"),
+    ],
+)
+def test_a_study_that_cannot_be_fair_is_refused(small, change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(small, **change)
+
+
+def test_levels_that_validation_cannot_show_are_refused_before_training(small, tmp_path):
+    with pytest.raises(ValueError, match="impostor pairs of the validation set cannot show FPR"):
+        run_study(dataclasses.replace(small, choose_at=(1e-4,)), tmp_path / "a")
+    assert not Here.done
+
+
+def test_command_line(tmp_path, capsys):
+    recipe = json.loads(
+        (study_run.Path(study_run.__file__).parent / "recipes/study.json").read_text()
+    )
+    recipe["weights"] = {name: recipe["weights"][name] for name in ("kd", "ekd")}
+    recipe["combinations"] = ["ekd+kd"]
+    (tmp_path / "mine.json").write_text(json.dumps(recipe))
+    assert main(["compare", "--recipe", "mine.json", "--dry-run"]) == 0
+    text = capsys.readouterr().out
+    counts = dict(re.findall(r"^(\w[\w ]+?) +(\d+) runs", text, re.MULTILINE))
+    assert counts == {"teacher": "1", "weights": "8", "combinations": "2", "final students": "12"}
+    assert re.search(r"in all +\d+ minutes", text)
+    assert re.search(r"milliseconds a step: .*ekd\+kd \d+", text)
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.json"]
+
+    for arguments, message in (
+        (["--recipe", "studdy"], "did you mean 'study'"),
+        (["--recipe", "study", "--only", "fitnett"], "did you mean 'fitnet'"),
+        (["--recipe", "study", "runs/demo"], "give --recipe alone"),
+        (["runs/demo", "--dry-run"], "belong to a study"),
+        (["--recipe", "no.json"], "no.json"),
+        ([], "name one or more runs"),
+    ):
+        assert main(["compare", *arguments]) == 2
+        assert message in capsys.readouterr().err
