@@ -6,6 +6,7 @@ from ekd_lite.distill.cckd import CCKDLoss
 from ekd_lite.distill.darkrank import DarkRankLoss
 from ekd_lite.distill.distiller import Distiller
 from ekd_lite.distill.ekd import EKDLoss
+from ekd_lite.distill.ekd_gallery import GalleryEKDLoss
 from ekd_lite.distill.fitnet import FitNetLoss
 from ekd_lite.distill.kd import KDLoss
 from ekd_lite.distill.margin import MarginDistillationLoss
@@ -161,6 +162,20 @@ DISTILLERS: dict[str, Distiller] = {
         differs="as ekd, with the paper's temperature 0.01: for hundreds of thousands of steps "
         "with batches of some hundred images",
         needs_labels=True,
+    ),
+    "ekd_gallery": Distiller(
+        lambda setting: GalleryEKDLoss(setting.teacher_dim),
+        needs="embeddings",
+        weight=64.0,
+        weight_source="chosen on validation identities (data/results/study_weights.csv), times the "
+        "0.02 and 0.01 inside the loss",
+        paper="ours, after Huang et al., CVPR 2022",
+        transfers="evaluation",
+        cost="N (N + M) D, M = 4096",
+        differs="student's probes against the teacher's last 4096 embeddings, the teacher's "
+        "thresholds for both nets, impostors hard for either net",
+        needs_labels=True,
+        needs_same_width=True,
     ),
 }
 

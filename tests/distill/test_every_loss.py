@@ -14,6 +14,7 @@ from ekd_lite.distill import (
     DarkRankLoss,
     EKDLoss,
     FitNetLoss,
+    GalleryEKDLoss,
     KDLoss,
     MarginDistillationLoss,
     PWRLoss,
@@ -60,8 +61,11 @@ LOSSES = {
     "pwr hinge": lambda dim: PWRLoss(variant="hinge"),
     "pwr ranknet": lambda dim: PWRLoss(variant="ranknet", beta=2.0),
     "ekd": lambda dim: EKDLoss(),
+    "gallery ekd": lambda dim: GalleryEKDLoss(
+        dim, gallery_size=5, fprs=(0.5, 0.25, 0.1), hard_fpr=0.5
+    ),
 }
-NEEDS_LABELS = {"triplet", "triplet l2", "margin", "ekd"}
+NEEDS_LABELS = {"triplet", "triplet l2", "margin", "ekd", "gallery ekd"}
 RELATIONS = ("darkrank", "sp", "cckd", "rkd", "triplet", "pwr", "ekd")
 is_relational = [name for name in LOSSES if name.startswith(RELATIONS)]
 
@@ -93,6 +97,7 @@ def oracle_of(name):
         "pwr hinge": partial(oracle.pwr, variant="hinge"),
         "pwr ranknet": partial(oracle.pwr, variant="ranknet", beta=2.0),
         "ekd": lambda s, t, y: oracle.EKD(corrected=True)(s, t, y),
+        "gallery ekd": lambda s, t, y: oracle.GalleryEKD()(s, t, y),
     }
     return by_name[name]
 
@@ -361,7 +366,7 @@ def test_every_method_is_built_for_a_setting_and_says_what_it_needs(name):
     """The metadata is checked against what the loss does."""
     method = DISTILLERS[name]
     loss = method.build(Setting(6, 6, PROTOTYPES[:, :6]))
-    student, teacher, labels = random_batch(12, 6)
+    student, teacher, labels = random_batch(48, 6)  # large enough to show a level of 1e-3
     student.requires_grad_()
     whole = loss.double()(student, teacher, labels)
     whole.backward()
@@ -373,7 +378,7 @@ def test_every_method_is_built_for_a_setting_and_says_what_it_needs(name):
         assert loss(student, teacher).item() == pytest.approx(whole.item(), abs=1e-12)
     parts = [
         method.build(Setting(6, 6, PROTOTYPES[:, :6])).double()(student[r], teacher[r], labels[r])
-        for r in (slice(0, 6), slice(6, 12))
+        for r in (slice(0, 24), slice(24, 48))
     ]
     is_mean = math.isclose(sum(p.item() for p in parts) / 2, whole.item(), rel_tol=1e-9)
     assert is_mean != method.compares_images

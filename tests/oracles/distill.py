@@ -256,3 +256,46 @@ def pwr(student, teacher, beta=1.0, variant="exponential"):
                 }[variant](wrong)
             )
     return mean(losses)
+
+
+class GalleryEKD:
+    """Probes of the student in the teacher's gallery; thresholds from all impostors so far."""
+
+    def __init__(self, size=5, fprs=(0.5, 0.25, 0.1), hard_fpr=0.5, temperature=0.1, bins=4000):
+        self.size, self.fprs, self.hard_fpr = size, fprs, hard_fpr
+        self.temperature, self.bins = temperature, bins
+        self.gallery, self.cosines = [], []  # (row, label), the oldest first; all impostor cosines
+
+    def threshold(self, fpr):
+        """The lowest edge of a bin with at most that share of cosines in the bins above it."""
+        if len(self.cosines) * fpr < 1:
+            return None
+        bins = [min(max(int((c + 1) * self.bins / 2), 0), self.bins - 1) for c in self.cosines]
+        for edge in range(self.bins + 1):
+            if sum(b >= edge for b in bins) <= len(bins) * fpr:
+                return edge * 2 / self.bins - 1
+        raise AssertionError
+
+    def __call__(self, student, teacher, labels):
+        s, t = [unit(r) for r in student], [unit(r) for r in teacher]
+        batch = [*zip(t, labels, strict=True)]
+        genuine, impostor = [], []
+        for i, probe in enumerate(s):
+            for j, (member, label) in enumerate(batch + self.gallery):
+                pair = dot(probe, member), dot(t[i], member)
+                if label != labels[i]:
+                    impostor.append(pair)
+                elif j != i:
+                    genuine.append(pair)
+        self.cosines += [b for _, b in impostor]
+        self.gallery = (self.gallery + batch)[-self.size :] if self.size else []
+        found = [self.threshold(fpr) for fpr in self.fprs]
+        self.thresholds = [threshold for threshold in found if threshold is not None]
+        at = self.threshold(self.hard_fpr)
+        hard = [] if at is None else [pair for pair in impostor if max(pair) > at]
+        positive = mean(self.gap(*pair) ** 2 for pair in genuine)
+        return 0.02 * positive + 0.01 * mean(self.gap(*pair) ** 2 for pair in hard)
+
+    def gap(self, a, b):
+        ranks = [soft_rank(c, self.thresholds, self.temperature) for c in (a, b)]
+        return ranks[0] - ranks[1]
