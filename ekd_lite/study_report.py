@@ -257,4 +257,5 @@ def _figure(seeds: Mapping[str, Sequence[BootstrapResult]], path: Path) -> None:
             reference=ALONE,
             xlabel=f"TPR at FPR {level(fpr)}, percent",
         )
+    figure.suptitle("Diamonds: means over seeds on their 95 % intervals; circles: single seeds")
     save_figure(figure, path)

@@ -148,6 +148,39 @@ def test_histograms_refuse_empty_and_nan(bad):
         plots.plot_scores([0.5], bad)
 
 
+def test_methods_show_mean_interval_and_every_seed_from_top_to_bottom():
+    rows = {"alone": plots.MethodScores((80.0, 84.0), 81.0, 83.0)}
+    more = {
+        "kd": plots.MethodScores((90.0,), 88.0, 91.0),
+        "sp": plots.MethodScores((70.0, 71.0, 75.0), 69.0, 76.0),
+    }
+    ax = plots.plot_methods([rows, more], reference="alone", xlabel="TPR")
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["alone", "kd", "sp"]
+    assert ax.get_ylim() == (2.5, -0.5)
+    lines = ax.get_lines()
+    for place, scores in enumerate([*rows.values(), *more.values()]):
+        interval, seeds, mean = lines[3 * place : 3 * place + 3]
+        assert list(interval.get_xdata()) == [scores.low, scores.high]
+        assert list(seeds.get_xdata()) == list(scores.seeds)
+        assert list(mean.get_xdata()) == [np.mean(scores.seeds)]
+        assert {*interval.get_ydata(), *seeds.get_ydata(), *mean.get_ydata()} == {place}
+    assert list(lines[9].get_xdata()) == [82.0, 82.0]  # the reference
+    assert list(lines[10].get_ydata()) == [0.5, 0.5]  # between the groups
+
+
+@pytest.mark.parametrize(
+    ("groups", "reference", "message"),
+    [
+        ([], None, "one or more methods"),
+        ([{"a": plots.MethodScores((), 0.0, 1.0)}], None, "one or more seeds"),
+        ([{"a": plots.MethodScores((1.0,), 0.0, 1.0)}], "b", "none of the methods"),
+    ],
+)
+def test_methods_name_what_is_wrong(groups, reference, message):
+    with pytest.raises(ValueError, match=message):
+        plots.plot_methods(groups, reference=reference)
+
+
 def test_slider_counts_every_step(scores):
     genuine, impostor = (torch.from_numpy(side) for side in scores)
     steps = [-2.0, 0.1, 0.3, 2.0]
