@@ -10,7 +10,8 @@ holds numbers only. Its rows come in stages:
     final     chosen settings, three seeds, all pairs of the *test* people, with intervals
     size      distillation without labels from fewer people, and into a larger net
     mean      of the seeds, with intervals over draws of people
-    minus     that of a method minus that of "none", intervals over the same draws
+    minus     that of a method minus that of "none", intervals over the same draws; or, stage
+              minus_fitnet, minus that of FitNet with labels
 
 A row is written as soon as its run is done; a second call goes on where the first was stopped.
 `scripts/lfw_failures.py` looks into the mistakes afterwards.
@@ -54,7 +55,8 @@ CHOOSE_AT = 1e-3  # the level at which validation decides
 SIZE, STEPS, DIM, SCALE = 32, 1000, 128, 28.0
 SEEDS = (0, 1, 2)
 MARGINS = (0.0, 0.2, 0.4)
-WEIGHTS = {"kd": (2, 8, 32), "fitnet": (4, 16, 64), "ekd": (16, 64, 256)}
+WEIGHTS = {"kd": (2, 8, 32), "fitnet": (4, 16, 64), "ekd": (4, 16, 64)}
+EXTRA_WEIGHTS = (8, 32, 128)
 SHARES = (0.25, 0.5)  # of the training people, for stage "size"
 TPR = [f"tpr@{level:.0e}".replace("e-0", "e-") for level in LEVELS]
 COLUMNS = ["stage", "method", "labels", "backbone", "people", "images", "margin", "seed", "on"]
@@ -314,17 +316,15 @@ def stages(table: Table, extra: list[str]) -> Iterable[list[Run]]:
     margin = float(table.best("none")["margin"])
     first = Run("choose", "none", 0, margin)
     families = {name: [f"{name}:{w}" for w in weights] for name, weights in WEIGHTS.items()}
-    for name in extra:
-        families[name] = [f"{name}:{w}" for w in WEIGHTS["ekd"]]
+    for pattern in extra:
+        families[pattern] = [pattern.replace("W", str(w)) for w in EXTRA_WEIGHTS]
     yield [replace(first, method=method) for family in families.values() for method in family]
-    fitnet = table.best("fitnet", margin)["method"]
-    joined = {f"{n}+fitnet": n for n in families if n.startswith("ekd")}
-    yield [replace(first, method=f"{m}+{fitnet}") for n in joined.values() for m in families[n]]
-    names = ["none", *families, *joined]
-    chosen = [table.best(name, margin)["method"] for name in names]
-    last = Run("final", fitnet, 0, margin, labels=False)
-    yield [replace(last, method=m, labels=True, seed=s) for s in SEEDS for m in chosen]
-    yield [replace(last, seed=s) for s in SEEDS]
+    chosen = {k: table.best(methods[0], margin)["method"] for k, methods in families.items()}
+    methods = ["none", *chosen.values(), f"{chosen['ekd']}+{chosen['fitnet']}"]
+    first = replace(first, stage="final")
+    last = replace(first, method=chosen["fitnet"], labels=False)
+    for seed in SEEDS:
+        yield [replace(first, method=m, seed=seed) for m in methods] + [replace(last, seed=seed)]
     yield [replace(last, stage="size", share=share, seed=s) for share in SHARES for s in SEEDS]
     yield [replace(last, stage="size", backbone="tiny_teacher", seed=s) for s in SEEDS]
 
@@ -335,19 +335,22 @@ def compare(table: Table, work: Path) -> None:
     def mean_result(rows: list[Row]) -> BootstrapResult:
         return over_seeds([read_result(work / run_of(row).name) for row in rows])
 
-    table.remove("mean", "minus")
+    table.remove("mean", "minus", "minus_fitnet")
     final = [row for row in table.rows if row["stage"] == "final" and row["seed"]]
     by_method: dict[tuple[str, str], list[Row]] = {}
     for row in final:
         by_method.setdefault((row["method"], row["labels"]), []).append(row)
     results = {key: mean_result(rows) for key, rows in by_method.items()}
+    alone = ("none", "yes")
+    fitnet = next(key for key in results if names_of(key[0]) == ["fitnet"] and key[1] == "yes")
     for key, result in results.items():
         shared = {name: by_method[key][0][name] for name in COLUMNS[1:7]} | {"on": "test"}
         ends = intervals(result.estimate, result.low, result.high)
         table.add({"stage": "mean", **shared, **ends})
-        if key[0] != "none":
-            difference = paired_difference(result, results["none", "yes"])
-            table.add({"stage": "minus", **shared, **intervals(*difference)})
+        for stage, other in (("minus", alone), ("minus_fitnet", fitnet)):
+            if key != other:
+                difference = paired_difference(result, results[other])
+                table.add({"stage": stage, **shared, **intervals(*difference)})
 
 
 def read_result(folder: Path) -> BootstrapResult:
@@ -376,7 +379,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for runs and pixels")
     parser.add_argument("--out", type=Path, default=OUT, help="the table")
     parser.add_argument("--processes", type=int, default=1, help="runs at a time")
-    parser.add_argument("--extra", nargs="*", default=[], help="more methods of the form of ekd")
+    parser.add_argument(
+        "--extra", nargs="*", default=[], help="more methods, such as ekd:W+fitnet:64"
+    )
     options = parser.parse_args()
     missing = [name for name in FILES if not (options.data / name).exists()]
     if missing:
