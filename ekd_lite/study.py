@@ -32,7 +32,8 @@ class StudyConfig:
         student: how its students are trained, but for method, teacher and seed.
         weights: method -> weights that are tried, as many for each.
         combinations: methods joined by "+", each with a row in `weights`.
-        shares: factors of the chosen weights that are tried in every combination.
+        shares: factors of the first method's chosen weight that are tried in every combination; the
+            others keep theirs.
         selection_steps: of the students by which weights are chosen.
         selection_seeds: of these students.
         seeds: of the students that are tested.
@@ -145,11 +146,14 @@ def single_settings(config: StudyConfig) -> dict[str, list[str]]:
 
 
 def combined_settings(config: StudyConfig, chosen: Mapping[str, str]) -> dict[str, list[str]]:
-    """Combination -> its methods at the chosen weights times every share."""
+    """Combination -> its methods at the chosen weights, the first one's times every share."""
     weight = {name: parse_method(chosen[name])[name] for name in config.weights}
     return {
         name: [
-            "+".join(f"{part}:{share * weight[part]:g}" for part in name.split("+"))
+            "+".join(
+                f"{part}:{(1 if i else share) * weight[part]:g}"
+                for i, part in enumerate(name.split("+"))
+            )
             for share in config.shares
         ]
         for name in config.combinations

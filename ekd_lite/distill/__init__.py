@@ -4,7 +4,7 @@ from ekd_lite.distill.cckd import CCKDLoss
 from ekd_lite.distill.darkrank import DarkRankLoss
 from ekd_lite.distill.distiller import Distiller, Setting
 from ekd_lite.distill.ekd import EKDLoss
-from ekd_lite.distill.ekd_gallery import GalleryEKDLoss
+from ekd_lite.distill.ekd_fine import FineEKDLoss
 from ekd_lite.distill.fitnet import FitNetLoss
 from ekd_lite.distill.kd import KDLoss
 from ekd_lite.distill.margin import MarginDistillationLoss
@@ -21,8 +21,8 @@ __all__ = [
     "DarkRankLoss",
     "Distiller",
     "EKDLoss",
+    "FineEKDLoss",
     "FitNetLoss",
-    "GalleryEKDLoss",
     "KDLoss",
     "MarginDistillationLoss",
     "PWRLoss",

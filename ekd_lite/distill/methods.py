@@ -6,7 +6,7 @@ from ekd_lite.distill.cckd import CCKDLoss
 from ekd_lite.distill.darkrank import DarkRankLoss
 from ekd_lite.distill.distiller import Distiller
 from ekd_lite.distill.ekd import EKDLoss
-from ekd_lite.distill.ekd_gallery import GalleryEKDLoss
+from ekd_lite.distill.ekd_fine import FineEKDLoss
 from ekd_lite.distill.fitnet import FitNetLoss
 from ekd_lite.distill.kd import KDLoss
 from ekd_lite.distill.margin import MarginDistillationLoss
@@ -126,14 +126,14 @@ DISTILLERS: dict[str, Distiller] = {
         replaces_identity_loss=True,
     ),
     "pwr": Distiller(
-        lambda setting: PWRLoss(),
+        lambda setting: PWRLoss(max_pairs=512),
         needs="embeddings",
         weight=1.0,
         weight_source="ours; the authors have 100 beside 0.7 cross entropy and 0.3 KD",
         paper="Nikitin et al., CEUR 2744/30, 2020",
         transfers="relations",
-        cost="N^4, at most 2048^2 comparisons",
-        differs="above 2048 pairs, 2048 evenly spaced ones are compared",
+        cost="N^4, at most 512^2 comparisons",
+        differs="above 512 pairs (the class: 2048), 512 evenly spaced ones are compared",
     ),
     "ekd": Distiller(
         # A threshold pulls pairs within some 5 temperatures. The paper's 0.01 suits 590,000 steps
@@ -163,19 +163,33 @@ DISTILLERS: dict[str, Distiller] = {
         "with batches of some hundred images",
         needs_labels=True,
     ),
-    "ekd_gallery": Distiller(
-        lambda setting: GalleryEKDLoss(setting.teacher_dim),
+    "ekd_fine": Distiller(
+        lambda setting: FineEKDLoss(setting.student_dim, setting.teacher_dim),
         needs="embeddings",
-        weight=64.0,
+        weight=128.0,
+        weight_source="chosen on validation identities beside FitNet "
+        "(data/results/study_weights.csv), times the 0.02 and 0.01 inside the loss",
+        paper="ours, after Huang et al., CVPR 2022",
+        transfers="evaluation",
+        cost="N^2 D",
+        differs="levels of 1e-3 and finer, counted over all batches; impostors hard for either "
+        "net; to be used beside FitNet, alone it may collapse",
+        needs_labels=True,
+    ),
+    "ekd_memory": Distiller(
+        lambda setting: FineEKDLoss(
+            setting.student_dim, setting.teacher_dim, thresholds="teacher", memory=4096
+        ),
+        needs="embeddings",
+        weight=128.0,
         weight_source="chosen on validation identities (data/results/study_weights.csv), times the "
         "0.02 and 0.01 inside the loss",
         paper="ours, after Huang et al., CVPR 2022",
         transfers="evaluation",
         cost="N (N + M) D, M = 4096",
-        differs="student's probes against the teacher's last 4096 embeddings, the teacher's "
-        "thresholds for both nets, impostors hard for either net",
+        differs="as ekd_fine, with the teacher's thresholds for both nets and pairs with the last "
+        "4096 images: for EKD alone",
         needs_labels=True,
-        needs_same_width=True,
     ),
 }
 

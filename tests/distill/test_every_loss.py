@@ -13,8 +13,8 @@ from ekd_lite.distill import (
     CCKDLoss,
     DarkRankLoss,
     EKDLoss,
+    FineEKDLoss,
     FitNetLoss,
-    GalleryEKDLoss,
     KDLoss,
     MarginDistillationLoss,
     PWRLoss,
@@ -61,11 +61,12 @@ LOSSES = {
     "pwr hinge": lambda dim: PWRLoss(variant="hinge"),
     "pwr ranknet": lambda dim: PWRLoss(variant="ranknet", beta=2.0),
     "ekd": lambda dim: EKDLoss(),
-    "gallery ekd": lambda dim: GalleryEKDLoss(
-        dim, gallery_size=5, fprs=(0.5, 0.25, 0.1), hard_fpr=0.5
+    "fine ekd": lambda dim: FineEKDLoss(dim, dim, fprs=(0.5, 0.25, 0.1), hard_fpr=0.5),
+    "fine ekd teacher": lambda dim: FineEKDLoss(
+        dim, dim, fprs=(0.5, 0.25, 0.1), hard_fpr=0.5, thresholds="teacher", memory=5
     ),
 }
-NEEDS_LABELS = {"triplet", "triplet l2", "margin", "ekd", "gallery ekd"}
+NEEDS_LABELS = {"triplet", "triplet l2", "margin", "ekd", "fine ekd", "fine ekd teacher"}
 RELATIONS = ("darkrank", "sp", "cckd", "rkd", "triplet", "pwr", "ekd")
 is_relational = [name for name in LOSSES if name.startswith(RELATIONS)]
 
@@ -97,7 +98,8 @@ def oracle_of(name):
         "pwr hinge": partial(oracle.pwr, variant="hinge"),
         "pwr ranknet": partial(oracle.pwr, variant="ranknet", beta=2.0),
         "ekd": lambda s, t, y: oracle.EKD(corrected=True)(s, t, y),
-        "gallery ekd": lambda s, t, y: oracle.GalleryEKD()(s, t, y),
+        "fine ekd": lambda s, t, y: oracle.FineEKD()(s, t, y),
+        "fine ekd teacher": lambda s, t, y: oracle.FineEKD(memory=5, own=False)(s, t, y),
     }
     return by_name[name]
 
@@ -146,6 +148,9 @@ def test_gradcheck(name):
     if name == "ekd":
         loss = EKDLoss(fprs=(0.5, 0.2), temperature=0.1).double()
         loss(student, teacher, labels)
+        loss.eval()
+    if name.startswith("fine ekd"):  # its counts would grow with every call
+        loss.double()(student, teacher, labels)
         loss.eval()
     student.requires_grad_()
     assert loss(student, teacher, labels).item() > 1e-4

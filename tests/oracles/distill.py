@@ -258,44 +258,62 @@ def pwr(student, teacher, beta=1.0, variant="exponential"):
     return mean(losses)
 
 
-class GalleryEKD:
-    """Probes of the student in the teacher's gallery; thresholds from all impostors so far."""
+class FineEKD:
+    """The batch against itself and the last images; thresholds from all impostors so far."""
 
-    def __init__(self, size=5, fprs=(0.5, 0.25, 0.1), hard_fpr=0.5, temperature=0.1, bins=4000):
-        self.size, self.fprs, self.hard_fpr = size, fprs, hard_fpr
-        self.temperature, self.bins = temperature, bins
-        self.gallery, self.cosines = [], []  # (row, label), the oldest first; all impostor cosines
+    def __init__(
+        self, memory=0, fprs=(0.5, 0.25, 0.1), hard_fpr=0.5, temperature=0.1, decay=0.98, own=True
+    ):
+        self.size, self.fprs, self.hard_fpr = memory, fprs, hard_fpr
+        self.temperature, self.decay, self.own = temperature, decay, own
+        self.memory = []  # (student's row, teacher's row, label), the oldest first
+        self.batches = []  # impostor pairs (student's cosine, teacher's cosine) of every batch
 
-    def threshold(self, fpr):
-        """The lowest edge of a bin with at most that share of cosines in the bins above it."""
-        if len(self.cosines) * fpr < 1:
+    def threshold(self, fpr, net, bins=4000):
+        """The lowest edge of a bin with at most that share of the weight in the bins above it."""
+        weighted = []
+        for age, pairs in enumerate(reversed(self.batches)):
+            weight = self.decay**age if net == 0 else 1.0
+            for pair in pairs:
+                weighted.append((min(max(int((pair[net] + 1) * bins / 2), 0), bins - 1), weight))
+        allowed = fpr * sum(weight for _, weight in weighted) * (1 + 1e-9)
+        if allowed < 1:
             return None
-        bins = [min(max(int((c + 1) * self.bins / 2), 0), self.bins - 1) for c in self.cosines]
-        for edge in range(self.bins + 1):
-            if sum(b >= edge for b in bins) <= len(bins) * fpr:
-                return edge * 2 / self.bins - 1
+        edges = [0, *sorted({b + 1 for b, _ in weighted})]  # the edges where the sum changes
+        for edge in edges:
+            if sum(weight for b, weight in weighted if b >= edge) <= allowed:
+                return edge * 2 / bins - 1
         raise AssertionError
+
+    def both(self, fprs):
+        found = [(self.threshold(f, 0 if self.own else 1), self.threshold(f, 1)) for f in fprs]
+        return [pair for pair in found if None not in pair]
 
     def __call__(self, student, teacher, labels):
         s, t = [unit(r) for r in student], [unit(r) for r in teacher]
-        batch = [*zip(t, labels, strict=True)]
+        batch = [*zip(s, t, labels, strict=True)]
         genuine, impostor = [], []
-        for i, probe in enumerate(s):
-            for j, (member, label) in enumerate(batch + self.gallery):
-                pair = dot(probe, member), dot(t[i], member)
+        for i in range(len(s)):
+            for j, (in_student, in_teacher, label) in enumerate(batch + self.memory):
+                pair = dot(s[i], in_student), dot(t[i], in_teacher)
                 if label != labels[i]:
                     impostor.append(pair)
                 elif j != i:
                     genuine.append(pair)
-        self.cosines += [b for _, b in impostor]
-        self.gallery = (self.gallery + batch)[-self.size :] if self.size else []
-        found = [self.threshold(fpr) for fpr in self.fprs]
-        self.thresholds = [threshold for threshold in found if threshold is not None]
-        at = self.threshold(self.hard_fpr)
-        hard = [] if at is None else [pair for pair in impostor if max(pair) > at]
+        self.batches.append(impostor)
+        self.memory = (self.memory + batch)[-self.size :] if self.size else []
+        self.thresholds = self.both(self.fprs)
+        hard = [
+            (a, b)
+            for at_student, at_teacher in self.both([self.hard_fpr])
+            for a, b in impostor
+            if a > at_student or b > at_teacher
+        ]
         positive = mean(self.gap(*pair) ** 2 for pair in genuine)
         return 0.02 * positive + 0.01 * mean(self.gap(*pair) ** 2 for pair in hard)
 
     def gap(self, a, b):
-        ranks = [soft_rank(c, self.thresholds, self.temperature) for c in (a, b)]
-        return ranks[0] - ranks[1]
+        of_student, of_teacher = zip(*self.thresholds, strict=True) if self.thresholds else ((), ())
+        return soft_rank(a, of_student, self.temperature) - soft_rank(
+            b, of_teacher, self.temperature
+        )

@@ -1,0 +1,240 @@
+r"""EKD at fine false-positive rates, for small batches and short runs: a form of ours.
+
+EKD (`ekd_lite.distill.ekd`) takes its thresholds from one batch at a time. 96 images have 4,500
+impostor pairs, which show an FPR of 1e-3 at best, and most of the loss goes to coarse levels that
+nobody is judged by. Here the impostor cosines of all batches are counted in a histogram, which
+knows levels of 1e-4 and 1e-5 after some hundred steps. What is asked is what EKD asks, to be on
+the same side of every threshold,
+
+    R(a) = sum_m sigmoid((a - A_m) / tau)                              (as EKD, section 3.2)
+    L = w_pos * mean_{genuine} (R^S - R^T)^2  +  w_neg * mean_{hard impostors} (R^S - R^T)^2,
+
+with these differences:
+
+* The levels begin at 1e-3, and a level takes part as soon as both histograms show it. The teacher
+  is frozen, so its counts add up without end; the student's are multiplied by `decay` in every
+  step.
+* Hard impostors are all pairs that the teacher *or* the student accepts at `hard_fpr`, 1e-2, by its
+  own threshold. What both reject with room to spare needs no mending.
+* `thresholds="own"` ranks each net by its own thresholds, as EKD does. Nothing then fixes the scale
+  of the student's similarities: alone and with a large weight its embeddings collapse into few
+  dimensions, beside FitNet, which fixes them, it is the best we found (book, chapter 12).
+  `thresholds="teacher"` ranks both nets by the teacher's.
+* With `memory` M the batch is also compared with the last M images, whose embeddings in both nets
+  are remembered (after the cross-batch memory of Wang et al., CVPR 2020); the gradient goes to the
+  image in the batch. A remembered embedding of the student is that of up to M / N steps ago.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ekd_lite.distill.ekd_pairs import soft_rank
+from ekd_lite.distill.inputs import check_pair_labels, check_student_teacher, full_precision
+from ekd_lite.ops import unit_rows
+
+BINS = 4000  # of a histogram of cosines: 0.0005 each, a two-hundredth of the temperature
+
+
+class FineEKDLoss(nn.Module):
+    """Rank the pairs of this batch, and of the last ones, as the teacher does.
+
+    In evaluation mode histograms and memory stay as they are.
+
+    Args:
+        student_dim: width D of the student's embeddings.
+        teacher_dim: width D' of the teacher's.
+        fprs: false-positive rates of the L thresholds.
+        hard_fpr: impostor pairs that either net accepts at this rate take part.
+        thresholds: whose thresholds rank the student, its "own" or the "teacher"'s.
+        memory: M, how many earlier images are remembered.
+        temperature: tau, in units of the cosine.
+        decay: what the student's counts are multiplied by in every step.
+        positive_weight: w_pos, of genuine pairs.
+        negative_weight: w_neg, of impostor pairs.
+
+    Attributes:
+        student_counts: histogram of the student's impostor cosines from -1 to 1, a buffer.
+        teacher_counts: the teacher's, a buffer.
+        student_memory: the student's last embeddings, unit rows, (M, D), a buffer.
+        teacher_memory: the teacher's of the same images, unit rows, (M, D'), a buffer.
+        memory_labels: their identities, (M,), -1 where the place is still empty, a buffer.
+        seen: how many images have been put in, 0-dim, a buffer.
+        stats: of the last batch, 0-dim: "positive_loss" and "negative_loss" before their weights,
+            "critical_share" of the compared pairs, whose ranks differ by more than a half.
+    """
+
+    student_counts: Tensor
+    teacher_counts: Tensor
+    student_memory: Tensor
+    teacher_memory: Tensor
+    memory_labels: Tensor
+    seen: Tensor
+
+    def __init__(
+        self,
+        student_dim: int,
+        teacher_dim: int,
+        *,
+        fprs: Sequence[float] = (1e-3, 1e-4, 1e-5, 1e-6),
+        hard_fpr: float = 1e-2,
+        thresholds: Literal["own", "teacher"] = "own",
+        memory: int = 0,
+        temperature: float = 0.1,
+        decay: float = 0.98,
+        positive_weight: float = 0.02,
+        negative_weight: float = 0.01,
+    ) -> None:
+        super().__init__()
+        if thresholds not in ("own", "teacher"):
+            raise ValueError(f'thresholds must be "own" or "teacher", got {thresholds!r}')
+        if not fprs or not all(0 < fpr < 1 for fpr in (*fprs, hard_fpr)):
+            raise ValueError(f"rates must lie between 0 and 1, got {tuple(fprs)} and {hard_fpr}")
+        if (
+            temperature <= 0
+            or not 0 <= decay <= 1
+            or memory < 0
+            or min(student_dim, teacher_dim) < 1
+        ):
+            raise ValueError(
+                "expected temperature > 0, 0 <= decay <= 1, memory >= 0 and widths >= 1, "
+                f"got {temperature}, {decay}, {memory}, {student_dim} and {teacher_dim}"
+            )
+        self.fprs = tuple(fprs)
+        self.hard_fpr = hard_fpr
+        self.whose = thresholds
+        self.temperature = temperature
+        self.decay = decay
+        self.positive_weight = positive_weight
+        self.negative_weight = negative_weight
+        self.stats: dict[str, Tensor] = {}
+        self.register_buffer("student_counts", torch.zeros(BINS, dtype=torch.float64))
+        self.register_buffer("teacher_counts", torch.zeros(BINS, dtype=torch.float64))
+        self.register_buffer("student_memory", torch.zeros(memory, student_dim))
+        self.register_buffer("teacher_memory", torch.zeros(memory, teacher_dim))
+        self.register_buffer("memory_labels", torch.full((memory,), -1))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+
+    def forward(
+        self,
+        student_embeddings: Tensor,
+        teacher_embeddings: Tensor,
+        labels: Tensor | None = None,
+    ) -> Tensor:
+        """Compare the two nets' ranks over all pairs with an image of the batch.
+
+        Args:
+            student_embeddings: (N, D), not normalised.
+            teacher_embeddings: (N, D'); gets no gradient.
+            labels: identities, (N,).
+
+        Returns:
+            The weighted loss, 0-dim; zero while no pair or no threshold is known.
+
+        Raises:
+            ValueError: wrong shapes or widths, or no labels.
+        """
+        check_student_teacher(student_embeddings, teacher_embeddings, same_width=False)
+        labels = check_pair_labels(labels, len(student_embeddings))
+        self._check_widths(student_embeddings, teacher_embeddings)
+        with full_precision(student_embeddings):
+            student = unit_rows(student_embeddings)
+            teacher = unit_rows(teacher_embeddings.detach())
+            a = student @ _join(student, self.student_memory).T
+            b = teacher @ _join(teacher, self.teacher_memory).T
+            all_labels = torch.cat([labels, self.memory_labels])
+            is_genuine = labels[:, None] == all_labels
+            is_impostor = ~is_genuine & (all_labels >= 0)
+            is_genuine.fill_diagonal_(False)  # a face and itself
+            if self.training:
+                self._count(a.detach()[is_impostor], b[is_impostor])
+                self._remember(student.detach(), teacher, labels)
+            is_hard = is_impostor & self._is_accepted(a.detach(), b)
+            positive, negative = (
+                self._rank_gap(a[pairs], b[pairs])
+                for pairs in (is_genuine.nonzero(as_tuple=True), is_hard.nonzero(as_tuple=True))
+            )
+            positive_loss = positive.square().sum() / max(len(positive), 1)
+            negative_loss = negative.square().sum() / max(len(negative), 1)
+        is_critical = torch.cat([positive, negative]).detach().abs() > 0.5
+        self.stats = {
+            "positive_loss": positive_loss.detach(),
+            "negative_loss": negative_loss.detach(),
+            "critical_share": is_critical.float().sum() / max(len(is_critical), 1),
+        }
+        return self.positive_weight * positive_loss + self.negative_weight * negative_loss
+
+    @torch.no_grad()
+    def thresholds(self, fprs: Sequence[float]) -> tuple[Tensor, Tensor]:
+        """Thresholds of student and teacher at those rates that both have seen enough pairs for.
+
+        A threshold is the upper edge of the histogram's bin in which the rate is exceeded, so that
+        the share of impostor pairs above it is at most the rate. A rate below one pair in all that
+        were seen is left out.
+
+        Returns:
+            Two tensors of one length, at most that of `fprs`.
+        """
+        whose = self.student_counts if self.whose == "own" else self.teacher_counts
+        counts = torch.stack([whose, self.teacher_counts])
+        above = counts.flip(1).cumsum(1)
+        rates = torch.tensor(fprs, dtype=torch.float64, device=above.device)
+        wanted = above[:, -1:] * rates * (1 + 1e-9)  # no pair is lost to rounding
+        wanted = wanted[:, (wanted >= 1).all(0)].contiguous()
+        first = torch.searchsorted(above, wanted, right=True)
+        student, teacher = (1 - first.double() * (2 / BINS)).to(self.teacher_memory.dtype)
+        return student, teacher
+
+    def _check_widths(self, student: Tensor, teacher: Tensor) -> None:
+        made_for = self.student_memory.shape[1], self.teacher_memory.shape[1]
+        if (student.shape[1], teacher.shape[1]) != made_for:
+            raise ValueError(
+                f"this loss was made for widths {made_for}, and the widths must agree; got student "
+                f"{tuple(student.shape)} and teacher {tuple(teacher.shape)}"
+            )
+
+    def _rank_gap(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """R^S - R^T of pairs with cosines (P,) in both nets: (P,)."""
+        of_student, of_teacher = self.thresholds(self.fprs)
+        rank = soft_rank(student, of_student, temperature=self.temperature)
+        return rank - soft_rank(teacher, of_teacher, temperature=self.temperature)
+
+    @torch.no_grad()
+    def _is_accepted(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Pairs (N, N + M) that either net accepts at `hard_fpr`."""
+        of_student, of_teacher = self.thresholds([self.hard_fpr])
+        if not len(of_student):
+            return torch.zeros_like(student, dtype=torch.bool)
+        # Not ">": a NaN takes part, so that the loss shows it.
+        return ~(student <= of_student) | ~(teacher <= of_teacher)
+
+    @torch.no_grad()
+    def _count(self, student: Tensor, teacher: Tensor) -> None:
+        """Add a batch's impostor cosines, (P,) each, to the histograms."""
+        is_usable = student.isfinite() & teacher.isfinite()
+        self.student_counts *= self.decay
+        for counts, cosines in ((self.student_counts, student), (self.teacher_counts, teacher)):
+            places = ((cosines[is_usable] + 1) * (BINS / 2)).long().clamp_(0, BINS - 1)
+            counts += torch.bincount(places, minlength=BINS)
+
+    @torch.no_grad()
+    def _remember(self, student: Tensor, teacher: Tensor, labels: Tensor) -> None:
+        """Put the batch into the memory, over the oldest."""
+        size = len(self.memory_labels)
+        if not size:
+            return
+        usable = (teacher.isfinite().all(dim=1) & student.isfinite().all(dim=1)).nonzero()[:, 0]
+        usable = usable[-size:]
+        rows = (self.seen + torch.arange(len(usable), device=self.seen.device)) % size
+        self.student_memory[rows] = student[usable].to(self.student_memory.dtype)
+        self.teacher_memory[rows] = teacher[usable].to(self.teacher_memory.dtype)
+        self.memory_labels[rows] = labels[usable]
+        self.seen += len(usable)
+
+
+def _join(batch: Tensor, memory: Tensor) -> Tensor:
+    return torch.cat([batch, memory.to(batch.dtype)])
