@@ -166,7 +166,7 @@ DISTILLERS: dict[str, Distiller] = {
     "ekd_fine": Distiller(
         lambda setting: FineEKDLoss(setting.student_dim, setting.teacher_dim),
         needs="embeddings",
-        weight=128.0,
+        weight=32.0,
         weight_source="chosen on validation identities beside FitNet "
         "(data/results/study_weights.csv), times the 0.02 and 0.01 inside the loss",
         paper="ours, after Huang et al., CVPR 2022",
