@@ -173,7 +173,7 @@ DISTILLERS: dict[str, Distiller] = {
         transfers="evaluation",
         cost="N^2 D",
         differs="levels of 1e-3 and finer, counted over all batches; impostors hard for either "
-        "net; to be used beside FitNet, alone it may collapse",
+        "net; best beside FitNet, for a large weight alone collapses the embeddings",
         needs_labels=True,
     ),
     "ekd_memory": Distiller(
@@ -188,7 +188,7 @@ DISTILLERS: dict[str, Distiller] = {
         transfers="evaluation",
         cost="N (N + M) D, M = 4096",
         differs="as ekd_fine, with the teacher's thresholds for both nets and pairs with the last "
-        "4096 images: for EKD alone",
+        "4096 images",
         needs_labels=True,
     ),
 }
