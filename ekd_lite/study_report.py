@@ -116,7 +116,7 @@ def comparisons(scores: Mapping[str, float]) -> list[tuple[str, str, str]]:
 
     Every method against the student alone; every method against the best single one without EKD;
     every combination with EKD against the best without it, and the best with EKD against every one
-    without it. Best is what has the largest score.
+    without it; every combination against each of its parts. Best is what has the largest score.
 
     Args:
         scores: method -> mean validation score, "none" among them.
@@ -134,6 +134,9 @@ def comparisons(scores: Mapping[str, float]) -> list[tuple[str, str, str]]:
         top = max(joined, key=scores.__getitem__)
         pairs += [(name, best, "best combination without EKD") for name in joined]
         pairs += [(top, name, "combination without EKD") for name in plain if name != best]
+    known = {(first, second) for first, second, _ in pairs}
+    parts = [(n, part) for n in plain + joined for part in n.split("+") if part in scores]
+    pairs += [(*pair, "part of it") for pair in parts if pair not in known]
     return pairs
 
 

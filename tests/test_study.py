@@ -284,6 +284,10 @@ def test_the_sides_of_a_difference_are_named_by_the_scores():
         ("ekd_paper+sp", "fitnet+sp"),
     ]
     assert by_role["combination without EKD"] == [("ekd+kd", "kd+sp")]
+    assert by_role["part of it"] == [  # "kd" stands above already
+        *(("kd+sp", "sp"), ("fitnet+sp", "sp"), ("ekd+kd", "ekd")),
+        *(("ekd_paper+sp", "ekd_paper"), ("ekd_paper+sp", "sp")),
+    ]
 
 
 def test_differences_say_interval_and_spread_over_seeds():
