@@ -12,7 +12,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from batches import random_batch
 
-from ekd_lite.distill import DISTILLERS, Setting
+from ekd_lite.distill import DISTILLERS, FineEKDLoss, Setting
 from ekd_lite.parallel import gather_batch
 
 pytestmark = pytest.mark.filterwarnings("ignore:the first batch has too few impostor pairs")
@@ -28,7 +28,11 @@ def make_net_and_losses():
         parameter.data.copy_(torch.randn(parameter.shape, generator=generator))
     prototypes = torch.randn(4, DIM, generator=generator, dtype=torch.float64)
     setting = Setting(DIM, DIM, prototypes)
-    return net, {name: DISTILLERS[name].build(setting).double() for name in PAIRWISE}
+    losses = {name: DISTILLERS[name].build(setting).double() for name in PAIRWISE}
+    for loss in losses.values():
+        if isinstance(loss, FineEKDLoss):  # levels that so few pairs can show
+            loss.fprs, loss.hard_fpr = (0.3, 0.1), 0.5
+    return net, losses
 
 
 def make_batch(world_size, step):
