@@ -45,3 +45,58 @@ def test_every_number_stands_where_it_should(number):
 @pytest.mark.parametrize(("number", "method", "column", "printed"), SPOTS)
 def test_single_values_digit_for_digit(number, method, column, printed):
     assert table(number)[method][column] == printed
+
+
+# The table of later methods; its second and third part show seven columns only.
+AFTER_SUMS = {
+    "comparison": {
+        **{"LFW": 1891.46, "CFP-FP": 1772.87, "AgeDB": 1830.47, "CALFW": 1428.91},
+        **{"CPLFW": 1333.69, "IJB-C 1e-4": 1709.92, "IJB-C 1e-5": 1569.46},
+        **{"IJB-B 1e-4": 1309.73, "IJB-B 1e-5": 1137.04, "MR-all": 1018.23},
+        **{"Children": 550.77, "Mask": 577.64, "Id (R)": 1556.61, "Ver (R)": 1581.70},
+        **{"Id": 986.28, "Ver": 1188.29},
+    },
+    "ablation": {
+        **{"LFW": 1095.43, "CFP-FP": 1040.39, "AgeDB": 1063.91, "CALFW": 1050.70},
+        **{"CPLFW": 988.01, "IJB-C 1e-4": 1019.04, "IJB-C 1e-5": 963.08},
+    },
+    "teachers": {"IJB-C 1e-4": 370.93, "IJB-C 1e-5": 352.88},
+}
+AFTER_SPOTS = [
+    ("comparison", "AdaArcDistill", "IJB-C 1e-5", "89.32"),
+    ("comparison", "QUD", "IJB-C 1e-5", "81.60"),
+    ("comparison", "ReFO+", "MR-all", "59.17"),
+    ("ablation", "feature MSE", "IJB-C 1e-4", "91.29"),
+    ("ablation", "ResNet50 (QUD and AdaDistill)", "IJB-C 1e-4", "96.05"),
+    ("teachers", "AdaArcDistill, teacher ResNet100", "IJB-C 1e-5", "87.48"),
+]
+
+
+def after(part):
+    """The rows of one part of the table of later methods, by name."""
+    with (RESULTS / "paper_table_after.csv").open(encoding="utf-8", newline="") as file:
+        return {row["method"]: row for row in csv.DictReader(file) if row["part"] == part}
+
+
+@pytest.mark.parametrize("part", AFTER_SUMS)
+def test_every_later_number_stands_where_it_should(part):
+    rows = after(part)
+    assert len(rows) == {"comparison": 19, "ablation": 11, "teachers": 4}[part]
+    for column in AFTER_SUMS["comparison"]:
+        values = [float(row[column]) for row in rows.values() if row[column]]
+        assert sum(values) == pytest.approx(AFTER_SUMS[part].get(column, 0), abs=1e-3)
+
+
+@pytest.mark.parametrize(("part", "method", "column", "printed"), AFTER_SPOTS)
+def test_single_later_values_digit_for_digit(part, method, column, printed):
+    assert after(part)[method][column] == printed
+
+
+@pytest.mark.parametrize("number", [2, 3, 4])
+def test_rows_that_later_papers_copied_are_the_papers(number):
+    """Two transcriptions of different pictures: each digit of EKD's rows is in both."""
+    later = {row["key"]: row for row in after("comparison").values() if row["row_of"] == "EKD"}
+    assert len(later) == 12
+    for row in table(number).values():
+        shared = row.keys() - {"method", "key"}
+        assert {name: later[row["key"]][name] for name in shared} == {n: row[n] for n in shared}
