@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import math
 from collections.abc import Iterable
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 def unit_rows(x: Tensor, *, eps: float = 1e-6) -> Tensor:
@@ -27,13 +30,29 @@ def unit_rows(x: Tensor, *, eps: float = 1e-6) -> Tensor:
     Returns:
         Unit rows, shape (N, D), float64 if `x` is float64 and float32 otherwise.
     """
-    x = x if x.dtype == torch.float64 else x.float()
-    squared = (x * x).sum(dim=-1, keepdim=True)
-    # Written with "short", which is false for NaN: a NaN must not pass for a dead embedding.
-    is_short = squared <= eps * eps
-    # The inner where keeps 1/sqrt(0) out of the graph; the outer one alone would give 0 * inf.
-    inverse = torch.where(is_short, 1.0, squared).rsqrt()
-    return x * torch.where(is_short, 0.0, inverse)
+    unit: Tensor = _UnitRows.apply(x if x.dtype == torch.float64 else x.float(), eps)  # type: ignore[no-untyped-call]
+    return unit
+
+
+class _UnitRows(torch.autograd.Function):
+    """u = x / |x| with dL/dx = (g - (g . u) u) / |x|, in half of autograd's passes."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
+        squared = (x * x).sum(dim=-1, keepdim=True)
+        # Written with "short", which is false for NaN: a NaN must not pass for a dead embedding.
+        is_short = squared <= eps * eps
+        inverse = torch.where(is_short, 0.0, squared.rsqrt())
+        unit = x * inverse
+        ctx.save_for_backward(unit, inverse)
+        return unit
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        unit, inverse = ctx.saved_tensors
+        along = torch.linalg.vecdot(grad, unit).unsqueeze(-1)
+        return torch.addcmul(grad, unit, along, value=-1).mul_(inverse), None
 
 
 def false_accepts_at(fpr: float, num_impostor: int) -> int:
@@ -42,7 +61,12 @@ def false_accepts_at(fpr: float, num_impostor: int) -> int:
     The level is taken as the decimal number it prints as, so that 0.29 of 100 pairs is 29 pairs and
     not the 28 that binary floating point gives.
     """
-    return math.floor(Fraction(repr(float(fpr))) * num_impostor)
+    return math.floor(_as_decimal(fpr) * num_impostor)
+
+
+@functools.lru_cache(maxsize=64)
+def _as_decimal(fpr: float) -> Fraction:
+    return Fraction(repr(float(fpr)))
 
 
 def largest(values: Tensor, count: int) -> Tensor:

@@ -59,7 +59,7 @@ def test_the_plain_formula_gives_what_ours_gives(name):
     ours, plain, *_ = PAIRWISE[name]
     student, teacher, labels = make_batch(64)
     if name == "ekd":
-        ours = type(ours)(momentum=1.0, mode="official")
+        ours, plain = type(ours)(momentum=1.0, mode="official"), type(plain)(momentum=1.0)
     values = [loss(student, teacher, labels) for loss in (ours, plain)]
     torch.testing.assert_close(*values, rtol=2e-3, atol=1e-6)
     gradients = [torch.autograd.grad(value, student)[0] for value in values]

@@ -40,7 +40,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ekd_lite.distill.ekd_pairs import PairCosine, hardest_pairs, soft_rank
+from ekd_lite.distill.ekd_pairs import (
+    NO_PAIR,
+    PairLoss,
+    genuine_pairs,
+    hardest_pairs,
+    rank_pairs,
+    upper_cosines,
+)
 from ekd_lite.distill.inputs import check_pair_labels, check_student_teacher, full_precision
 from ekd_lite.ops import false_accepts_at, largest, unit_rows
 
@@ -126,50 +133,65 @@ class EKDLoss(nn.Module):
         labels = check_pair_labels(labels, len(student_embeddings))
         with full_precision(student_embeddings):
             student = unit_rows(student_embeddings)
-            teacher = unit_rows(teacher_embeddings.detach())
-            grams = student.detach() @ student.detach().T, teacher @ teacher.T
-            is_genuine = labels[:, None] == labels
-            genuine = is_genuine.triu(1).nonzero()
-            num_impostor = len(labels) * (len(labels) - 1) // 2 - len(genuine)
-            if self.mode == "official" and not (len(genuine) and num_impostor):
-                counts = f"{len(genuine)} genuine and {num_impostor} impostor pairs"
-                raise ValueError(f"{counts}: the official loss needs both, mode='corrected' not")
-            cosines = [gram[tuple(genuine.T)] for gram in grams]
-            impostor = self._update(*grams, is_genuine, num_impostor)  # overwrites genuine entries
-            at = tuple(impostor.T)
-            cosines = [torch.cat([c, gram[at]]) for c, gram in zip(cosines, grams, strict=True)]
-            gap = self._rank_gap(student, torch.cat([genuine, impostor]), *cosines)
-            positive_loss = gap[: len(genuine)].square().sum() / max(len(genuine), 1)
-            negative_loss = gap[len(genuine) :].square().sum() / max(len(impostor), 1)
-        self.stats = {
-            "positive_loss": positive_loss.detach(),
-            "negative_loss": negative_loss.detach(),
-            "critical_share": (gap.detach().abs() > 0.5).float().sum() / max(len(gap), 1),
-        }
-        return self.positive_weight * positive_loss + self.negative_weight * negative_loss
+            with torch.no_grad():
+                cosines = upper_cosines(student), upper_cosines(unit_rows(teacher_embeddings))
+                loss, slope, places = self._compare(*cosines, labels)
+            value: Tensor = PairLoss.apply(student, loss, slope, places)  # type: ignore[no-untyped-call]
+        return value
 
-    @torch.no_grad()
-    def _update(
-        self, student_gram: Tensor, teacher_gram: Tensor, is_genuine: Tensor, num_impostor: int
-    ) -> Tensor:
-        """Average in the batch's thresholds; return the hardest impostors (K, 2)."""
+    def _compare(
+        self, student: Tensor, teacher: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss, dL/dcosine (P,) and the places (P,) of the pairs, from cosines (N, N)."""
+        genuine = genuine_pairs(labels)
+        num_impostor = len(labels) * (len(labels) - 1) // 2 - len(genuine)
+        if self.mode == "official" and not (len(genuine) and num_impostor):
+            counts = f"{len(genuine)} genuine and {num_impostor} impostor pairs"
+            raise ValueError(f"{counts}: the official loss needs both, mode='corrected' not")
+        nets = student.flatten(), teacher.flatten()
+        of_genuine = [cosines[genuine] for cosines in nets]
+        for cosines in nets:
+            cosines[genuine] = NO_PAIR  # from here on impostors only
+        impostor = self._update(*nets, num_impostor)
+        pairs = [
+            torch.cat([first, cosines[impostor]]).to(student.dtype)
+            for first, cosines in zip(of_genuine, nets, strict=True)
+        ]
+        thresholds = torch.stack([self.student_thresholds, self.teacher_thresholds])
+        student_rank, teacher_rank, slope = rank_pairs(
+            torch.stack(pairs), thresholds[:, self.num_updates > 0], temperature=self.temperature
+        )
+        gap = student_rank - teacher_rank
+        slope *= 2 * gap
+        sides = gap[: len(genuine)], gap[len(genuine) :]
+        sizes = [max(len(side), 1) for side in sides]
+        positive_loss, negative_loss = (
+            side.square().sum() / size for side, size in zip(sides, sizes, strict=True)
+        )
+        slope[: len(genuine)] *= self.positive_weight / sizes[0]
+        slope[len(genuine) :] *= self.negative_weight / sizes[1]
+        self.stats = {
+            "positive_loss": positive_loss,
+            "negative_loss": negative_loss,
+            "critical_share": (gap.abs() > 0.5).sum() / max(len(gap), 1),
+        }
+        loss = self.positive_weight * positive_loss + self.negative_weight * negative_loss
+        return loss, slope, torch.cat([genuine, impostor])
+
+    def _update(self, student: Tensor, teacher: Tensor, num_impostor: int) -> Tensor:
+        """Average in the batch's thresholds; return the places of the hardest impostors (K,)."""
         count = min(self.topk, num_impostor)
         if count == 0:
-            return torch.zeros((0, 2), dtype=torch.int64, device=is_genuine.device)
-        # Everything but the impostors of the upper triangle goes below any cosine.
-        is_other = is_genuine | torch.ones_like(is_genuine).tril()
+            return torch.zeros(0, dtype=torch.int64, device=student.device)
         # Only the highest tenth need be in order: there lie the thresholds and the hardest pairs.
         ranks = [false_accepts_at(fpr, num_impostor) for fpr in self.fprs]
-        student_gram.masked_fill_(is_other, -2.0)
-        student_top = largest(student_gram.flatten(), max(count, *(rank + 1 for rank in ranks)))
+        student_top = largest(student, max(count, *(rank + 1 for rank in ranks)))
         if self.training:
-            teacher_gram.masked_fill_(is_other, -2.0)
-            teacher_top = largest(teacher_gram.flatten(), max(ranks) + 1)
-            self._average(student_top[ranks], teacher_top[ranks], ranks)
-        return hardest_pairs(student_gram, student_top[count - 1], count)
+            self._average(student_top, largest(teacher, max(ranks) + 1), ranks)
+        return hardest_pairs(student, student_top[count - 1], count)
 
-    def _average(self, student: Tensor, teacher: Tensor, ranks: list[int]) -> None:
-        """One step of the running averages, from the thresholds of this batch, (L,) each."""
+    def _average(self, student_top: Tensor, teacher_top: Tensor, ranks: list[int]) -> None:
+        """One step of the running averages, from both nets' largest impostor cosines, sorted."""
         too_fine = [fpr for fpr, rank in zip(self.fprs, ranks, strict=True) if rank == 0]
         if self.mode == "corrected" and too_fine and not self.num_updates.any():
             warnings.warn(
@@ -177,24 +199,19 @@ class EKDLoss(nn.Module):
                 "EKD leaves a level out until a batch can show it",
                 stacklevel=7,  # the caller's line, past Module.__call__
             )
-        is_shown = torch.tensor(ranks, device=student.device) > 0
+        at = torch.tensor(ranks, device=student_top.device)
+        running = torch.stack([self.student_thresholds, self.teacher_thresholds])
+        batch = torch.stack([student_top[at], teacher_top[at].to(student_top)]).to(running.dtype)
         # A NaN embedding must not outlive its batch in the running thresholds.
-        use = (is_shown | (self.mode == "official")) & student.isfinite() & teacher.isfinite()
+        use = batch.sum(dim=0).isfinite()
+        if self.mode == "corrected":
+            use &= at > 0
         self.num_updates += use
-        newest = torch.full_like(self.student_thresholds, self.momentum)
+        newest: Tensor | float = self.momentum
         if self.mode == "corrected":
             # mu / (1 - (1 - mu)^n): 1 for the first batch, then the unbiased running average.
-            newest = newest / (1 - (1 - newest) ** self.num_updates.clamp(min=1))
-        thresholds = self.student_thresholds, self.teacher_thresholds
-        for running, value in zip(thresholds, (student, teacher), strict=True):
-            running.copy_(torch.where(use, running.lerp(value.to(running.dtype), newest), running))
-
-    def _rank_gap(
-        self, student: Tensor, pairs: Tensor, student_cosine: Tensor, teacher_cosine: Tensor
-    ) -> Tensor:
-        """R^S - R^T of index pairs (P, 2) with their cosines (P,) in both nets: (P,)."""
-        in_use, tau = self.num_updates > 0, self.temperature
-        cosine = PairCosine.apply(student, student_cosine, pairs)  # type: ignore[no-untyped-call]
-        student_rank = soft_rank(cosine, self.student_thresholds[in_use], temperature=tau)
-        teacher_thresholds = self.teacher_thresholds[in_use]
-        return student_rank - soft_rank(teacher_cosine, teacher_thresholds, temperature=tau)
+            count = self.num_updates.clamp(min=1).to(running.dtype)
+            newest = self.momentum / (1 - (1 - self.momentum) ** count)
+        running = torch.where(use, running.lerp(batch, newest), running)
+        self.student_thresholds.copy_(running[0])
+        self.teacher_thresholds.copy_(running[1])

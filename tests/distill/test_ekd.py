@@ -10,7 +10,7 @@ from batches import batches, golden_batch, random_batch
 from hypothesis import given, settings
 
 from ekd_lite.distill import EKDLoss
-from ekd_lite.distill.ekd_pairs import hardest_pairs, soft_rank
+from ekd_lite.distill.ekd_pairs import hardest_pairs, rank_pairs, soft_rank, upper_cosines
 from tests.oracles import distill as oracle
 
 pytestmark = pytest.mark.filterwarnings("ignore:the first batch has too few impostor pairs")
@@ -86,10 +86,12 @@ def warmed_loss(batch, **options):
     return loss.eval()
 
 
-@pytest.mark.parametrize("rows", [7, 40])  # one for each form of the backward pass
+@pytest.mark.parametrize("rows", [7, 70])  # one for each form of the backward pass
 def test_gradcheck(rows):
-    student, teacher, labels = random_batch(rows, 2)
+    student, teacher, labels = random_batch(rows, 2, identities=rows)
     loss = warmed_loss((student, teacher, labels), topk=20)
+    pairs = int((labels[:, None] == labels).triu(1).sum()) + min(20, rows * (rows - 1) // 2)
+    assert (rows**2 < 64 * pairs) == (rows == 7)
     weights = torch.linspace(0.5, 1.5, rows, dtype=torch.float64)[:, None]
     student = (student * weights).requires_grad_()
     assert loss(student, teacher, labels).item() > 1e-3
@@ -112,6 +114,28 @@ def test_gradient_equals_the_one_through_the_whole_gram_matrix():
     hardest = a[i, j][~same].topk(10).indices
     (0.02 * gap[same].mean() + 0.01 * gap[~same][hardest].mean()).backward()
     torch.testing.assert_close(student.grad, other.grad, atol=1e-14, rtol=1e-10)
+
+
+@pytest.mark.parametrize("rows", [1, 127, 128, 129, 300])
+def test_products_by_blocks_are_the_upper_triangle_of_the_whole(rows):
+    unit = torch.nn.functional.normalize(random_batch(rows, 6)[0])
+    i, j = torch.triu_indices(rows, rows, 1)
+    expected = torch.full((rows, rows), -2.0, dtype=unit.dtype)
+    expected[i, j] = (unit @ unit.T)[i, j]
+    torch.testing.assert_close(upper_cosines(unit), expected, atol=1e-14, rtol=0)
+
+
+def test_slope_is_the_derivative_of_the_soft_rank():
+    generator = torch.Generator().manual_seed(0)
+    similarity = torch.rand(2, 30, generator=generator, dtype=torch.float64)
+    thresholds = torch.rand(2, 4, generator=generator, dtype=torch.float64)
+    student = similarity[0].requires_grad_()
+    expected = soft_rank(student, thresholds[0], temperature=0.05)
+    (expected_slope,) = torch.autograd.grad(expected.sum(), student)
+    rank, teacher, slope = rank_pairs(similarity.detach(), thresholds, temperature=0.05)
+    torch.testing.assert_close(rank, expected.detach())
+    torch.testing.assert_close(slope, expected_slope)
+    torch.testing.assert_close(teacher, soft_rank(similarity[1], thresholds[1], temperature=0.05))
 
 
 @pytest.mark.parametrize("mode", ["official", "corrected"])
@@ -192,10 +216,10 @@ def test_ties_do_not_push_out_harder_pairs():
     cosines = torch.full((4, 4), -2.0)
     cosines[0, 1] = cosines[0, 2] = cosines[1, 2] = 0.5
     cosines[2, 3] = 0.9
-    chosen = hardest_pairs(cosines, torch.tensor(0.5), 2).tolist()
-    assert [2, 3] in chosen
+    chosen = hardest_pairs(cosines.flatten(), torch.tensor(0.5), 2).tolist()
+    assert 2 * 4 + 3 in chosen
     assert len(chosen) == 2
-    assert cosines[tuple(chosen[0])] + cosines[tuple(chosen[1])] == pytest.approx(1.4)
+    assert cosines.flatten()[chosen].tolist() == pytest.approx([0.9, 0.5])
 
 
 def test_thresholds_survive_a_checkpoint_and_rest_in_evaluation_mode():
@@ -250,6 +274,9 @@ def test_steepness_far_from_a_threshold_keeps_its_tail():
     similarity = torch.tensor([0.3], requires_grad=True)
     soft_rank(similarity, torch.zeros(1), temperature=0.01).sum().backward()
     assert float(similarity.grad) == pytest.approx(100 * math.exp(-30), rel=1e-4)
+    pair = torch.tensor([[0.3], [0.3]])
+    slope = rank_pairs(pair, torch.zeros(2, 1), temperature=0.01)[2]
+    assert float(slope) == pytest.approx(100 * math.exp(-30), rel=1e-4)
 
 
 @pytest.mark.parametrize("rows", [6, 80])
