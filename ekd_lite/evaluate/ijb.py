@@ -22,13 +22,14 @@ from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ekd_lite.evaluate.ijb_files import TemplateMedia, TemplatePairs
 from ekd_lite.evaluate.roc import tpr_at_fpr
-from ekd_lite.ops import unit_rows
 
 IJB_FPRS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+EPS = 1e-12  # a shorter vector has no direction
 CHUNK = 4096  # images read at a time
 BLOCK = 1024  # templates whose scores with all others are held at once
 # Below this share of wanted scores a tile is not worth its matrix product.
@@ -105,28 +106,73 @@ def pool_templates(
         wanted = embeddings.shape if name == "mirrored" else (num,)
         if rows is not None and rows.shape != wanted:
             raise ValueError(f"expected {name} {tuple(wanted)}, got {tuple(rows.shape)}")
-    ids, template = torch.unique(template_ids, return_inverse=True)
-    medium = torch.unique(media_ids, return_inverse=True)[1]
-    # One number for each (template, medium); an image weighs one over the images of its medium.
-    group, size = torch.unique(
-        template * (int(medium.max()) + 1) + medium, return_inverse=True, return_counts=True
-    )[1:]
-    weights = 1.0 / size[group].float()
+    ids, order, starts, weights = _sort_by_template(template_ids, media_ids)
     if detector_scores is not None:
-        weights = weights * detector_scores.float()
-    pooled = torch.zeros(len(ids), embeddings.shape[1])
-    for start in range(0, num, CHUNK):
+        weights = weights * detector_scores.cpu().float()[order]
+    if not keep_norm:
+        weights = weights * _inverse_norms(embeddings, mirrored)[order]
+    pooled = _weighted_sums(embeddings, order, starts, weights)
+    if mirrored is not None:
+        pooled += _weighted_sums(mirrored, order, starts, weights)
+    norms = torch.linalg.vector_norm(pooled, dim=1)
+    # T norms are looked at instead of all numbers; that of large finite numbers may be infinite.
+    if not norms.isfinite().all():
+        bad = (~pooled.isfinite().all(dim=1)).nonzero().flatten()
+        if len(bad):
+            raise ValueError(f"an image of template {int(ids[bad[0]])} has NaN or infinity in it")
+    return pooled.mul_(torch.where(norms <= EPS, 0.0, 1 / norms)[:, None]), ids
+
+
+def _sort_by_template(
+    template_ids: Tensor, media_ids: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Ids (T,), images in the order of templates (N,), where each begins (T,), weights (N,).
+
+    The weights, in that order, are one over the number of images of the image's medium.
+    """
+    ids, template = torch.unique(template_ids.cpu(), return_inverse=True)
+    medium = torch.unique(media_ids.cpu(), return_inverse=True)[1]
+    # One number for each (template, medium), sorted by numpy, many times faster than by torch.
+    pair = (template * (int(medium.max()) + 1) + medium).numpy()
+    order = np.argsort(pair)
+    group, size = torch.unique_consecutive(
+        torch.from_numpy(pair[order]), return_inverse=True, return_counts=True
+    )[1:]
+    sizes = torch.bincount(template)
+    return ids, torch.from_numpy(order), sizes.cumsum(0) - sizes, 1.0 / size[group].float()
+
+
+def _weighted_sums(rows: Tensor, order: Tensor, starts: Tensor, weights: Tensor) -> Tensor:
+    """Sums of `weights * rows[order]` from each start to the next, (T, D) float32.
+
+    `embedding_bag` is this sum, and the only operation of torch that copies no row for it.
+    """
+    rows = rows.detach()
+    as_it_is = rows.dtype == torch.float32 and rows.device.type == "cpu" and rows.is_contiguous()
+    sums = torch.zeros(len(starts), rows.shape[1])
+    for first in range(0, len(order), CHUNK):
+        table, part = rows, order[first : first + CHUNK]
+        own = weights[first : first + CHUNK]
+        a, b = torch.searchsorted(starts, torch.tensor([first + 1, first + len(part)])).tolist()
+        if not as_it_is:
+            table, part = rows[part.to(rows.device)].cpu().float(), torch.arange(len(part))
+        # Template a - 1 has begun already, at `first` or in the part before.
+        begin = (starts[a - 1 : b] - first).clamp_(min=0)
+        sums[a - 1 : b] += F.embedding_bag(part, table, begin, mode="sum", per_sample_weights=own)
+    return sums
+
+
+def _inverse_norms(embeddings: Tensor, mirrored: Tensor | None) -> Tensor:
+    """One over the length of every image's vector, 0 where it has none, (N,) float32."""
+    inverse = torch.empty(len(embeddings))
+    for start in range(0, len(embeddings), CHUNK):
         part = slice(start, start + CHUNK)
         rows = embeddings[part].detach().cpu().float()
         if mirrored is not None:
             rows = rows + mirrored[part].detach().cpu().float()
-        if not keep_norm:
-            rows = unit_rows(rows, eps=1e-12)
-        pooled.index_add_(0, template[part], rows * weights[part, None])
-    bad = (~pooled.isfinite().all(dim=1)).nonzero().flatten()
-    if len(bad):
-        raise ValueError(f"an image of template {int(ids[bad[0]])} has NaN or infinity in it")
-    return unit_rows(pooled, eps=1e-12), ids
+        norms = torch.linalg.vector_norm(rows, dim=1)
+        inverse[part] = torch.where(norms <= EPS, 0.0, 1 / norms)
+    return inverse
 
 
 def find_templates(ids: Tensor, wanted: Tensor) -> Tensor:

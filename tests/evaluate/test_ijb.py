@@ -126,6 +126,51 @@ def test_files_are_read_as_written(small_set):
     assert (len(pairs.first), int(pairs.is_genuine.sum())) == (60 * 59 // 2, 20 * 3)
 
 
+@pytest.mark.parametrize("chunk", [1, 7, 4096])
+@pytest.mark.parametrize("kind", ["float32", "float16", "float64", "view", "gradient"])
+def test_templates_cut_anywhere_and_numbers_of_any_kind(monkeypatch, chunk, kind):
+    """A template of all sizes from 1 to 9 images, in parts of any size; N0D1F1 has every step."""
+    monkeypatch.setattr(ijb, "CHUNK", chunk)
+    rng = np.random.default_rng(4)
+    template = rng.permutation(np.repeat(rng.permutation(2**62 - np.arange(9)), range(1, 10)))
+    media = rng.integers(-3, 3, 45)
+    rows, flipped = (torch.from_numpy(rng.normal(size=(45, 6))) for _ in range(2))
+    score = torch.from_numpy(rng.uniform(0.3, 1, 45))
+    if kind == "view":
+        rows, flipped = (x.float().repeat(1, 2)[:, :6] for x in (rows, flipped))
+    else:
+        kinds = {"float16": torch.float16, "float64": torch.float64}
+        rows, flipped = (x.to(kinds.get(kind, torch.float32)) for x in (rows, flipped))
+    rows.requires_grad_(kind == "gradient")
+    pooled, ids = pool_templates(
+        rows, torch.from_numpy(template), torch.from_numpy(media),
+        mirrored=flipped, detector_scores=score, keep_norm=False,
+    )  # fmt: skip
+    assert (pooled.dtype, pooled.requires_grad) == (torch.float32, False)
+    assert ids.tolist() == sorted(set(template.tolist()))
+    vectors = normalize(rows.detach().double().numpy() + flipped.double().numpy())
+    vectors *= score.numpy()[:, None]
+    for vector, name in zip(pooled.numpy(), ids.tolist(), strict=True):
+        means = [
+            vectors[(template == name) & (media == medium)].mean(axis=0)
+            for medium in np.unique(media[template == name])
+        ]
+        np.testing.assert_allclose(vector, normalize(sum(means)[None])[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("keep_norm", [True, False])
+def test_an_image_without_direction_or_beyond_numbers(keep_norm):
+    rows = torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 0.0], [1e30, 0.0]])
+    template, media = torch.tensor([1, 1, 2, 3]), torch.tensor([1, 2, 1, 1])
+    pooled, _ = pool_templates(rows, template, media, keep_norm=keep_norm)
+    # A square beyond float32 leaves no direction, and no alarm: 1e30 itself is finite.
+    torch.testing.assert_close(pooled, torch.tensor([[0.6, 0.8], [0.0, 0.0], [0.0, 0.0]]))
+    for bad in (float("nan"), float("inf"), float("-inf")):
+        rows[2, 1] = bad
+        with pytest.raises(ValueError, match="an image of template 2 has NaN or infinity"):
+            pool_templates(rows, template, media, keep_norm=keep_norm)
+
+
 @pytest.mark.parametrize("worth", [0.0, 2.0])  # always and never a matrix product
 @pytest.mark.parametrize("is_sorted", [True, False])
 def test_pair_scores_in_blocks(monkeypatch, worth, is_sorted):

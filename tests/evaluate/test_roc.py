@@ -40,6 +40,41 @@ def test_equals_the_definition_for_every_tie_pattern(genuine, impostor, fpr):
         assert tpr == slow_tpr_at_fpr(genuine, impostor, fpr)
 
 
+NUMBERS = [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64]
+
+
+@pytest.mark.parametrize("dtype", NUMBERS)
+@pytest.mark.parametrize("is_view", [False, True])
+def test_equals_the_definition_for_every_kind_of_number(dtype, is_view):
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        values = torch.from_numpy(rng.integers(-4, 5, 60)).to(dtype)  # with ties
+        flags = torch.from_numpy(rng.random(60) < 0.5)
+        scores, is_genuine = (values[::2], flags[::2]) if is_view else (values, flags)
+        genuine, impostor = scores[is_genuine].tolist(), scores[~is_genuine].tolist()
+        levels = [0.25, 0.5, 1.0]
+        expected = [slow_tpr_at_fpr(genuine, impostor, level) for level in levels]
+        assert tpr_at_fpr(scores, is_genuine, levels).tolist() == expected
+        assert tpr_at_fpr(scores, is_genuine.long(), levels).tolist() == expected
+
+
+def test_finite_scores_may_have_an_infinite_sum():
+    scores = torch.tensor([3e38, 3e38, -1.0, 3e38, 1.0, -3e38])
+    is_genuine = torch.tensor([True, True, True, False, False, False])
+    assert tpr_at_fpr(scores, is_genuine, [0.34, 1.0]).tolist() == [2 / 3, 1.0]
+    half = torch.full((4000,), 60.0, dtype=torch.float16)  # 240,000 is beyond half precision
+    assert tpr_at_fpr(half, torch.arange(4000) < 10, [0.5, 1.0]).tolist() == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("bad", [[math.inf], [-math.inf], [math.nan], [math.inf, -math.inf]])
+def test_scores_that_are_not_finite_are_counted(dtype, bad):
+    scores = torch.cat([torch.zeros(40, dtype=dtype), torch.tensor(bad, dtype=dtype)])
+    for is_genuine in (torch.arange(len(scores)) < 20, torch.arange(len(scores)) >= 20):
+        with pytest.raises(ValueError, match=f"got {len(bad)} NaN or infinite of {len(scores)}"):
+            tpr_at_fpr(scores, is_genuine, [0.5])
+
+
 @pytest.mark.parametrize("drop_intermediate", [False, True])
 def test_roc_equals_scikit_learn(drop_intermediate):
     rng = np.random.default_rng(0)
