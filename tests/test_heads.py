@@ -108,6 +108,16 @@ def test_logits_equal_a_loop(name, seed, rows, dim, identities, data):
     torch.testing.assert_close(head.cosine_logits(x).detach(), 64 * cosines, atol=1e-8, rtol=0)
 
 
+@pytest.mark.parametrize("name", HEADS)
+def test_cosines_that_are_known_already_give_the_same_logits(name):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(6, 4, generator=generator)
+    head, labels = HEADS[name](4, 9).eval(), torch.arange(6)
+    with torch.no_grad():
+        assert torch.equal(head(x, labels, cosines=head.cosines(x)), head(x, labels))
+        assert not torch.equal(head(x, labels, cosines=head.cosines(x) / 2), head(x, labels))
+
+
 @pytest.mark.parametrize("name", FIXED)
 def test_target_falls_with_the_angle_and_never_lies_above_the_cosine(name):
     head = FIXED[name](4, 2)

@@ -45,9 +45,11 @@ class CurricularFace(ArcFace):
         self.momentum = momentum
         self.register_buffer("progress", torch.zeros(()))
 
-    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+    def forward(
+        self, embeddings: Tensor, labels: Tensor, *, cosines: Tensor | None = None
+    ) -> Tensor:
         """Embeddings (N, D), labels (N,) -> logits (N, C), see `NormFace.forward`."""
-        cosines, index = self.checked_cosines(embeddings, labels)
+        cosines, index = self.checked_cosines(embeddings, labels, cosines)
         own = cosines.gather(1, index)
         if self.training and len(own):
             with torch.no_grad():
@@ -119,9 +121,11 @@ class AdaFace(NormFace):
         relative: Tensor = (length - self.length_mean) / (self.length_std + 1e-3)
         return (self.concentration * relative).clamp(-1, 1)
 
-    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+    def forward(
+        self, embeddings: Tensor, labels: Tensor, *, cosines: Tensor | None = None
+    ) -> Tensor:
         """Embeddings (N, D), labels (N,) -> logits (N, C), see `NormFace.forward`."""
-        cosines, index = self.checked_cosines(embeddings, labels)
+        cosines, index = self.checked_cosines(embeddings, labels, cosines)
         own = cosines.gather(1, index)
         quality = self.quality(embeddings)
         theta = torch.acos(own.clamp(-1 + 1e-6, 1 - 1e-6))

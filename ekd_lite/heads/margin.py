@@ -57,12 +57,15 @@ class NormFace(nn.Module):
         """Logits s * cos(theta), no margin, (N, D) -> (N, C): what KD softens."""
         return self.scale * self.cosines(embeddings)
 
-    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+    def forward(
+        self, embeddings: Tensor, labels: Tensor, *, cosines: Tensor | None = None
+    ) -> Tensor:
         """Logits with the margin on the true identity.
 
         Args:
             embeddings: (N, D), not necessarily normalised.
             labels: (N,) int64 in 0..C-1.
+            cosines: `self.cosines(embeddings)`, (N, C), if it is known already.
 
         Returns:
             Logits (N, C), to be given to `torch.nn.functional.cross_entropy` with the same labels.
@@ -71,13 +74,15 @@ class NormFace(nn.Module):
             ValueError: wrong shapes, labels that are no integers, or (on the CPU, where looking is
                 free) a label out of range.
         """
-        cosines, index = self.checked_cosines(embeddings, labels)
+        cosines, index = self.checked_cosines(embeddings, labels, cosines)
         margined = self.target(cosines.gather(1, index))
         return self.scale * cosines.scatter(1, index, margined)
 
-    def checked_cosines(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def checked_cosines(
+        self, embeddings: Tensor, labels: Tensor, cosines: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Cosines (N, C), and where the true identities' stand in them: (N, 1) of int64."""
-        cosines = self.cosines(embeddings)
+        cosines = self.cosines(embeddings) if cosines is None else cosines
         check_labels(labels, len(embeddings), self.prototypes.shape[0])
         return cosines, labels[:, None].long()
 

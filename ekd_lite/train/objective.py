@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ekd_lite.distill import DISTILLERS, parse_method
 from ekd_lite.heads import NormFace, PartialFC
+from ekd_lite.ops import unit_rows
 from ekd_lite.parallel import gather_batch
 from ekd_lite.train.config import TrainConfig
 
@@ -43,15 +46,17 @@ class Objective(nn.Module):
         self.distillers = distillers
         # In tuples, which torch does not register: DistributedDataParallel must neither average the
         # shards of a PartialFC over the processes nor look at the frozen teacher.
-        self._head, self._teacher_head = (head,), (teacher_head,)
+        self._head = (head,)
+        self.needs_logits = any(DISTILLERS[name].needs == "logits" for name in self.weights)
+        self._teacher_logits = (
+            frozen_logits(teacher_head) if self.needs_logits and teacher_head is not None else None
+        )
         if isinstance(head, NormFace):
             self.head = head
         self.has_identity_loss = config.identity_weight > 0 and not any(
             DISTILLERS[name].replaces_identity_loss for name in self.weights
         )
-        if not self.has_identity_loss and all(
-            DISTILLERS[name].needs != "logits" for name in self.weights
-        ):
+        if not self.has_identity_loss and not self.needs_logits:
             head.requires_grad_(False)  # no loss uses it
 
     def forward(
@@ -62,11 +67,16 @@ class Objective(nn.Module):
         with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
             embeddings = self.backbone(images)
         embeddings = embeddings if embeddings.dtype == torch.float64 else embeddings.float()
-        (head,), (teacher_head,) = self._head, self._teacher_head
+        (head,) = self._head
+        cosines = None
+        if self.needs_logits:  # the margin head's too, so that they are computed once
+            assert isinstance(head, NormFace)
+            cosines = head.cosines(embeddings)
         losses, total = {}, embeddings.new_zeros(())
         if self.has_identity_loss:
             seen = slice(config.general if config.identity_loss_on == "general" else None)
-            losses["identity"] = identity_loss(head, embeddings[seen], labels[seen])
+            known = None if cosines is None else cosines[seen]
+            losses["identity"] = identity_loss(head, embeddings[seen], labels[seen], known)
             total = config.identity_weight * losses["identity"]
         if any(DISTILLERS[name].compares_images for name in self.weights):
             assert teacher_embeddings is not None  # fit has seen to it
@@ -74,10 +84,10 @@ class Objective(nn.Module):
         for name, weight in self.weights.items():
             assert teacher_embeddings is not None
             if DISTILLERS[name].needs == "logits":
-                assert isinstance(head, NormFace) and teacher_head is not None
-                student = head.cosine_logits(embeddings)
-                teacher = teacher_head.cosine_logits(teacher_embeddings)
-                losses[name] = self.distillers[name](student, teacher, labels)
+                assert isinstance(head, NormFace) and cosines is not None
+                assert self._teacher_logits is not None
+                teacher = self._teacher_logits(teacher_embeddings)
+                losses[name] = self.distillers[name](head.scale * cosines, teacher, labels)
             elif DISTILLERS[name].compares_images:
                 losses[name] = self.distillers[name](*gathered)
             else:
@@ -86,9 +96,21 @@ class Objective(nn.Module):
         return {**losses, "loss": total}
 
 
-def identity_loss(head: NormFace | PartialFC, embeddings: Tensor, labels: Tensor) -> Tensor:
+def identity_loss(
+    head: NormFace | PartialFC, embeddings: Tensor, labels: Tensor, cosines: Tensor | None = None
+) -> Tensor:
     """Cross-entropy of the margin logits, the mean over the images, 0-dim."""
     if isinstance(head, PartialFC):
         loss: Tensor = head(embeddings, labels)
         return loss
-    return F.cross_entropy(head(embeddings, labels), labels)
+    return F.cross_entropy(head(embeddings, labels, cosines=cosines), labels)
+
+
+def frozen_logits(head: NormFace) -> Callable[[Tensor], Tensor]:
+    """`head.cosine_logits` for prototypes that will not change: they are normalised once."""
+    prototypes = head.scale * unit_rows(head.prototypes.detach())
+
+    def logits(embeddings: Tensor) -> Tensor:
+        return unit_rows(embeddings) @ prototypes.T
+
+    return logits

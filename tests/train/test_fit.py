@@ -244,3 +244,22 @@ def test_configuration_round_trip(tmp_path):
     (tmp_path / "c.json").write_text(json.dumps({"stepz": 3}))
     with pytest.raises(ValueError, match=r"c\.json is no training configuration"):
         read_config(tmp_path / "c.json")
+
+
+def test_kd_compares_plain_cosine_logits_of_all_images(teacher):
+    """The cosines are made once for both losses: each must still get its own logits."""
+    faces, model = ColourFaces(), load_model(teacher)
+    images, labels = faces.batch(range(20)), faces.labels[:20]
+    config = TrainConfig(method="kd", teacher=teacher, identity_loss_on="general", **SMALL)
+    rows = model.backbone(images).detach()
+    out = train_step(build_state(config, 12, model, "cpu"), Batch(images, labels, rows))
+    state = build_state(config, 12, model, "cpu")
+    state.head.margin = 0.0  # of the first step
+    with torch.no_grad():
+        x = state.backbone(images)
+        expected = state.distillers["kd"](
+            state.head.cosine_logits(x), model.head.cosine_logits(rows)
+        )
+        margin = torch.nn.functional.cross_entropy(state.head(x[:8], labels[:8]), labels[:8])
+    assert float(out["kd"]) == pytest.approx(float(expected), rel=1e-5)
+    assert float(out["identity"]) == pytest.approx(float(margin), rel=1e-5)
