@@ -6,7 +6,7 @@ from batches import batches, random_batch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ekd_lite.distill import FineEKDLoss
+from ekd_lite.distill import DISTILLERS, FineEKDLoss, Setting
 from tests.oracles import distill as oracle
 
 OPTIONS = {"fprs": (0.5, 0.25, 0.1), "hard_fpr": 0.5}
@@ -15,16 +15,25 @@ OPTIONS = {"fprs": (0.5, 0.25, 0.1), "hard_fpr": 0.5}
 @pytest.mark.parametrize("memory", [0, 5])
 @pytest.mark.parametrize("thresholds", ["own", "teacher"])
 @settings(max_examples=100, deadline=None)
-@given(st.lists(batches(max_rows=7, min_dim=3, max_dim=3), min_size=2, max_size=4))
-def test_equals_a_loop_over_all_pairs_batch_after_batch(memory, thresholds, run):
-    loss = FineEKDLoss(3, 3, **OPTIONS, memory=memory, thresholds=thresholds).double()
-    slow = oracle.FineEKD(memory=memory, own=thresholds == "own")
+@given(
+    st.lists(batches(max_rows=7, min_dim=3, max_dim=3), min_size=2, max_size=4),
+    st.sampled_from([0.5, 0.2, 0.02]),  # the last one is not known at once
+    st.sampled_from([0.1, 0.03]),
+)
+def test_equals_a_loop_over_all_pairs_batch_after_batch(
+    memory, thresholds, run, hard_fpr, temperature
+):
+    options = {"memory": memory, "hard_fpr": hard_fpr, "temperature": temperature}
+    loss = FineEKDLoss(3, 3, **OPTIONS | options, thresholds=thresholds).double()
+    slow = oracle.FineEKD(**options, own=thresholds == "own")
     for student, teacher, labels in run:
         value = loss(student, teacher, labels).item()
         expected = slow(student.tolist(), teacher.tolist(), labels.tolist())
         for net, found in enumerate(loss.thresholds(loss.fprs)):
             assert found.tolist() == pytest.approx([t[net] for t in slow.thresholds], abs=1e-12)
         assert value == pytest.approx(expected, abs=1e-9, rel=1e-9)
+        stats = {name: x.item() for name, x in loss.stats.items()}
+        assert stats == pytest.approx(slow.stats, abs=1e-7, rel=1e-7)
     filled = loss.memory_labels >= 0
     for net, rows in enumerate((loss.student_memory, loss.teacher_memory)):
         kept = sorted(rows[filled].tolist())
@@ -50,6 +59,16 @@ def test_thresholds_are_the_true_quantiles_of_all_impostor_pairs():
             allowed = int(fpr * len(cosines))
             assert (cosines > threshold).sum() <= allowed
             assert threshold == pytest.approx(cosines[allowed].item(), abs=6e-4)
+
+
+def test_no_pair_is_lost_to_rounding():
+    """In floats 0.29 * 100 is below 29 and 49 * (1 / 49) below 1."""
+    loss = FineEKDLoss(4, 4, thresholds="teacher")
+    for pairs, fpr, allowed in ((100, 0.29, 29), (49, 1 / 49, 1)):
+        loss.teacher_counts.zero_()
+        loss.teacher_counts[:pairs] = 1  # one pair a bin, from the bottom
+        (threshold,) = loss.thresholds([fpr])[1].tolist()
+        assert threshold == pytest.approx((pairs - allowed) * 2 / 4000 - 1, abs=1e-6)
 
 
 @pytest.mark.parametrize("thresholds", ["own", "teacher"])
@@ -78,13 +97,14 @@ def test_own_thresholds_do_not_see_a_stretching_of_the_student_the_teacher_s_do(
 
 
 def test_memory_survives_a_checkpoint_and_rests_in_evaluation_mode():
-    loss = FineEKDLoss(4, 4, **OPTIONS, memory=5).double()
+    loss = FineEKDLoss(4, 4, **OPTIONS, memory=20).double()
     for seed in range(3):
         loss(*random_batch(8, 4, seed=seed))
-    copy = FineEKDLoss(4, 4, **OPTIONS, memory=5).double()
+    copy = FineEKDLoss(4, 4, **OPTIONS, memory=20).double()
     copy.load_state_dict(loss.state_dict())
-    batch = random_batch(8, 4, seed=9)
-    assert copy(*batch).item() == loss(*batch).item()
+    for seed in (8, 9):  # the second one meets what the first has put into the memory, and where
+        batch = random_batch(8, 4, seed=seed)
+        assert copy(*batch).item() == loss(*batch).item()
     loss.eval()
     before = {name: value.clone() for name, value in loss.state_dict().items()}
     loss(*random_batch(8, 4, seed=10))
@@ -92,29 +112,60 @@ def test_memory_survives_a_checkpoint_and_rests_in_evaluation_mode():
 
 
 @pytest.mark.parametrize("broken", ["student", "teacher"])
-def test_a_nan_embedding_shows_in_the_loss_but_not_in_the_memory(broken):
-    loss = FineEKDLoss(4, 4, **OPTIONS, memory=20).double()
-    student, teacher, labels = random_batch(8, 4)
-    loss(student, teacher, labels)
+def test_a_nan_embedding_shows_in_the_loss_and_leaves_no_trace(broken):
+    """Counts and memory are as if the image, the only one of its person, had not come."""
+    loss, without = (FineEKDLoss(4, 4, **OPTIONS, memory=20).double() for _ in range(2))
+    first = random_batch(8, 4, identities=3)
+    student, teacher, labels = random_batch(8, 4, seed=1, identities=3)
+    labels[2] = 9
+    kept = torch.arange(8) != 2
+    loss(*first)
+    without(*first)
+    without(student[kept], teacher[kept], labels[kept])
     rows = {"student": student.clone(), "teacher": teacher.clone()}
     rows[broken][2, 1] = float("nan")
     assert loss(rows["student"], rows["teacher"], labels).isnan()
-    assert loss.student_memory.isfinite().all() and loss.teacher_memory.isfinite().all()
-    assert loss.seen == 8 + 7
+    for name, value in without.state_dict().items():
+        assert torch.allclose(loss.state_dict()[name], value), name
     assert loss(student, teacher, labels).isfinite()
+
+
+def test_the_methods_are_those_of_the_study():
+    """`data/results/study.csv` and `lfw_distil.csv` were made with these settings."""
+    own, fixed = (
+        DISTILLERS[name].build(Setting(6, 5, None)) for name in ("ekd_fine", "ekd_memory")
+    )
+    for loss, whose, memory in ((own, "own", 0), (fixed, "teacher", 4096)):
+        assert (loss.fprs, loss.hard_fpr) == ((1e-3, 1e-4, 1e-5, 1e-6), 1e-2)
+        assert (loss.whose, loss.temperature, loss.decay) == (whose, 0.1, 0.98)
+        assert (loss.positive_weight, loss.negative_weight) == (0.02, 0.01)
+        assert loss.student_memory.shape == (memory, 6)
+        assert loss.teacher_memory.shape == (memory, 5)
+        # Float32 cannot count beyond 2^24 pairs, which 2,000 steps of 96 images have.
+        assert loss.student_counts.dtype == loss.teacher_counts.dtype == torch.float64
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"fprs": ()}, "rates must lie between 0 and 1"),
+        ({"fprs": (0.1, 0.0)}, "rates must lie between 0 and 1"),
         ({"hard_fpr": 1.0}, "rates must lie between 0 and 1"),
         ({"temperature": 0}, "temperature > 0"),
         ({"memory": -1}, "memory >= 0"),
         ({"decay": 1.1}, "0 <= decay <= 1"),
+        ({"decay": -0.1}, "0 <= decay <= 1"),
+        ({"student_dim": 0}, "widths >= 1"),
         ({"thresholds": "students"}, "'students'"),
     ],
 )
 def test_bad_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):
-        FineEKDLoss(4, 4, **options)
+        FineEKDLoss(**{"student_dim": 4, "teacher_dim": 4, **options})
+
+
+@pytest.mark.parametrize("widths", [(5, 4), (4, 5)])
+def test_other_widths_than_it_was_made_for_are_named(widths):
+    batch = (torch.ones(3, width) for width in widths)
+    with pytest.raises(ValueError, match=r"made for widths \(4, 4\)"):
+        FineEKDLoss(4, 4)(*batch, torch.arange(3))

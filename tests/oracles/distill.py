@@ -309,8 +309,14 @@ class FineEKD:
             for a, b in impostor
             if a > at_student or b > at_teacher
         ]
-        positive = mean(self.gap(*pair) ** 2 for pair in genuine)
-        return 0.02 * positive + 0.01 * mean(self.gap(*pair) ** 2 for pair in hard)
+        gaps = [[self.gap(*pair) for pair in pairs] for pairs in (genuine, hard)]
+        positive, negative = (mean(gap**2 for gap in row) for row in gaps)
+        self.stats = {
+            "positive_loss": positive,
+            "negative_loss": negative,
+            "critical_share": mean(abs(gap) > 0.5 for gap in gaps[0] + gaps[1]),
+        }
+        return 0.02 * positive + 0.01 * negative
 
     def gap(self, a, b):
         of_student, of_teacher = zip(*self.thresholds, strict=True) if self.thresholds else ((), ())
