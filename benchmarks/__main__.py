@@ -2,8 +2,9 @@
 
     python -m benchmarks [NAME ...] [--quick] [--json FILE] [--compare FILE]
 
-Every figure is a median after warm-up. Read the ratios: milliseconds belong to a machine. With
---compare, a ratio that is worse than in the file by a fifth is marked, and the exit code is 1.
+Every figure is the median of nine runs after warm-up (the whole demo is run once). Read the ratios:
+milliseconds belong to a machine. With --compare, a ratio that is worse than in the file by a fifth
+is marked, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import backbones, evaluation, heads, images, losses
+from benchmarks import backbones, evaluation, heads, images, losses, runs
 from benchmarks.timing import Row, table
 from ekd_lite.files import write_atomically
 
@@ -40,6 +41,8 @@ BENCHES: dict[str, Callable[..., Iterator[Row]]] = {
     "training": backbones.bench_training,
     "methods": backbones.bench_methods,
     "demo": backbones.bench_demo,
+    "whole": runs.bench_whole,
+    "ranks": runs.bench_ranks,
 }
 WORSE = 1.2  # a ratio is flagged from here on
 BASELINE = Path(__file__).parent / "baseline.json"

@@ -2,58 +2,74 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Callable, Iterator
 
 import torch
 
-from benchmarks.timing import Row, measure
+from benchmarks.timing import Row, measure, products
 from ekd_lite.data import SyntheticFaces
 from ekd_lite.distill import DISTILLERS
 from ekd_lite.heads import ArcFace
-from ekd_lite.models import build_backbone
+from ekd_lite.models import build_backbone, profile_backbone
 from ekd_lite.train import Batch, Model, TrainConfig, build_state, train_step
 
-BATCH = 32
+# name, side of the images, images of a batch for inference and of a training step
+NETS = (
+    ("tiny_student", 32, 32, 96),
+    ("tiny_teacher", 32, 32, 96),
+    ("mobilefacenet", 112, 32, 32),
+    ("iresnet18", 112, 32, 16),
+    ("iresnet34", 112, 8, 8),
+    ("iresnet50", 112, 8, 8),
+    ("iresnet100", 112, 4, 4),
+)
+COMPILED = ("tiny_student", "tiny_teacher", "mobilefacenet", "iresnet18")  # minutes for the others
 
 
 def _note(row: Row, count: int) -> Row:
-    row.note = ", ".join(f"{name} {1000 * count / ms:,.0f}/s" for name, ms in row.ms.items())
+    speeds = {k: 1000 * count / ms for k, ms in row.ms.items() if k != "bound"}
+    row.note = ", ".join(f"{name} {speed:,.0f}/s" for name, speed in speeds.items())
     return row
 
 
+def _compiles(name: str) -> bool:
+    return name in COMPILED and shutil.which("g++") is not None
+
+
 def bench_inference(*, quick: bool) -> Iterator[Row]:
-    """Images a second without gradient; "peer" is torch's default memory format."""
-    nets = [("tiny_student", 32), ("tiny_teacher", 32)]
-    nets += [("mobilefacenet", 112)] + ([] if quick else [("iresnet18", 112), ("iresnet50", 112)])
-    for name, size in nets:
-        net = build_backbone(name, image_size=size).eval()
-        images = torch.randn(BATCH, 3, size, size)
+    """Images a second without gradient; "peer" is torch's default format, the bound products."""
+    for name, size, count, _ in NETS[:2] if quick else NETS:
+        images = torch.randn(count, 3, size, size)
         last = images.to(memory_format=torch.channels_last)
+        net = build_backbone(name, image_size=size).eval()
         net_last = build_backbone(name, image_size=size).eval()
         net_last = net_last.to(memory_format=torch.channels_last)
 
-        def run(model: torch.nn.Module, x: torch.Tensor, *, half: bool = False) -> None:
+        def run(model: Callable[..., object], x: torch.Tensor, *, half: bool = False) -> None:
             with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
                 model(x)
 
         variants: dict[str, Callable[[], object]] = {
             "ours": lambda m=net_last, x=last: run(m, x),
             "peer": lambda m=net, x=images: run(m, x),
+            "bound": products(count * profile_backbone(net, image_size=size, repeats=1).macs),
             "bf16": lambda m=net_last, x=last: run(m, x, half=True),
         }
-        repeats = 3 if name.startswith("iresnet") else 7
-        row = measure(f"{name} inference", f"{size} px", variants, repeats=repeats)
-        yield _note(row, BATCH)
+        if not quick and _compiles(name):
+            torch.compiler.reset()
+            compiled = torch.compile(copy.deepcopy(net_last))
+            variants["compiled"] = lambda m=compiled, x=last: run(m, x)
+        yield _note(measure(f"{name} inference", f"{size} px", variants), count)
 
 
 def bench_training(*, quick: bool) -> Iterator[Row]:
-    """Whole training steps: ArcFace, 1,000 people, AdamW; "peer" is torch's default format."""
-    nets = [("tiny_student", 32, 96), ("tiny_teacher", 32, 96)]
-    nets += [] if quick else [("mobilefacenet", 112, 32), ("iresnet18", 112, 16)]
-    for name, size, count in nets:
+    """Steps: ArcFace, 1,000 people, AdamW; "peer" is torch's default format, the bound products."""
+    for name, size, _, count in NETS[:2] if quick else NETS:
         options = {"ours": {}, "peer": {"channels_last": False}, "bf16": {"precision": "bf16"}}
-        if name == "mobilefacenet" and shutil.which("g++"):
+        if not quick and _compiles(name):
+            torch.compiler.reset()
             options["compiled"] = {"compile": True}
         variants = {}
         for variant, changes in options.items():
@@ -66,34 +82,36 @@ def bench_training(*, quick: bool) -> Iterator[Row]:
             images = torch.randn(count, 3, size, size).to(memory_format=form)
             batch = Batch(images, torch.arange(count) % 1000)
             variants[variant] = lambda s=state, b=batch: train_step(s, b)
-        repeats = 3 if size == 112 else 7
-        yield _note(measure(f"{name} training", f"{size} px", variants, repeats=repeats), count)
+        macs = profile_backbone(build_backbone(name, image_size=size), image_size=size, repeats=1)
+        variants["bound"] = products(3 * count * macs.macs)
+        yield _note(measure(f"{name} training", f"{size} px", variants), count)
 
 
-def bench_methods(*, quick: bool) -> Iterator[Row]:
-    """A student's step under each method with cached teacher, against the student alone."""
-    count = 96
+def student_step(method: str, count: int = 96) -> Callable[[], object]:
+    """A training step of the demo's student, with the teacher's embeddings at hand."""
     backbone = build_backbone("tiny_teacher", embedding_dim=128, image_size=32)
     teacher = Model(backbone, ArcFace(128, 1000, scale=28.0), {"embedding_dim": 128})
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(count, 3, 32, 32, generator=generator)
     images = images.to(memory_format=torch.channels_last)
     rows = torch.randn(count, 128, generator=generator)
-    labels = torch.arange(count) // 4
+    config = TrainConfig(
+        method=method, teacher=None if method == "none" else "in memory", device="cpu",
+        steps=100_000,
+    )  # fmt: skip
+    state = build_state(config, 1000, None if method == "none" else teacher, "cpu")
+    return lambda: train_step(state, Batch(images, torch.arange(count) // 4, rows))
 
-    def make(method: str) -> Callable[[], object]:
-        config = TrainConfig(method=method, teacher="in memory", device="cpu", steps=100_000)
-        state = build_state(config, 1000, teacher, "cpu")
-        return lambda: train_step(state, Batch(images, labels, rows))
 
-    alone = make("none")
+def bench_methods(*, quick: bool) -> Iterator[Row]:
+    """A student's step under each method with cached teacher, against the student alone."""
+    alone = student_step("none")
     for name in DISTILLERS:
-        if name == "ekd_paper":
+        if name == "ekd_paper":  # ekd with other constants
             continue
-        goal = "<= 1.15 bound" if name in ("fitnet", "kd", "ekd") else ""
         yield measure(
-            f"student's step, {name}", f"N={count}", {"ours": make(name), "bound": alone},
-            repeats=9, goal=goal, note="",
+            f"student's step, {name}", "N=96", {"ours": student_step(name), "bound": alone},
+            goal="<= 1.15 bound" if name in ("fitnet", "kd", "ekd") else "",
         )  # fmt: skip
 
 

@@ -39,7 +39,7 @@ def bench_heads(*, quick: bool) -> Iterator[Row]:
         ordinary = ArcFace(DIM, count)
         peer = torch.nn.Parameter(ordinary.prototypes.detach().clone())
         fixed, rows = peer.detach(), embeddings.detach()
-        size, repeats = f"C={count // 1000}k", 9 if count < 100_000 else 3
+        size = f"C={count // 1000}k"
 
         def back(loss: Tensor, *weights: Tensor, x: Tensor = embeddings) -> None:
             x.grad = None
@@ -59,8 +59,6 @@ def bench_heads(*, quick: bool) -> Iterator[Row]:
                 "peer": lambda w=peer, x=embeddings, y=labels: back(plain_arcface(x, w, y), w),
                 "bound": lambda w=fixed, x=rows: three_products(x, w),
             },
-            repeats=repeats,
-            memory=True,
             goal="<= 1.5 bound, >= 2 peer at 85k",
         )
         yield measure(
@@ -70,8 +68,6 @@ def bench_heads(*, quick: bool) -> Iterator[Row]:
                 "ours": lambda h=tenth, x=embeddings, y=labels: back(h(x, y), h.prototypes),
                 "bound": lambda w=some, x=rows: three_products(x, w),
             },
-            repeats=repeats,
-            memory=True,
             goal="<= 2 bound",
             note="sparse gradient; with the dense one that momentum needs: see the next row",
         )
@@ -83,7 +79,6 @@ def bench_heads(*, quick: bool) -> Iterator[Row]:
                 "ours": lambda h=dense, x=embeddings, y=labels: back(h(x, y), h.prototypes),
                 "bound": lambda w=some, x=rows: three_products(x, w),
             },
-            repeats=repeats,
         )
         if count > 100_000:
             continue
@@ -98,5 +93,4 @@ def bench_heads(*, quick: bool) -> Iterator[Row]:
                     ),
                     "bound": lambda w=fixed, x=rows: three_products(x, w),
                 },
-                repeats=5,
             )

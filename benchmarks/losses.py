@@ -13,6 +13,7 @@ from ekd_lite.distill import (
     CCKDLoss,
     DarkRankLoss,
     EKDLoss,
+    FineEKDLoss,
     FitNetLoss,
     KDLoss,
     PWRLoss,
@@ -119,6 +120,8 @@ def plain_rkd(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
 PAIRWISE: dict[str, tuple[Loss, Loss | None, str, int]] = {
     # name: ours, the plain formula, the goal, the largest N that the plain formula is timed at
     "ekd": (EKDLoss(), PlainEKD(), "<= 1.8 bound at N >= 512, >= 5 peer", 2048),
+    "ekd_fine": (FineEKDLoss(DIM, DIM), None, "", 0),
+    "ekd_memory": (FineEKDLoss(DIM, DIM, thresholds="teacher", memory=4096), None, "", 0),
     "sp": (SPLoss(), plain_sp, "<= 1.2 bound", 4096),
     "cckd": (CCKDLoss(), plain_cckd, "<= 1.3 bound", 4096),
     "darkrank": (DarkRankLoss(), plain_darkrank, "<= 1.2 bound", 4096),
@@ -153,16 +156,12 @@ def bench_pairwise(*, quick: bool) -> Iterator[Row]:
             if n > MOST.get(name, n):
                 continue
             batch = make_batch(n)
-            floor = ekd_bound if name == "ekd" else bound
+            floor = ekd_bound if name.startswith("ekd") else bound
             variants = {"ours": lambda x=batch, f=ours: step(f, *x)}
             if plain is not None and n <= most_plain:
                 variants["peer"] = lambda x=batch, f=plain: step(f, *x)
             variants["bound"] = lambda x=batch, f=floor: step(f, *x)
-            slow = n >= 2048 or (name == "rkd" and n >= 256)
-            repeats = 3 if slow and name in ("rkd", "ekd") else 9
-            yield measure(
-                name, f"N={n}", variants, repeats=repeats, memory=n in (512, 2048), goal=goal
-            )
+            yield measure(name, f"N={n}", variants, goal=goal)
 
 
 def bench_pointwise(*, quick: bool) -> Iterator[Row]:

@@ -14,7 +14,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 Variants = dict[str, Callable[[], object]]
+REPEATS = 9
 
 
 @dataclass
@@ -54,34 +57,43 @@ class Row:
         return found
 
 
-def interleave(variants: Variants, *, repeats: int = 9, warmup: int = 2) -> dict[str, float]:
+def interleave(variants: Variants, *, repeats: int = REPEATS) -> dict[str, float]:
     """Median milliseconds; the variants take turns, so that a change of load hits them alike.
 
-    A variant much shorter than a millisecond is repeated within its turn.
+    Every variant runs at least once before it is timed. One much shorter than a millisecond is
+    repeated within its turn.
     """
     loops, slowest = {}, 0.0
     for name, run in variants.items():
-        start = time.perf_counter()
-        run()
-        first = time.perf_counter() - start
-        if first < 1e-2:
-            start = time.perf_counter()
-            run()
-            first = time.perf_counter() - start
+        first = _seconds(run)
+        if first < 1:
+            first = _seconds(run)  # the first call also builds what later ones find ready
         loops[name] = max(1, min(200, round(2e-3 / max(first, 1e-6))))
         slowest = max(slowest, first)
-    if slowest > 5:
-        warmup = 0  # that was enough
+    warmup = 0 if slowest > 0.2 else 2
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     gc.collect()
     for turn in range(repeats + warmup):
         for name, run in variants.items():
-            start = time.perf_counter()
-            for _ in range(loops[name]):
-                run()
+            spent = _seconds(run, loops[name])
             if turn >= warmup:
-                seconds[name].append((time.perf_counter() - start) / loops[name])
+                seconds[name].append(spent / loops[name])
     return {name: 1000 * statistics.median(values) for name, values in seconds.items()}
+
+
+def _seconds(run: Callable[[], object], times: int = 1) -> float:
+    start = time.perf_counter()
+    for _ in range(times):
+        run()
+    return time.perf_counter() - start
+
+
+def products(macs: float) -> Callable[[], object]:
+    """Matrix products of so many multiply-adds: what arithmetic alone would take."""
+    side = 512 if macs > 1e9 else 128
+    a, b = torch.randn(2, side, side)
+    times = max(1, round(macs / side**3))
+    return lambda: [a @ b for _ in range(times)]
 
 
 def peak_mb(variants: Variants) -> dict[str, float]:
@@ -115,14 +127,14 @@ def measure(
     size: str,
     variants: Variants,
     *,
-    repeats: int = 9,
-    memory: bool = False,
+    repeats: int = REPEATS,
+    memory: bool = True,
     goal: str = "",
     note: str = "",
 ) -> Row:
-    """Time a set of variants, and if wanted their memory."""
-    mb = peak_mb(variants) if memory else {}
-    return Row(item, size, interleave(variants, repeats=repeats), mb, goal, note)
+    """Time a set of variants, then look at their memory, each in one more run."""
+    ms = interleave(variants, repeats=repeats)
+    return Row(item, size, ms, peak_mb(variants) if memory else {}, goal, note)
 
 
 def table(rows: list[Row]) -> Iterator[str]:

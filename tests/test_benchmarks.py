@@ -13,7 +13,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.__main__ import BENCHES, compare
 from benchmarks.losses import PAIRWISE, make_batch
-from benchmarks.timing import interleave
+from benchmarks.runs import CASES, launch, time_step
+from benchmarks.timing import interleave, products
 from ekd_lite.__main__ import main
 
 pytestmark = pytest.mark.filterwarnings("ignore:the first batch has too few impostor pairs")
@@ -24,6 +25,22 @@ def test_a_slower_variant_takes_longer():
         {"fast": lambda: time.sleep(0.002), "slow": lambda: time.sleep(0.02)}, repeats=3
     )
     assert 3 < found["slow"] / found["fast"] < 30
+
+
+@pytest.mark.parametrize("macs", [1e7, 3e9])
+def test_products_are_as_much_arithmetic_as_was_asked_for(macs):
+    made = products(macs)()
+    assert len(made) * len(made[0]) ** 3 == pytest.approx(macs, rel=0.1)
+
+
+def test_steps_of_several_processes_are_timed():
+    """The first of two processes tells; nothing hangs."""
+    assert launch("alone", 2, 8) > 0.1
+
+
+@pytest.mark.parametrize("case", [name for name in CASES if "20k" not in name])
+def test_every_case_can_be_timed_in_one_process(case):
+    assert time_step(case, 16) > 0.1
 
 
 MEMORY = """

@@ -17,7 +17,7 @@ class Bench:
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """Which: pairwise, pointwise, heads, pairs, scores, lfw, pooling, renderer, readers, inference,
-    training, methods, demo; all if left out."""
+    training, methods, demo, whole, ranks; all if left out."""
     quick: bool = False
     """Small sizes only."""
     json: Path | None = None
