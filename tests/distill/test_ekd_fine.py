@@ -80,6 +80,7 @@ def test_gradcheck(thresholds):
     student, teacher, labels = random_batch(7, 5, seed=4)
     student = student[:, :4].clone().requires_grad_()
     assert loss(student, teacher, labels).item() > 1e-4
+    assert not any(value.requires_grad for value in loss.stats.values())
     assert torch.autograd.gradcheck(lambda x: loss(x, teacher, labels), student)
 
 

@@ -189,19 +189,19 @@ def test_measured_on_validation_for_choices_and_on_test_in_the_end(
     model = SimpleNamespace(backbone=None, info={"train_seconds": 3.5})
     monkeypatch.setattr(script, "train", lambda *args: model)
     monkeypatch.setattr(script, "on_pairs", lambda *args: [SimpleNamespace(accuracy=0.5)])
-    task = script.Run(stage, "none", 1, 0.4), data, tmp_path / "work"
     found = []
-    for scale in (1, 3):  # the second net's cosines are those of the first
+    for method, scale in (("fitnet:4", 3), ("none", 1)):  # nets of the same cosines
         monkeypatch.setattr(script, "embed", lambda net, images, by=scale: by * rows)
-        found.append(script.carry_out(task))
-    row = found[0]
-    assert found[1] == row  # the same draws of people
+        run = script.Run(stage, method, 1, 0.4)
+        found.append(script.carry_out((run, data, tmp_path / "work")))
+    row = found[1]
+    assert found[0] | {"method": "none"} == row  # the same draws of people
     assert (row["on"], row["people"], row["seed"]) == (on, "24", "1")
     tpr = 100 * all_pairs_tpr_at_fpr(rows, faces.images.labels, [0.5]).item()
     assert float(row["tpr@1e-2"]) == pytest.approx(tpr, abs=0.006)
     if on == "test":
         assert float(row["tpr@1e-2_low"]) < tpr < float(row["tpr@1e-2_high"])
-        kept = script.read_result(tmp_path / "work" / task[0].name)
+        kept = script.read_result(tmp_path / "work" / run.name)
         assert 100 * kept.estimate[0].item() == pytest.approx(tpr)
 
 
