@@ -1,10 +1,14 @@
-"""The paper's tables, as copied into data/results, are what the paper prints."""
+"""The tables of data/results: the paper's are what it prints, ours agree with themselves."""
 
 import csv
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
+import torch
 
+from ekd_lite.data import SyntheticFaces
+from ekd_lite.data.renderer.parameters import identity_names
 from ekd_lite.distill import DISTILLERS
 
 RESULTS = Path(__file__).parent.parent / "data" / "results"
@@ -100,3 +104,67 @@ def test_rows_that_later_papers_copied_are_the_papers(number):
     for row in table(number).values():
         shared = row.keys() - {"method", "key"}
         assert {name: later[row["key"]][name] for name in shared} == {n: row[n] for n in shared}
+
+
+def groups():
+    """The rows of groups.csv by (row, training, method, seed, level, part)."""
+    with (RESULTS / "groups.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    keys = ("row", "training", "method", "seed", "level", "part")
+    table = {tuple(row[key] for key in keys): row for row in rows}
+    assert len(table) == len(rows), "a row stands twice"
+    return table
+
+
+def test_groups_has_every_seed_and_part_and_intervals_around_estimates():
+    table = groups()
+    nets = {key[1:4] for key in table if key[0] == "run"}
+    pairs = {net[:2] for net in nets} - {("its own", "teacher")}
+    assert len(pairs) == 7
+    assert nets == {(*pair, seed) for pair in pairs for seed in "012"} | {
+        ("its own", "teacher", "")
+    }
+    assert len(table) == 12 * (len(nets) + 8 + 5)
+    for key, row in table.items():
+        for rate in ("fpr", "tpr", "tpr_own"):
+            low, value, high = (row[f"{rate}{end}"] for end in ("_low", "", "_high"))
+            assert bool(value) == (rate == "fpr" or key[-1] != "across")
+            assert bool(low) == bool(high) == (bool(value) and key[0] != "run")
+            if low:
+                assert float(low) <= float(value) <= float(high)
+
+
+def test_groups_rates_mix_to_the_level_of_the_threshold():
+    drawn = SyntheticFaces(450, 10, first_identity=6000)
+    who, _ = drawn.tables(torch.arange(0, len(drawn), 10))
+    tone = who[:, identity_names().index("skin_tone")]
+    people = [((tone >= k / 3) & (tone < (k + 1) / 3)).sum().item() for k in range(3)]
+    own = {part: n * (n - 1) for part, n in zip(("light", "medium", "dark"), people, strict=True)}
+    shares = {**own, "across": 450 * 449 - sum(own.values())}
+    mixed = defaultdict(float)
+    for key, row in groups().items():
+        if key[0] == "run":
+            mixed[key[:-1]] += shares[key[-1]] * float(row["fpr"]) / (450 * 449)
+    assert len(mixed) == 22 * 3
+    for key, level in mixed.items():
+        assert level == pytest.approx(float(key[-1]), rel=1e-3)
+
+
+def test_groups_means_and_changes_follow_from_the_runs():
+    table = groups()
+    for (kind, training, method, _, level, part), row in table.items():
+        for rate in ("fpr", "tpr", "tpr_own"):
+            if not row[rate] or kind == "run":
+                continue
+            if kind == "mean":
+                seeds = [""] if method == "teacher" else "012"
+                runs = [table["run", training, method, seed, level, part] for seed in seeds]
+                expected = sum(float(run[rate]) for run in runs) / len(runs)
+            else:
+                base = "fitnet" if method in ("fitnet", "kd") else "none"
+                here, there = (
+                    float(table["mean", people, loss, "", level, part][rate])
+                    for people, loss in ((training, method), ("balanced", base))
+                )
+                expected = here / there if rate == "fpr" else here - there
+            assert float(row[rate]) == pytest.approx(expected, rel=2e-3, abs=2e-4)
