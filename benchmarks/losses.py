@@ -119,7 +119,7 @@ def plain_rkd(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
 
 PAIRWISE: dict[str, tuple[Loss, Loss | None, str, int]] = {
     # name: ours, the plain formula, the goal, the largest N that the plain formula is timed at
-    "ekd": (EKDLoss(), PlainEKD(), "<= 1.8 bound at N >= 512, >= 5 peer", 2048),
+    "ekd": (EKDLoss(), PlainEKD(), "<= 1.8 bound at N >= 512, >= 5 peer", 4096),
     "ekd_fine": (FineEKDLoss(DIM, DIM), None, "", 0),
     "ekd_memory": (FineEKDLoss(DIM, DIM, thresholds="teacher", memory=4096), None, "", 0),
     "sp": (SPLoss(), plain_sp, "<= 1.2 bound", 4096),

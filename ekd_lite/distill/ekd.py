@@ -43,9 +43,9 @@ from torch import Tensor, nn
 from ekd_lite.distill.ekd_pairs import (
     NO_PAIR,
     PairLoss,
+    compare_ranks,
     genuine_pairs,
     hardest_pairs,
-    rank_pairs,
     upper_cosines,
 )
 from ekd_lite.distill.inputs import check_pair_labels, check_student_teacher, full_precision
@@ -136,7 +136,7 @@ class EKDLoss(nn.Module):
             with torch.no_grad():
                 cosines = upper_cosines(student), upper_cosines(unit_rows(teacher_embeddings))
                 loss, slope, places = self._compare(*cosines, labels)
-            value: Tensor = PairLoss.apply(student, loss, slope, places)  # type: ignore[no-untyped-call]
+            value: Tensor = PairLoss.apply(student, student.detach(), loss, slope, places)  # type: ignore[no-untyped-call]
         return value
 
     def _compare(
@@ -158,24 +158,13 @@ class EKDLoss(nn.Module):
             for first, cosines in zip(of_genuine, nets, strict=True)
         ]
         thresholds = torch.stack([self.student_thresholds, self.teacher_thresholds])
-        student_rank, teacher_rank, slope = rank_pairs(
-            torch.stack(pairs), thresholds[:, self.num_updates > 0], temperature=self.temperature
+        loss, slope, self.stats = compare_ranks(
+            torch.stack(pairs),
+            len(genuine),
+            thresholds[:, self.num_updates > 0],
+            temperature=self.temperature,
+            weights=(self.positive_weight, self.negative_weight),
         )
-        gap = student_rank - teacher_rank
-        slope *= 2 * gap
-        sides = gap[: len(genuine)], gap[len(genuine) :]
-        sizes = [max(len(side), 1) for side in sides]
-        positive_loss, negative_loss = (
-            side.square().sum() / size for side, size in zip(sides, sizes, strict=True)
-        )
-        slope[: len(genuine)] *= self.positive_weight / sizes[0]
-        slope[len(genuine) :] *= self.negative_weight / sizes[1]
-        self.stats = {
-            "positive_loss": positive_loss,
-            "negative_loss": negative_loss,
-            "critical_share": (gap.abs() > 0.5).sum() / max(len(gap), 1),
-        }
-        loss = self.positive_weight * positive_loss + self.negative_weight * negative_loss
         return loss, slope, torch.cat([genuine, impostor])
 
     def _update(self, student: Tensor, teacher: Tensor, num_impostor: int) -> Tensor:

@@ -33,7 +33,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ekd_lite.distill.ekd_pairs import soft_rank
+from ekd_lite.distill.ekd_pairs import PairLoss, compare_ranks, true_places
 from ekd_lite.distill.inputs import check_pair_labels, check_student_teacher, full_precision
 from ekd_lite.ops import unit_rows
 
@@ -144,29 +144,38 @@ class FineEKDLoss(nn.Module):
         with full_precision(student_embeddings):
             student = unit_rows(student_embeddings)
             teacher = unit_rows(teacher_embeddings.detach())
-            a = student @ _join(student, self.student_memory).T
-            b = teacher @ _join(teacher, self.teacher_memory).T
-            all_labels = torch.cat([labels, self.memory_labels])
-            is_genuine = labels[:, None] == all_labels
-            is_impostor = ~is_genuine & (all_labels >= 0)
-            is_genuine.fill_diagonal_(False)  # a face and itself
-            if self.training:
-                self._count(a.detach()[is_impostor], b[is_impostor])
-                self._remember(student.detach(), teacher, labels)
-            is_hard = is_impostor & self._is_accepted(a.detach(), b)
-            positive, negative = (
-                self._rank_gap(a[pairs], b[pairs])
-                for pairs in (is_genuine.nonzero(as_tuple=True), is_hard.nonzero(as_tuple=True))
-            )
-            positive_loss = positive.square().sum() / max(len(positive), 1)
-            negative_loss = negative.square().sum() / max(len(negative), 1)
-        is_critical = torch.cat([positive, negative]).detach().abs() > 0.5
-        self.stats = {
-            "positive_loss": positive_loss.detach(),
-            "negative_loss": negative_loss.detach(),
-            "critical_share": is_critical.float().sum() / max(len(is_critical), 1),
-        }
-        return self.positive_weight * positive_loss + self.negative_weight * negative_loss
+            with torch.no_grad():
+                others = _join(student, self.student_memory)
+                cosines = student @ others.T, teacher @ _join(teacher, self.teacher_memory).T
+                genuine, hard = self._choose(student, teacher, labels, *cosines)
+                places = torch.cat([genuine, hard])
+                loss, slope, self.stats = compare_ranks(
+                    torch.stack([net.flatten()[places].to(others.dtype) for net in cosines]),
+                    len(genuine),
+                    torch.stack(self.thresholds(self.fprs)),
+                    temperature=self.temperature,
+                    weights=(self.positive_weight, self.negative_weight),
+                )
+            value: Tensor = PairLoss.apply(student, others, loss, slope, places)  # type: ignore[no-untyped-call]
+        return value
+
+    def _choose(
+        self, student: Tensor, teacher: Tensor, labels: Tensor, a: Tensor, b: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Places of genuine and of hard impostor pairs in the cosines a and b, (N, N + M).
+
+        In training the batch goes into histograms and memory first.
+        """
+        all_labels = torch.cat([labels, self.memory_labels])
+        is_genuine = labels[:, None] == all_labels
+        is_impostor = ~is_genuine & (all_labels >= 0)
+        is_genuine.fill_diagonal_(False)  # a face and itself
+        if self.training:
+            is_usable = student.isfinite().all(dim=1) & teacher.isfinite().all(dim=1)
+            self._count(a, b, is_impostor, is_usable)
+            self._remember(student, teacher, labels, is_usable)
+        is_hard = is_impostor & self._is_accepted(a, b)
+        return true_places(is_genuine.flatten()), true_places(is_hard.flatten())
 
     @torch.no_grad()
     def thresholds(self, fprs: Sequence[float]) -> tuple[Tensor, Tensor]:
@@ -197,13 +206,6 @@ class FineEKDLoss(nn.Module):
                 f"{tuple(student.shape)} and teacher {tuple(teacher.shape)}"
             )
 
-    def _rank_gap(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """R^S - R^T of pairs with cosines (P,) in both nets: (P,)."""
-        of_student, of_teacher = self.thresholds(self.fprs)
-        rank = soft_rank(student, of_student, temperature=self.temperature)
-        return rank - soft_rank(teacher, of_teacher, temperature=self.temperature)
-
-    @torch.no_grad()
     def _is_accepted(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Pairs (N, N + M) that either net accepts at `hard_fpr`."""
         of_student, of_teacher = self.thresholds([self.hard_fpr])
@@ -212,23 +214,30 @@ class FineEKDLoss(nn.Module):
         # Not ">": a NaN takes part, so that the loss shows it.
         return ~(student <= of_student) | ~(teacher <= of_teacher)
 
-    @torch.no_grad()
-    def _count(self, student: Tensor, teacher: Tensor) -> None:
-        """Add a batch's impostor cosines, (P,) each, to the histograms."""
-        is_usable = student.isfinite() & teacher.isfinite()
+    def _count(
+        self, student: Tensor, teacher: Tensor, is_impostor: Tensor, is_usable: Tensor
+    ) -> None:
+        """Add impostor cosines, (N, N + M), of the batch's finite rows to the histograms."""
+        n = len(student)
+        is_left_out = ~is_impostor
+        if not is_usable.all():
+            is_left_out[~is_usable] = True
+            is_left_out[:, :n] |= ~is_usable
         self.student_counts *= self.decay
         for counts, cosines in ((self.student_counts, student), (self.teacher_counts, teacher)):
-            places = ((cosines[is_usable] + 1) * (BINS / 2)).long().clamp_(0, BINS - 1)
-            counts += torch.bincount(places, minlength=BINS)
+            # Pairs that do not count go to a bin of their own: no copy of those that do.
+            bins = ((cosines + 1) * (BINS / 2)).int().clamp_(0, BINS - 1)
+            bins.masked_fill_(is_left_out, BINS)
+            counts += torch.bincount(bins.flatten(), minlength=BINS + 1)[:BINS]
 
-    @torch.no_grad()
-    def _remember(self, student: Tensor, teacher: Tensor, labels: Tensor) -> None:
-        """Put the batch into the memory, over the oldest."""
+    def _remember(
+        self, student: Tensor, teacher: Tensor, labels: Tensor, is_usable: Tensor
+    ) -> None:
+        """Put the finite rows of the batch into the memory, over the oldest."""
         size = len(self.memory_labels)
         if not size:
             return
-        usable = (teacher.isfinite().all(dim=1) & student.isfinite().all(dim=1)).nonzero()[:, 0]
-        usable = usable[-size:]
+        usable = is_usable.nonzero()[:, 0][-size:]
         rows = (self.seen + torch.arange(len(usable), device=self.seen.device)) % size
         self.student_memory[rows] = student[usable].to(self.student_memory.dtype)
         self.teacher_memory[rows] = teacher[usable].to(self.teacher_memory.dtype)

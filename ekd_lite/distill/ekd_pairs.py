@@ -92,32 +92,75 @@ def rank_pairs(
     return student, teacher, (e[:, 0] * y[:, 0].square()).sum(dim=0) / temperature
 
 
+def compare_ranks(
+    cosines: Tensor,
+    num_genuine: int,
+    thresholds: Tensor,
+    *,
+    temperature: float,
+    weights: tuple[float, float],
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """The loss of EKD on given pairs, w_pos mean gap^2 + w_neg mean gap^2, gap = R^S - R^T.
+
+    Args:
+        cosines: of the pairs in student and teacher, the genuine ones first, (2, P).
+        num_genuine: how many of them are genuine.
+        thresholds: of the two nets, (2, L).
+        temperature: tau.
+        weights: w_pos and w_neg.
+
+    Returns:
+        The loss, 0-dim; its slope at every cosine of the student, (P,); and the parts of it:
+        "positive_loss", "negative_loss" and "critical_share" as in `EKDLoss.stats`.
+    """
+    student_rank, teacher_rank, slope = rank_pairs(cosines, thresholds, temperature=temperature)
+    gap = student_rank - teacher_rank
+    slope *= 2 * gap
+    sides = gap[:num_genuine], gap[num_genuine:]
+    sizes = [max(len(side), 1) for side in sides]
+    positive, negative = (
+        side.square().sum() / size for side, size in zip(sides, sizes, strict=True)
+    )
+    slope[:num_genuine] *= weights[0] / sizes[0]
+    slope[num_genuine:] *= weights[1] / sizes[1]
+    share = (gap.abs() > 0.5).sum() / max(len(gap), 1)
+    stats = {"positive_loss": positive, "negative_loss": negative, "critical_share": share}
+    return weights[0] * positive + weights[1] * negative, slope, stats
+
+
 class PairLoss(torch.autograd.Function):
     """A loss on some pairs' cosines whose slope is known, with a gradient that fills no N x N.
 
-    Some 2000 of N^2 / 2 pairs take part, so dL/dx = (C + C^T) x with a sparse C: at N = 2048 a
-    tenth of the work that automatic differentiation makes of it.
+    The pairs are of rows x_i with rows y_j, of which the first N are the x themselves. Some 2000 of
+    N^2 / 2 pairs take part, so dL/dx = C y + C^T x (the latter for the first N columns) with a
+    sparse C: at N = 2048 a tenth of the work that automatic differentiation makes of it.
     """
 
     @staticmethod
-    def forward(ctx: Any, unit: Tensor, loss: Tensor, slope: Tensor, places: Tensor) -> Tensor:
-        """Unit rows (N, D), the loss, dL/dcosine (P,) of pairs at places (P,) -> the loss."""
-        ctx.save_for_backward(unit, slope, places)
+    def forward(
+        ctx: Any, unit: Tensor, others: Tensor, loss: Tensor, slope: Tensor, places: Tensor
+    ) -> Tensor:
+        """Rows x (N, D) and y (K, D), loss, dL/dcosine (P,) at places (P,) of (N, K) -> loss."""
+        ctx.save_for_backward(unit, others, slope, places)
         return loss.clone()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        """Gradient of the rows; the cosines were computed without one."""
-        unit, slope, places = ctx.saved_tensors
-        n = len(unit)
-        slope = slope * grad
-        if n * n < 64 * len(places):  # a small batch: most entries take part anyway
-            weights = unit.new_zeros(n * n)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
+        """Gradient of x; y beyond the first N rows is a memory and gets none."""
+        unit, others, slope, places = ctx.saved_tensors
+        n, k = len(unit), len(others)
+        slope = (slope * grad).to(unit.dtype)
+        if n * k < 64 * len(places):  # a small batch: most entries take part anyway
+            weights = unit.new_zeros(n * k)
             weights[places] = slope
-            weights = weights.view(n, n)
-            return (weights + weights.T) @ unit, None, None, None
-        i, j = places // n, places % n
-        index = torch.stack([torch.cat([i, j]), torch.cat([j, i])])
-        weights = torch.sparse_coo_tensor(index, slope.repeat(2), (n, n), check_invariants=False)
-        return torch.sparse.mm(weights, unit), None, None, None
+            weights = weights.view(n, k)
+            if k == n:
+                return (weights + weights.T) @ unit, None, None, None, None
+            return weights @ others + weights[:, :n].T @ unit, None, None, None, None
+        i, j = places // k, places % k
+        is_own = j < n
+        index = torch.stack([torch.cat([i, j[is_own]]), torch.cat([j, i[is_own]])])
+        weights = torch.cat([slope, slope[is_own]])
+        matrix = torch.sparse_coo_tensor(index, weights, (n, k), check_invariants=False)
+        return torch.sparse.mm(matrix, others), None, None, None, None
