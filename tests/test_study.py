@@ -461,13 +461,13 @@ def test_the_page_of_a_study_says_what_its_results_are(results):
 def test_the_figure_shows_groups_by_mean_at_its_first_level(results, tmp_path, monkeypatch):
     seeds, _ = results
     panels = []
-    monkeypatch.setattr(study_report, "DRAWN", (1e-2, 1e-2))
+    monkeypatch.setattr(study_report, "DRAWN", (1e-2, 1e-3))
     monkeypatch.setattr(study_report, "plot_methods", lambda groups, *a, **k: panels.append(groups))
     study_report._figure(seeds, tmp_path / "figure.png")
-    for groups in panels:
+    for place, groups in enumerate(panels):
         assert [list(group) for group in groups] == [["student alone"], ["ekd", "sp"], ["ekd+sp"]]
         shown = groups[1]["sp"]
-        mean, _, low, high = by_hand(seeds["sp"])
+        mean, _, low, high = by_hand(seeds["sp"], place)
         assert np.mean(shown.seeds) == pytest.approx(mean)
         assert [shown.low, shown.high] == pytest.approx([low, high])
     assert len(panels) == 2
