@@ -83,6 +83,15 @@ def largest(values: Tensor, count: int) -> Tensor:
     return torch.from_numpy(np.sort(array)[::-1].copy())
 
 
+def fresh(*shape: int) -> Tensor:
+    """Memory for a large float32 result on the CPU, with whatever stands in it.
+
+    From numpy, which asks Linux for huge pages; torch does not. Where pages are dear, as on virtual
+    machines, to touch 128 images of `torch.empty` costs as much as decoding half of them.
+    """
+    return torch.from_numpy(np.empty(shape, np.float32))
+
+
 def generator_for(seed: int, stream: int, step: int, rank: int = 0) -> np.random.Generator:
     """A generator of its own for every (seed, stream, step, rank): any draw can be replayed.
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ekd_lite.ops import unit_rows
+from ekd_lite.ops import fresh, unit_rows
 
 
 def test_gradient_is_that_of_torch_and_of_small_steps():
@@ -38,3 +38,10 @@ def test_half_precision_is_left(dtype):
     assert unit.dtype == torch.float32
     unit[0, 0].backward()
     assert x.grad.dtype == dtype
+
+
+def test_fresh_memory_can_be_written_and_shared():
+    rows = fresh(3, 2).copy_(torch.arange(6.0).view(3, 2))
+    assert (rows.dtype, rows.is_contiguous()) == (torch.float32, True)
+    assert torch.equal(rows.clone().share_memory_(), rows)
+    assert fresh(0, 5).shape == (0, 5)

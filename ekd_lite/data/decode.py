@@ -16,6 +16,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,10 +24,12 @@ from PIL import Image, ImageFile
 from torch import Tensor
 
 from ekd_lite.data.indexing import index_tensor, one_index
-from ekd_lite.ops import check_image_size
+from ekd_lite.ops import check_image_size, fresh
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+BUFFER = 1 << 16  # bytes read at a time
+TOGETHER = 32  # images turned into floats at once: few enough to be in the cache still
 MAX_PIXELS = 50_000_000  # 150 MB decoded; a file of some kB can announce far more
 
 
@@ -44,18 +47,27 @@ def decode_image(source: bytes | Path, *, name: str, image_size: int | None = No
     Raises:
         ValueError: not an image, cut off, of another format than `FORMATS`, or too large.
     """
+    pixels = _rgbx(source, name=name, image_size=image_size)
+    return torch.from_numpy(pixels[:, :, :3].copy()).permute(2, 0, 1)
+
+
+def _rgbx(source: bytes | Path, *, name: str, image_size: int | None) -> np.ndarray[Any, Any]:
+    """Red, green, blue and a byte of no meaning, (H, W, 4), as Pillow keeps them: a plain copy."""
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise ValueError(
             "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set, so that a cut image would become half a "
             "face without a word: set it to False"
         )
+    file: Any = source
     try:
-        file = source if isinstance(source, Path) else io.BytesIO(source)
-        with Image.open(file, formats=FORMATS) as image:
+        # A buffer for a whole crop: Pillow reads a header in thirty small steps.
+        file = source.open("rb", BUFFER) if isinstance(source, Path) else io.BytesIO(source)
+        with file, Image.open(file, formats=FORMATS) as image:
             if math.prod(image.size) > MAX_PIXELS:
                 raise ValueError(f"{image.size[0]} x {image.size[1]} pixels, more than 50 million")
-            # Image.open reads only the header; convert() decodes, and raises on missing data.
-            pixels = image.convert("RGB")
+            # Image.open reads only the header; load() decodes, and raises on missing data.
+            image.load()
+            pixels: Image.Image = image if image.mode == "RGB" else image.convert("RGB")
     except (MemoryError, FileNotFoundError):
         raise
     except Exception as error:  # decoders of hostile bytes raise whatever they come upon
@@ -63,7 +75,8 @@ def decode_image(source: bytes | Path, *, name: str, image_size: int | None = No
         raise ValueError(f"cannot read {name} as an image: {text}") from error
     if image_size is not None:
         pixels = _to_square(pixels, image_size, name)
-    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
+    width, height = pixels.size
+    return np.frombuffer(pixels.tobytes("raw", "RGBX"), np.uint8).reshape(height, width, 4)
 
 
 def _to_square(pixels: Image.Image, size: int, name: str) -> Image.Image:
@@ -129,11 +142,16 @@ class DecodedFaces:
         rows = index_tensor(indices, len(self)).tolist()
         if not rows:
             return torch.empty(0, 3, self.image_size, self.image_size)
-        pixels = [
-            decode_image(self.source(i), name=self.name(i), image_size=self.image_size)
-            for i in rows
-        ]
-        return torch.stack(pixels).float() / 127.5 - 1
+        size = self.image_size
+        images = fresh(len(rows), 3, size, size)
+        pixels = np.empty((min(TOGETHER, len(rows)), size, size, 4), np.uint8)
+        for first in range(0, len(rows), TOGETHER):
+            part = rows[first : first + TOGETHER]
+            for place, i in enumerate(part):
+                pixels[place] = _rgbx(self.source(i), name=self.name(i), image_size=size)
+            colours = torch.from_numpy(pixels[: len(part), ..., :3]).permute(0, 3, 1, 2)
+            images[first : first + TOGETHER].copy_(colours).div_(127.5).sub_(1)
+        return images
 
 
 def find_bad(faces: DecodedFaces, max_bad_fraction: float) -> list[int]:

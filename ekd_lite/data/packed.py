@@ -22,6 +22,7 @@ from ekd_lite.data.checksums import sha256_of
 from ekd_lite.data.faceset import CacheableFaceSet, FaceSet
 from ekd_lite.data.indexing import index_tensor, one_index
 from ekd_lite.files import replacing, write_atomically
+from ekd_lite.ops import fresh
 
 _IMAGES_PER_TASK = 512
 _MIN_IMAGES_PER_WORKER = 2000  # starting a process takes about as long as rendering so many
@@ -83,7 +84,7 @@ class PackedFaces:
             IndexError: an index is not an integer, or not one of this set.
         """
         rows = self._rows.index_select(0, index_tensor(indices, len(self)))
-        return rows.view(-1, *self._shape).float().div_(127.5).sub_(1.0)
+        return fresh(*rows.shape).copy_(rows).div_(127.5).sub_(1.0).view(-1, *self._shape)
 
 
 def cache_key(parameters: dict[str, Any]) -> str:

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from ekd_lite.evaluate.ijb_files import TemplateMedia, TemplatePairs
 from ekd_lite.evaluate.roc import tpr_at_fpr
+from ekd_lite.ops import fresh
 
 IJB_FPRS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 EPS = 1e-12  # a shorter vector has no direction
@@ -149,7 +150,7 @@ def _weighted_sums(rows: Tensor, order: Tensor, starts: Tensor, weights: Tensor)
     """
     rows = rows.detach()
     as_it_is = rows.dtype == torch.float32 and rows.device.type == "cpu" and rows.is_contiguous()
-    sums = torch.zeros(len(starts), rows.shape[1])
+    sums = fresh(len(starts), rows.shape[1]).zero_()
     for first in range(0, len(order), CHUNK):
         table, part = rows, order[first : first + CHUNK]
         own = weights[first : first + CHUNK]

@@ -33,16 +33,15 @@ def squared_distances(left: tuple[np.ndarray, ...], right: tuple[np.ndarray, ...
         part = slice(start, start + CHUNK)
         units = []
         for side in (left, right):
-            rows = side[0][part].astype(np.float64)
+            rows = side[0][part].astype(np.float64, copy=False)
             if len(side) == 2:
-                rows += side[1][part]
+                rows = rows + side[1][part]
             norms = np.sqrt(np.einsum("ij,ij->i", rows, rows))
             if not np.isfinite(norms).all():
                 bad = start + int(np.isfinite(norms).argmin())
                 raise ValueError(f"an embedding of pair {bad} is NaN, infinite or beyond 1e154")
-            rows /= np.where(norms == 0, 1.0, norms)[:, None]
-            units.append(rows)
-        difference = np.subtract(*units)
+            units.append(rows / np.where(norms == 0, 1.0, norms)[:, None])
+        difference = np.subtract(*units, out=units[0])
         out[part] = np.square(difference, out=difference).sum(axis=1)
     return out
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ekd_lite.data import ImageFolder
+from ekd_lite.data import ImageFolder, decode
 
 
 def write(path, colour, size=48):
@@ -41,6 +41,33 @@ def test_grey_and_transparent_images_become_rgb(tmp_path):
     Image.new("L", (32, 32), 128).save(tmp_path / "a" / "grey.png")
     Image.new("RGBA", (32, 32), (255, 255, 255, 0)).save(tmp_path / "a" / "clear.png")
     assert ImageFolder(tmp_path, image_size=32).batch([0, 1]).shape == (2, 3, 32, 32)
+
+
+@pytest.mark.parametrize("together", [1, 3, 32])
+def test_a_batch_is_what_pillow_decodes_whatever_the_mode(tmp_path, monkeypatch, together):
+    monkeypatch.setattr(decode, "TOGETHER", together)
+    rng = np.random.default_rng(0)
+    kinds = ["RGB.jpg", "L.jpg", "CMYK.jpg", "RGB.png", "RGBA.png", "P.png", "1.png", "I;16.png"]
+    (tmp_path / "a").mkdir()
+    for name in [*kinds, "RGB.webp", "RGBA.webp", "RGB.bmp", "L.bmp"]:
+        noise = rng.integers(0, 256, (32, 32, 4), dtype=np.uint8)
+        image = Image.fromarray(noise)
+        mode, _, kind = name.rpartition(".")
+        if mode == "I;16":
+            image = Image.fromarray(noise[..., :2].copy().view(np.uint16)[..., 0])
+        elif image.mode != mode:
+            image = image.convert("RGB").convert(mode)
+        image.save(tmp_path / "a" / f"{mode[0]}{len(mode)}.{kind}")
+    faces = ImageFolder(tmp_path, image_size=32)
+    order = rng.permutation(np.repeat(np.arange(len(faces)), 2))
+    expected = []
+    for i in order:
+        with Image.open(faces.files[i]) as image:
+            pixels = torch.from_numpy(np.array(image.convert("RGB")))
+        expected.append(pixels.permute(2, 0, 1).float() / 127.5 - 1)
+    batch = faces.batch(order.tolist())
+    assert batch.is_contiguous()
+    assert torch.equal(batch, torch.stack(expected))
 
 
 def test_parameters_change_when_a_file_changes(root):
