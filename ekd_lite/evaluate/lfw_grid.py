@@ -41,7 +41,7 @@ def squared_distances(left: tuple[np.ndarray, ...], right: tuple[np.ndarray, ...
                 bad = start + int(np.isfinite(norms).argmin())
                 raise ValueError(f"an embedding of pair {bad} is NaN, infinite or beyond 1e154")
             units.append(rows / np.where(norms == 0, 1.0, norms)[:, None])
-        difference = np.subtract(*units, out=units[0])
+        difference = np.subtract(units[0], units[1], out=units[0])
         out[part] = np.square(difference, out=difference).sum(axis=1)
     return out
 
