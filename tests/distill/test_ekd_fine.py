@@ -72,16 +72,21 @@ def test_no_pair_is_lost_to_rounding():
 
 
 @pytest.mark.parametrize("thresholds", ["own", "teacher"])
-def test_gradcheck(thresholds):
-    loss = FineEKDLoss(4, 5, **OPTIONS, memory=5, thresholds=thresholds).double()
-    student, teacher, labels = random_batch(8, 5, seed=3)
+@pytest.mark.parametrize(
+    ("memory", "rows", "identities", "hard_fpr"),
+    [(5, 7, 4, 0.5), (200, 64, 60, 0.003)],  # few pairs take part: a sparse gradient
+)
+def test_gradcheck(thresholds, memory, rows, identities, hard_fpr):
+    options = OPTIONS | {"hard_fpr": hard_fpr, "memory": memory, "thresholds": thresholds}
+    loss = FineEKDLoss(4, 5, **options).double()
+    student, teacher, labels = random_batch(max(8, memory), 5, seed=3, identities=max(4, memory))
     loss(student[:, :4], teacher, labels)
     loss.eval()
-    student, teacher, labels = random_batch(7, 5, seed=4)
+    student, teacher, labels = random_batch(rows, 5, seed=4, identities=identities)
     student = student[:, :4].clone().requires_grad_()
     assert loss(student, teacher, labels).item() > 1e-4
     assert not any(value.requires_grad for value in loss.stats.values())
-    assert torch.autograd.gradcheck(lambda x: loss(x, teacher, labels), student)
+    assert torch.autograd.gradcheck(lambda x: 3 * loss(x, teacher, labels), student)
 
 
 def test_own_thresholds_do_not_see_a_stretching_of_the_student_the_teacher_s_do():
