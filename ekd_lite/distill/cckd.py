@@ -13,9 +13,12 @@ out, as in the EKD setting, whose weight is not published.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
+from ekd_lite.distill.gram_gap import gram_gap
 from ekd_lite.distill.inputs import check_student_teacher, full_precision, zero_loss
 from ekd_lite.ops import unit_rows
 
@@ -32,8 +35,9 @@ class CCKDLoss(nn.Module):
         super().__init__()
         if gamma <= 0 or order < 1:
             raise ValueError(f"expected gamma > 0 and order >= 1, got {gamma} and {order}")
-        self.gamma = gamma
-        self.order = order
+        powers = range(1, order + 1)
+        taylor = [math.exp(-2 * gamma) * (2 * gamma) ** p / math.factorial(p) for p in powers]
+        self.coefficients = [0.0, *taylor]
 
     def forward(
         self,
@@ -58,16 +62,21 @@ class CCKDLoss(nn.Module):
         if len(student_embeddings) == 0:
             return zero_loss(student_embeddings)
         with full_precision(student_embeddings):
-            student = self.kernel(student_embeddings)
-            teacher = self.kernel(teacher_embeddings.detach())
-            # The constant factor of K is left out of both matrices and put back here.
-            return math.exp(-4 * self.gamma) * (student - teacher).square().mean()
+            student, teacher = unit_rows(student_embeddings), unit_rows(teacher_embeddings.detach())
+            return gram_gap(student, teacher, self.kernel, self.slope)
 
-    def kernel(self, embeddings: Tensor) -> Tensor:
-        """e^{2 gamma} K - 1 for all pairs, (N, D) -> (N, N), by Horner's rule."""
-        unit = unit_rows(embeddings)
-        x = (2 * self.gamma) * (unit @ unit.T)
-        total: Tensor | float = 1.0
-        for p in range(self.order, 1, -1):
-            total = 1 + x * total / p
-        return x * total
+    def kernel(self, cosine: Tensor) -> Tensor:
+        """K less its constant term, which both nets have, elementwise."""
+        return polynomial(cosine, self.coefficients)
+
+    def slope(self, cosine: Tensor) -> Tensor:
+        """K', elementwise."""
+        return polynomial(cosine, [p * c for p, c in enumerate(self.coefficients)][1:])
+
+
+def polynomial(x: Tensor, coefficients: Sequence[float]) -> Tensor:
+    """c_0 + c_1 x + c_2 x^2 + ..., elementwise, by Horner's rule."""
+    total = torch.full_like(x, coefficients[-1])
+    for coefficient in coefficients[-2::-1]:
+        total.mul_(x).add_(coefficient)
+    return total

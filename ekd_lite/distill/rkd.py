@@ -14,7 +14,6 @@ Equal numbers to TFace's `rkd.py`, except for identical embeddings: there their 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ekd_lite.distill.inputs import (
@@ -23,7 +22,8 @@ from ekd_lite.distill.inputs import (
     full_precision,
     zero_loss,
 )
-from ekd_lite.distill.rkd_angle import AngleGap
+from ekd_lite.distill.known_gradient import with_gradient
+from ekd_lite.distill.rkd_angle import Cloud, angle_gap, huber, make_cloud
 
 
 class RKDLoss(nn.Module):
@@ -69,24 +69,44 @@ class RKDLoss(nn.Module):
             ValueError: wrong shapes.
         """
         check_student_teacher(student_embeddings, teacher_embeddings, same_width=False)
-        loss = zero_loss(student_embeddings)
         if len(student_embeddings) < 2:
-            return loss
+            return zero_loss(student_embeddings)
         with full_precision(student_embeddings):
-            student = at_least_float(student_embeddings)
-            teacher = at_least_float(teacher_embeddings.detach()).to(student.dtype)
+            return self.gap(at_least_float(student_embeddings), teacher_embeddings)
+
+    def gap(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Both terms, with the student's gradient; most of it by way of its Gram matrix G."""
+        with torch.no_grad():
+            own, other = make_cloud(student), make_cloud(teacher)
+            loss = own.gram.new_zeros(())
+            grad_gram, grad = torch.zeros_like(own.gram), torch.zeros_like(own.points)
             if self.distance_weight:
-                gap = F.smooth_l1_loss(relative_distances(student), relative_distances(teacher))
-                loss = loss + self.distance_weight * gap
+                value, slopes = distance_gap(own, other)
+                loss += self.distance_weight * value
+                grad_gram += self.distance_weight * slopes
             if self.angle_weight:
-                gap = AngleGap.apply(student, teacher, self.block)  # type: ignore[no-untyped-call]
-                loss = loss + self.angle_weight * gap
-            return loss
+                value, slopes, direct = angle_gap(own, other, dtype=student.dtype, block=self.block)
+                loss += self.angle_weight * value
+                grad_gram += self.angle_weight * slopes
+                grad += self.angle_weight * direct
+            grad += (grad_gram + grad_gram.T) @ own.points
+        return with_gradient(loss.to(student.dtype), student, grad.to(student.dtype))
 
 
-def relative_distances(points: Tensor) -> Tensor:
-    """Distances of all rows, over the mean of those that are not 0: (N, D) -> (N, N)."""
-    # Not through the Gram matrix, which loses the distance of near duplicates.
-    distances = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
-    total, count = distances.sum(), (distances > 0).sum()
-    return distances * torch.where(count > 0, count / torch.where(count > 0, total, 1.0), 0.0)
+def distance_gap(student: Cloud, teacher: Cloud) -> tuple[Tensor, Tensor]:
+    """Mean Huber distance of relative distances, 0-dim; its gradient to the student's G, (N, N)."""
+    scale = one_over_mean(student.distances)
+    relative = scale * student.distances
+    slope, value = huber(relative, one_over_mean(teacher.distances) * teacher.distances)
+    # A distance acts by itself, and through the mean on all of them: sum r is their number.
+    through_mean = (slope * relative).sum() / relative.sum().clamp(min=1)
+    # dL/dd over d. As d^2 = G_ii + G_jj - 2 G_ij, half of it acts on both lengths.
+    by_length = (slope - through_mean) * (scale * student.inverse)
+    grad_gram = torch.diag(by_length.sum(1)) - by_length
+    return value / len(relative) ** 2, grad_gram / len(relative) ** 2
+
+
+def one_over_mean(distances: Tensor) -> Tensor:
+    """1 / mean of the distances that are not 0, 0-dim; 0 where all are."""
+    total = distances.sum()
+    return torch.where(total > 0, distances.count_nonzero() / total, 0.0)

@@ -15,68 +15,89 @@ so is their gradient (TFace's is of the order of 1e12).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 
-class AngleGap(torch.autograd.Function):
-    """Mean Huber distance of the N^3 angle cosines of two sets of points."""
+class Cloud(NamedTuple):
+    """What RKD needs to know of N points.
 
-    @staticmethod
-    def forward(ctx: Any, student: Tensor, teacher: Tensor, block: int) -> Tensor:
-        """Points (N, D) and (N, D') -> 0-dim; `block` is how many angles to hold at a time."""
-        student_parts, teacher_parts = gram_and_inverse(student), gram_and_inverse(teacher)
-        is_close = student_parts[2] | teacher_parts[2]
-        rows = len(student)
-        total = student.new_zeros((), dtype=torch.float64)
-        grad = torch.zeros_like(student)
-        grad_gram = student.new_zeros((rows, rows))
-        for corners in torch.split((~is_close).nonzero().flatten(), max(block // rows**2, 1)):
-            cosine = gram_cosines(*student_parts[:2], corners)
-            slope, value = huber(cosine, gram_cosines(*teacher_parts[:2], corners))
-            total += value
-            add_gram_slopes(grad_gram, student_parts[1], corners, slope, cosine)
-        for corner in is_close.nonzero().flatten():
-            rays, inverse = unit_rays(student, corner)
-            other, _ = unit_rays(teacher, corner)
-            slope, value = huber(rays @ rays.T, other @ other.T)
-            total += value
-            # Through e = r / |r|: the part along e is lost, the rest divided by the length.
-            along = 2 * slope @ rays
-            along = (along - (along * rays).sum(1, keepdim=True) * rays) * inverse
-            grad += along
-            grad[corner] -= along.sum(0)
-        grad += (grad_gram + grad_gram.T) @ (student - student.mean(0))
-        ctx.save_for_backward(grad / rows**3)
-        return (total / rows**3).to(student.dtype)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None]:
-        """The gradient was computed with the value."""
-        (grad,) = ctx.saved_tensors
-        return grad_output * grad, None, None
-
-
-def gram_and_inverse(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gram matrix (N, N), 1 / d_ij (0 on the diagonal), and which corners have a close neighbour.
-
-    From the mean of the points, which no angle sees but which a common offset would swamp. Close is
-    a hundredth of the mean length: below, G has lost more than half of float32's digits.
+    Attributes:
+        points: (N, D), float64, from their mean, which no distance or angle sees but which a common
+            offset would swamp.
+        gram: (N, N), float64.
+        distances: (N, N), float64, right also between near duplicates.
+        inverse: 1 / distances, 0 where they are 0.
+        is_close: (N,), which points have a near duplicate.
     """
-    centred = points.double() - points.double().mean(0)
-    exact = centred @ centred.T
-    lengths = exact.diagonal()
-    squared = lengths[:, None] + lengths - 2 * exact
-    is_close = squared <= 1e-4 * lengths.mean()
-    is_close.fill_diagonal_(False)
-    squared.fill_diagonal_(torch.inf)
-    # Entries of close pairs are not used; the clamp only keeps NaN out of them.
-    inverse = squared.clamp(min=torch.finfo(torch.float64).tiny).rsqrt()
-    return exact.to(points.dtype), inverse.to(points.dtype), is_close.any(1)
+
+    points: Tensor
+    gram: Tensor
+    distances: Tensor
+    inverse: Tensor
+    is_close: Tensor
+
+
+def make_cloud(points: Tensor) -> Cloud:
+    """Distances from the Gram matrix, and from differences where that loses them: (N, D) -> Cloud.
+
+    Close is a hundredth of the mean length: below, cosines from a float32 G have lost more than
+    half of their digits.
+    """
+    points = points.double()
+    points = points - points.mean(0)
+    gram = points @ points.T
+    lengths = gram.diagonal()
+    squared = lengths[:, None] + lengths - 2 * gram
+    is_close = (squared <= 1e-4 * lengths.mean()).fill_diagonal_(False).any(1)
+    distances = squared.clamp_(min=0).sqrt_().fill_diagonal_(0)
+    rows = is_close.nonzero().flatten()
+    if len(rows):
+        by_difference = "donot_use_mm_for_euclid_dist"
+        distances[rows] = torch.cdist(points[rows], points, compute_mode=by_difference)
+    inverse = torch.where(distances > 0, 1 / distances, 0.0)
+    return Cloud(points, gram, distances, inverse, is_close)
+
+
+def angle_gap(
+    student: Cloud, teacher: Cloud, *, dtype: torch.dtype, block: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean Huber distance of the N^3 angle cosines of two sets of points, and its gradient.
+
+    Args:
+        student: N points.
+        teacher: N points.
+        dtype: of the N^3 cosines.
+        block: how many of them to hold at a time.
+
+    Returns:
+        The value, 0-dim in float64; its gradient with respect to the student's Gram matrix (N, N),
+        and what must be added to the gradient of the points (N, D), from corners without G.
+    """
+    is_close, rows = student.is_close | teacher.is_close, len(student.points)
+    student_gram, student_inverse = student.gram.to(dtype), student.inverse.to(dtype)
+    teacher_gram, teacher_inverse = teacher.gram.to(dtype), teacher.inverse.to(dtype)
+    total = student.gram.new_zeros(())
+    grad_gram = torch.zeros_like(student_gram)
+    grad = torch.zeros_like(student.points, dtype=dtype)
+    for corners in torch.split((~is_close).nonzero().flatten(), max(block // rows**2, 1)):
+        cosine = gram_cosines(student_gram, student_inverse, corners)
+        slope, value = huber(cosine, gram_cosines(teacher_gram, teacher_inverse, corners))
+        total += value
+        add_gram_slopes(grad_gram, student_inverse, corners, slope, cosine)
+    for corner in is_close.nonzero().flatten():
+        rays, inverse = unit_rays(student, corner, dtype)
+        other, _ = unit_rays(teacher, corner, dtype)
+        slope, value = huber(rays @ rays.T, other @ other.T)
+        total += value
+        # Through e = r / |r|: the part along e is lost, the rest divided by the length.
+        along = 2 * slope @ rays
+        along = (along - (along * rays).sum(1, keepdim=True) * rays) * inverse
+        grad += along
+        grad[corner] -= along.sum(0)
+    return total / rows**3, grad_gram / rows**3, grad / rows**3
 
 
 def gram_cosines(gram: Tensor, inverse: Tensor, corners: Tensor) -> Tensor:
@@ -116,9 +137,8 @@ def add_gram_slopes(
     diagonal[corners] += by_ray.sum(1) + by_length.sum(1)
 
 
-def unit_rays(points: Tensor, corner: Tensor) -> tuple[Tensor, Tensor]:
+def unit_rays(cloud: Cloud, corner: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Unit vectors from one corner to all points, (N, D), and 1 / length, (N, 1); 0 for itself."""
-    rays = points - points[corner]
-    length = rays.norm(dim=1, keepdim=True)
-    inverse = torch.where(length > 0, 1 / length, 0.0)
-    return rays * inverse, inverse
+    inverse = cloud.inverse[corner, :, None]
+    rays = (cloud.points - cloud.points[corner]) * inverse
+    return rays.to(dtype), inverse.to(dtype)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from ekd_lite.distill.gram_gap import gram_gap
 from ekd_lite.distill.inputs import (
     at_least_float,
     check_student_teacher,
@@ -54,15 +55,17 @@ class SPLoss(nn.Module):
         check_student_teacher(student_embeddings, teacher_embeddings, same_width=False)
         if len(student_embeddings) == 0:
             return zero_loss(student_embeddings)
+        teacher_embeddings = teacher_embeddings.detach()
         with full_precision(student_embeddings):
-            student = self.similarities(student_embeddings)
-            teacher = self.similarities(teacher_embeddings.detach())
-            return (student - teacher).square().mean()
+            if self.row_normalize:
+                student = row_normalized_gram(student_embeddings)
+                teacher = row_normalized_gram(teacher_embeddings)
+                return (student - teacher).square().mean()
+            student, teacher = unit_rows(student_embeddings), unit_rows(teacher_embeddings)
+            return gram_gap(student, teacher, lambda cosine: cosine)
 
-    def similarities(self, embeddings: Tensor) -> Tensor:
-        """G, (N, D) -> (N, N)."""
-        if not self.row_normalize:
-            embeddings = unit_rows(embeddings)
-            return embeddings @ embeddings.T
-        embeddings = at_least_float(embeddings)
-        return unit_rows(embeddings @ embeddings.T)
+
+def row_normalized_gram(embeddings: Tensor) -> Tensor:
+    """Inner products of all pairs, every row scaled to length one: (N, D) -> (N, N)."""
+    embeddings = at_least_float(embeddings)
+    return unit_rows(embeddings @ embeddings.T)
