@@ -119,8 +119,10 @@ def without_times(path):
 FILES = ("weights.csv", "study.csv", "differences.csv")
 
 
-def test_a_study_from_start_to_end_and_again_after_a_stop(small, tmp_path, capsys):
+def test_a_study_from_start_to_end_and_again_after_a_stop(small, tmp_path, capsys, monkeypatch):
     whole, parts = tmp_path / "a", tmp_path / "b"
+    given = []
+    monkeypatch.setattr(study_report, "comparisons", lambda s: given.append(s) or comparisons(s))
     run_study(small, whole, resamples=20)
     everything = list(Here.done)
     # The teacher comes twice: the test set it embeds only when all choices are made.
@@ -155,7 +157,9 @@ def test_a_study_from_start_to_end_and_again_after_a_stop(small, tmp_path, capsy
         assert float(row["validation"]) == pytest.approx(100 * tpr.item(), abs=1e-3)
         scores[name].append(100 * tpr.item())
     found = [(r["first"], r["second"], r["second_is"]) for r in rows_of(whole / FILES[2])]
-    named = comparisons({name: np.mean(values) for name, values in scores.items()})
+    means = {name: np.mean(values) for name, values in scores.items()}
+    assert given[0] == pytest.approx(means, abs=1e-3)
+    named = comparisons(means)
     assert found == [
         (*(n.replace("none", "student alone") for n in row[:2]), row[2]) for row in named
     ]
