@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 
 def unit_rows(x: Tensor, *, eps: float = 1e-6) -> Tensor:
@@ -39,20 +38,30 @@ class _UnitRows(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
-        squared = (x * x).sum(dim=-1, keepdim=True)
-        # Written with "short", which is false for NaN: a NaN must not pass for a dead embedding.
-        is_short = squared <= eps * eps
-        inverse = torch.where(is_short, 0.0, squared.rsqrt())
-        unit = x * inverse
-        ctx.save_for_backward(unit, inverse)
+        unit, inverse = _unit_and_inverse(x, eps)
+        ctx.save_for_backward(x, unit, inverse)
+        ctx.eps = eps
         return unit
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        unit, inverse = ctx.saved_tensors
+        x, unit, inverse = ctx.saved_tensors
+        again = torch.is_grad_enabled()  # a second derivative must see both depend on x
+        if again:
+            unit, inverse = _unit_and_inverse(x, ctx.eps)
         along = torch.linalg.vecdot(grad, unit).unsqueeze(-1)
-        return torch.addcmul(grad, unit, along, value=-1).mul_(inverse), None
+        across = torch.addcmul(grad, unit, along, value=-1)
+        return across * inverse if again else across.mul_(inverse), None
+
+
+def _unit_and_inverse(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Unit rows, and one over their lengths; zero for a row that is too short."""
+    squared = (x * x).sum(dim=-1, keepdim=True)
+    # Written with "short", which is false for NaN: a NaN must not pass for a dead embedding.
+    is_short = squared <= eps * eps
+    # The inner where keeps 1/sqrt(0) out of a graph; the outer one alone would give 0 * inf.
+    inverse = torch.where(is_short, 0.0, torch.where(is_short, 1.0, squared).rsqrt())
+    return x * inverse, inverse
 
 
 def false_accepts_at(fpr: float, num_impostor: int) -> int:

@@ -12,6 +12,7 @@ def test_gradient_is_that_of_torch_and_of_small_steps():
     x = torch.randn(6, 5, generator=generator, dtype=torch.float64, requires_grad=True)
     weights = torch.randn(6, 5, generator=generator, dtype=torch.float64)
     torch.autograd.gradcheck(unit_rows, x)
+    torch.autograd.gradgradcheck(unit_rows, x)
     (ours,) = torch.autograd.grad((unit_rows(x) * weights).sum(), x)
     (expected,) = torch.autograd.grad((F.normalize(x) * weights).sum(), x)
     torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-14)

@@ -42,13 +42,14 @@ from torch import Tensor, nn
 
 from ekd_lite.distill.ekd_pairs import (
     NO_PAIR,
-    PairLoss,
     compare_ranks,
     genuine_pairs,
     hardest_pairs,
+    pair_gradient,
     upper_cosines,
 )
 from ekd_lite.distill.inputs import check_pair_labels, check_student_teacher, full_precision
+from ekd_lite.distill.known_gradient import with_gradient
 from ekd_lite.ops import false_accepts_at, largest, unit_rows
 
 
@@ -136,8 +137,8 @@ class EKDLoss(nn.Module):
             with torch.no_grad():
                 cosines = upper_cosines(student), upper_cosines(unit_rows(teacher_embeddings))
                 loss, slope, places = self._compare(*cosines, labels)
-            value: Tensor = PairLoss.apply(student, student.detach(), loss, slope, places)  # type: ignore[no-untyped-call]
-        return value
+                grad = pair_gradient(student, student, slope, places)
+            return with_gradient(loss, student, grad)
 
     def _compare(
         self, student: Tensor, teacher: Tensor, labels: Tensor

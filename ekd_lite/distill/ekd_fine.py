@@ -33,8 +33,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ekd_lite.distill.ekd_pairs import PairLoss, compare_ranks, true_places
+from ekd_lite.distill.ekd_pairs import compare_ranks, pair_gradient, true_places
 from ekd_lite.distill.inputs import check_pair_labels, check_student_teacher, full_precision
+from ekd_lite.distill.known_gradient import with_gradient
 from ekd_lite.ops import unit_rows
 
 BINS = 4000  # of a histogram of cosines: 0.0005 each, a two-hundredth of the temperature
@@ -156,8 +157,8 @@ class FineEKDLoss(nn.Module):
                     temperature=self.temperature,
                     weights=(self.positive_weight, self.negative_weight),
                 )
-            value: Tensor = PairLoss.apply(student, others, loss, slope, places)  # type: ignore[no-untyped-call]
-        return value
+                grad = pair_gradient(student, others, slope, places)
+            return with_gradient(loss, student, grad)
 
     def _choose(
         self, student: Tensor, teacher: Tensor, labels: Tensor, a: Tensor, b: Tensor

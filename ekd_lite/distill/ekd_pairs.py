@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 NO_PAIR = -2.0  # below any cosine
 BLOCK = 128  # rows of one product: few enough to leave out nearly half, enough to be fast
@@ -128,39 +125,32 @@ def compare_ranks(
     return weights[0] * positive + weights[1] * negative, slope, stats
 
 
-class PairLoss(torch.autograd.Function):
-    """A loss on some pairs' cosines whose slope is known, with a gradient that fills no N x N.
+def pair_gradient(unit: Tensor, others: Tensor, slope: Tensor, places: Tensor) -> Tensor:
+    """Gradient of rows x, from the slope of a loss at some cosines of x with rows y.
 
-    The pairs are of rows x_i with rows y_j, of which the first N are the x themselves. Some 2000 of
-    N^2 / 2 pairs take part, so dL/dx = C y + C^T x (the latter for the first N columns) with a
-    sparse C: at N = 2048 a tenth of the work that automatic differentiation makes of it.
+    The first N of the y are the x themselves. Some 2000 of N^2 / 2 pairs take part, so that
+    dL/dx = C y + C^T x, the latter for the first N columns, with a sparse C: at N = 2048 a tenth of
+    the work that automatic differentiation makes of it.
+
+    Args:
+        unit: x, (N, D).
+        others: y, (K, D), K >= N; what comes after the first N rows is a memory and stays as it is.
+        slope: dL/dcosine of every pair, (P,).
+        places: where the pairs stand in the (N, K) matrix of cosines, each once, (P,).
     """
-
-    @staticmethod
-    def forward(
-        ctx: Any, unit: Tensor, others: Tensor, loss: Tensor, slope: Tensor, places: Tensor
-    ) -> Tensor:
-        """Rows x (N, D) and y (K, D), loss, dL/dcosine (P,) at places (P,) of (N, K) -> loss."""
-        ctx.save_for_backward(unit, others, slope, places)
-        return loss.clone()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
-        """Gradient of x; y beyond the first N rows is a memory and gets none."""
-        unit, others, slope, places = ctx.saved_tensors
-        n, k = len(unit), len(others)
-        slope = (slope * grad).to(unit.dtype)
-        if n * k < 64 * len(places):  # a small batch: most entries take part anyway
-            weights = unit.new_zeros(n * k)
-            weights[places] = slope
-            weights = weights.view(n, k)
-            if k == n:
-                return (weights + weights.T) @ unit, None, None, None, None
-            return weights @ others + weights[:, :n].T @ unit, None, None, None, None
-        i, j = places // k, places % k
-        is_own = j < n
-        index = torch.stack([torch.cat([i, j[is_own]]), torch.cat([j, i[is_own]])])
-        weights = torch.cat([slope, slope[is_own]])
-        matrix = torch.sparse_coo_tensor(index, weights, (n, k), check_invariants=False)
-        return torch.sparse.mm(matrix, others), None, None, None, None
+    n, k = len(unit), len(others)
+    slope = slope.to(unit.dtype)
+    if n * k < 64 * len(places):  # a small batch: most entries take part anyway
+        weights = unit.new_zeros(n * k)
+        weights[places] = slope
+        weights = weights.view(n, k)
+        if k == n:
+            return (weights + weights.T) @ unit
+        return weights @ others + weights[:, :n].T @ unit
+    i, j = places // k, places % k
+    is_own = j < n
+    index = torch.stack([torch.cat([i, j[is_own]]), torch.cat([j, i[is_own]])])
+    weights = torch.cat([slope, slope[is_own]])
+    matrix = torch.sparse_coo_tensor(index, weights, (n, k), check_invariants=False)
+    grad: Tensor = torch.sparse.mm(matrix, others)
+    return grad
