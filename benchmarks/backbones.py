@@ -29,7 +29,7 @@ COMPILED = ("tiny_student", "tiny_teacher", "mobilefacenet", "iresnet18")  # min
 
 
 def _note(row: Row, count: int) -> Row:
-    speeds = {k: 1000 * count / ms for k, ms in row.ms.items() if k != "bound"}
+    speeds = {k: 1000 * count / ms for k, ms in row.ms.items() if k != "products"}
     row.note = ", ".join(f"{name} {speed:,.0f}/s" for name, speed in speeds.items())
     return row
 
@@ -39,7 +39,7 @@ def _compiles(name: str) -> bool:
 
 
 def bench_inference(*, quick: bool) -> Iterator[Row]:
-    """Images a second without gradient; "peer" is torch's default format, the bound products."""
+    """Images a second without gradient; "peer" is torch's default format."""
     for name, size, count, _ in NETS[:2] if quick else NETS:
         images = torch.randn(count, 3, size, size)
         last = images.to(memory_format=torch.channels_last)
@@ -54,7 +54,7 @@ def bench_inference(*, quick: bool) -> Iterator[Row]:
         variants: dict[str, Callable[[], object]] = {
             "ours": lambda m=net_last, x=last: run(m, x),
             "peer": lambda m=net, x=images: run(m, x),
-            "bound": products(count * profile_backbone(net, image_size=size, repeats=1).macs),
+            "products": products(count * profile_backbone(net, image_size=size, repeats=1).macs),
             "bf16": lambda m=net_last, x=last: run(m, x, half=True),
         }
         if not quick and _compiles(name):
@@ -65,7 +65,7 @@ def bench_inference(*, quick: bool) -> Iterator[Row]:
 
 
 def bench_training(*, quick: bool) -> Iterator[Row]:
-    """Steps: ArcFace, 1,000 people, AdamW; "peer" is torch's default format, the bound products."""
+    """Steps: ArcFace, 1,000 people, AdamW; "peer" is torch's default format."""
     for name, size, _, count in NETS[:2] if quick else NETS:
         options = {"ours": {}, "peer": {"channels_last": False}, "bf16": {"precision": "bf16"}}
         if not quick and _compiles(name):
@@ -83,7 +83,7 @@ def bench_training(*, quick: bool) -> Iterator[Row]:
             batch = Batch(images, torch.arange(count) % 1000)
             variants[variant] = lambda s=state, b=batch: train_step(s, b)
         macs = profile_backbone(build_backbone(name, image_size=size), image_size=size, repeats=1)
-        variants["bound"] = products(3 * count * macs.macs)
+        variants["products"] = products(3 * count * macs.macs)
         yield _note(measure(f"{name} training", f"{size} px", variants), count)
 
 

@@ -89,7 +89,7 @@ def _seconds(run: Callable[[], object], times: int = 1) -> float:
 
 
 def products(macs: float) -> Callable[[], object]:
-    """Matrix products of so many multiply-adds: what arithmetic alone would take."""
+    """Matrix products of so many multiply-adds. No bound: convolutions may be faster."""
     side = 512 if macs > 1e9 else 128
     a, b = torch.randn(2, side, side)
     times = max(1, round(macs / side**3))
