@@ -90,7 +90,6 @@ def bench_scores(*, quick: bool) -> Iterator[Row]:
             "curve": curve,
             "bound": lambda: scores.sum(),
         },
-        memory=True,
         goal="<= 200 ms, >= 50 peer",
     )
     row.note = (
@@ -145,6 +144,5 @@ def bench_pooling(*, quick: bool) -> Iterator[Row]:
         "IJB pooling",
         f"{images // 1000}k images",
         {"ours": lambda: pool_templates(rows, template, media), "bound": lambda: rows.sum(0)},
-        memory=True,
         goal="<= 2 bound",
     )

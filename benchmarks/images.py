@@ -85,7 +85,6 @@ def bench_decoded(
             "bound": decode,
             "floats": lambda: fresh(*pixels.shape).copy_(pixels).div_(127.5).sub_(1),
         },
-        memory=True,
         goal="<= 1.1 bound",
     )
     row.note = (
@@ -102,7 +101,6 @@ def bench_packed(packed: PackedFaces, index: torch.Tensor) -> Row:
         "packed pixels",
         "128 images",
         {"ours": lambda: packed.batch(index), "bound": lambda: kept.clone()},
-        memory=True,
         goal=">= 20,000 a second",
     )
     row.note = f"{128_000 / row.ms['ours']:,.0f} images/s; the bound copies float images"

@@ -19,6 +19,7 @@ from benchmarks.timing import REPEATS, Row, interleave
 from ekd_lite.demo import METHODS, DemoConfig
 from ekd_lite.heads import ArcFace
 from ekd_lite.models import build_backbone
+from ekd_lite.parallel import world_size
 from ekd_lite.train import Batch, Model, TrainConfig, build_state, train_step
 from ekd_lite.train.distributed import process_group
 
@@ -100,7 +101,10 @@ def launch(case: str, processes: int, images: int) -> float:
         cwd=ROOT, check=True, capture_output=True, text=True, timeout=600,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    return float(json.loads(done.stdout.strip().splitlines()[-1]))
+    ms, found = json.loads(done.stdout.strip().splitlines()[-1])
+    if found != processes:
+        raise RuntimeError(f"{processes} processes were started, and {found} found one another")
+    return float(ms)
 
 
 def main(case: str, count: int) -> None:
@@ -108,7 +112,7 @@ def main(case: str, count: int) -> None:
     with process_group(torch.device("cpu")):
         ms = time_step(case, count)
         if int(os.environ["RANK"]) == 0:
-            print(json.dumps(ms), flush=True)
+            print(json.dumps([ms, world_size()]), flush=True)
 
 
 def time_step(case: str, count: int) -> float:

@@ -19,6 +19,14 @@ def random_batch(rows, dim, seed=0, identities=4):
     return student, teacher, torch.arange(rows) % identities
 
 
+def near_duplicates(apart, offset):
+    """A float32 batch with two images nearly the same in each net, far from the origin or not."""
+    student, teacher, _ = random_batch(24, 32, seed=4)
+    student[1] = student[0] + apart * student[5]
+    teacher[3] = teacher[2] + apart * teacher[6]
+    return (student + offset).float(), (teacher + offset).float()
+
+
 @st.composite
 def batches(draw, min_rows=0, max_rows=6, max_dim=4, min_dim=2):
     """Student and teacher (N, D) in float64 without ties, and labels from few identities."""

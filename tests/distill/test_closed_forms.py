@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from batches import random_batch
+from batches import near_duplicates, random_batch
 
 from ekd_lite.distill import CCKDLoss, RKDLoss, SPLoss, gram_gap
 from ekd_lite.ops import unit_rows
@@ -69,10 +69,7 @@ def test_blocks_of_any_height_give_value_and_gradient_of_the_plain_form(
 @pytest.mark.parametrize("apart", [0.0, 1e-6, 1e-4, 1e-2])
 @pytest.mark.parametrize("offset", [0.0, 100.0])
 def test_distances_are_right_beside_near_duplicates_in_float32(apart, offset):
-    student, teacher, _ = random_batch(24, 32, seed=4)
-    student[1] = student[0] + apart * student[5]
-    teacher[3] = teacher[2] + apart * teacher[6]
-    student, teacher = (student + offset).float(), (teacher + offset).float()
+    student, teacher = near_duplicates(apart, offset)
     value, gradient = value_and_gradient(DISTANCES, student, teacher)
     exact = value_and_gradient(plain_relative_distances, student.double(), teacher.double())
     assert value.item() == pytest.approx(exact[0].item(), rel=1e-6)
