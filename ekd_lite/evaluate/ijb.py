@@ -98,6 +98,9 @@ def pool_templates(
 
     Returns:
         Unit vectors of T templates (T, D), float32, and their ids (T,), rising.
+
+    Raises:
+        ValueError: lengths differ, there is no image, or one of them has NaN or infinity in it.
     """
     num = len(embeddings)
     for name, rows in {
@@ -107,6 +110,8 @@ def pool_templates(
         wanted = embeddings.shape if name == "mirrored" else (num,)
         if rows is not None and rows.shape != wanted:
             raise ValueError(f"expected {name} {tuple(wanted)}, got {tuple(rows.shape)}")
+    if not num:
+        raise ValueError("there is no image to pool: embeddings (N, D) needs at least one row")
     ids, order, starts, weights = _sort_by_template(template_ids, media_ids)
     if detector_scores is not None:
         weights = weights * detector_scores.cpu().float()[order]

@@ -234,3 +234,9 @@ def test_bad_input_is_named():
     rows[2, 0] = float("nan")
     with pytest.raises(ValueError, match="template 2 has NaN"):
         pool_templates(rows, one, one)
+
+
+def test_no_image_at_all_is_told():
+    none = torch.zeros(0, dtype=torch.int64)
+    with pytest.raises(ValueError, match="no image to pool"):
+        pool_templates(torch.zeros(0, 4), none, none)
