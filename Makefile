@@ -24,14 +24,14 @@ test: $(full)  ## everything CI checks: lint, types, unit tests, notebooks, book
 	$(python) scripts/test.py
 
 book: $(full)  ## build the book into _build/html, warnings are errors
-	$(python) scripts/book.py build
+	$(python) book/tools/book.py build
 
 notebooks: $(full)  ## run every chapter again, keep its outputs, sync text twins and Colab copies
-	$(python) scripts/book.py run
-	$(python) scripts/book.py copies
+	$(python) book/tools/book.py run
+	$(python) book/tools/book.py copies
 
 print: $(full)  ## the book on one page, print.html in _build/html, and as book.pdf if there is Chromium
-	$(python) scripts/book.py print
+	$(python) book/tools/book.py print
 
 bench: $(full)  ## speed of the parts against a peer's formula and the lower bound
 	$(python) -m benchmarks

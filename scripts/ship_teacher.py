@@ -11,8 +11,7 @@ from pathlib import Path
 
 from ekd_lite.assets import DEMO_TEACHER
 from ekd_lite.data import load_splits
-from ekd_lite.evaluate import all_pairs_tpr_at_fpr
-from ekd_lite.evaluate.embed import embed
+from ekd_lite.evaluate import all_pairs_tpr_at_fpr, embed
 from ekd_lite.train import load_model
 from ekd_lite.train.model_file import save_model
 

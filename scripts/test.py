@@ -8,9 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-from book import PAGE_TESTS
-
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[1]
+PAGE_TESTS = ("tests/book/test_site.py", "tests/book/test_browser.py")  # of a built site
 PYTHON = [sys.executable, "-m"]
 LINT = {
     "ruff": [*PYTHON, "ruff", "check", "."],
@@ -19,7 +18,7 @@ LINT = {
 }
 WORKERS = ["-n", str(os.cpu_count() or 1)]
 TESTS = {
-    "book": [sys.executable, "scripts/book.py", "build"],
+    "book": [sys.executable, "book/tools/book.py", "build"],
     "notebooks": [
         *PYTHON,
         *("pytest", "book/chapters", "--nbval", "--nbval-current-env", "-q", *WORKERS),

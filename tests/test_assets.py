@@ -4,8 +4,7 @@ import torch
 
 from ekd_lite.assets import DEMO_TEACHER
 from ekd_lite.data import SyntheticFaces
-from ekd_lite.evaluate import all_pairs_tpr_at_fpr
-from ekd_lite.evaluate.embed import embed
+from ekd_lite.evaluate import all_pairs_tpr_at_fpr, embed
 from ekd_lite.train import load_model
 from ekd_lite.train.recipes import load_recipe
 

@@ -25,10 +25,7 @@ ORDER = [
         "evaluate",
         "train",
     ),
-    *("plots", "export", "tables", "report", "runner"),
-    *("run_folders", "comparison_text", "comparison", "demo"),
-    *("study", "study_report", "study_run"),
-    *("commands", "coursework", "__main__"),
+    *("plots", "export", "experiments", "commands", "coursework", "__main__"),
 ]
 
 

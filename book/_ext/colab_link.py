@@ -1,4 +1,4 @@
-"""Send a chapter's Colab button to the copy that reads well there (scripts/portable.py)."""
+"""Send a chapter's Colab button to the copy that reads well there (book/tools/portable.py)."""
 
 from __future__ import annotations
 

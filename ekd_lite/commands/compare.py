@@ -12,12 +12,12 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ekd_lite.comparison import compare_runs
 from ekd_lite.data import FaceSet, load_splits, open_faces
-from ekd_lite.run_folders import Run, read_runs
-from ekd_lite.runner import FPRS
-from ekd_lite.study import load_study
-from ekd_lite.study_run import describe_study, run_study
+from ekd_lite.experiments.compare import compare_runs
+from ekd_lite.experiments.folders import Run, read_runs
+from ekd_lite.experiments.plan import load_study
+from ekd_lite.experiments.runner import FPRS
+from ekd_lite.experiments.study import describe_study, run_study
 from ekd_lite.train.distributed import pick_device
 
 

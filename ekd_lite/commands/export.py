@@ -17,6 +17,7 @@ from torch import nn
 from ekd_lite.commands.nets import measurable
 from ekd_lite.data import load_splits
 from ekd_lite.evaluate import UndefinedMetricWarning
+from ekd_lite.experiments.tables import level, percents
 from ekd_lite.export import (
     FormatCost,
     OnnxModel,
@@ -26,7 +27,6 @@ from ekd_lite.export import (
     quantize_int8,
 )
 from ekd_lite.files import write_atomically
-from ekd_lite.tables import level, percents
 from ekd_lite.train import load_backbone, save_backbone
 
 Format = Literal["safetensors", "onnx", "int8-dynamic", "int8-static"]

@@ -12,9 +12,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ekd_lite.data import ImageFolder, load_splits
-from ekd_lite.evaluate import all_pairs_tpr_at_fpr, bootstrap_tpr_at_fpr
-from ekd_lite.evaluate.embed import embed
-from ekd_lite.evaluate.pairs import count_pairs
+from ekd_lite.evaluate import all_pairs_tpr_at_fpr, bootstrap_tpr_at_fpr, count_pairs, embed
 from ekd_lite.files import write_atomically
 from ekd_lite.ops import false_accepts_at
 from ekd_lite.train.model_file import load_backbone

@@ -12,8 +12,7 @@ from torch import Tensor
 from ekd_lite.commands.nets import measurable
 from ekd_lite.data import FaceSet, Splits, load_splits
 from ekd_lite.data.sets import open_faces
-from ekd_lite.evaluate import all_pairs_tpr_at_fpr
-from ekd_lite.evaluate.embed import embed
+from ekd_lite.evaluate import all_pairs_tpr_at_fpr, embed
 from ekd_lite.parallel import rank, world_size
 from ekd_lite.train import TrainConfig, fit, load_model
 from ekd_lite.train.distributed import pick_device, process_group

@@ -2,6 +2,7 @@
 
 from ekd_lite.evaluate.attributes import read_attributes
 from ekd_lite.evaluate.bootstrap import BootstrapResult, bootstrap_tpr_at_fpr, paired_difference
+from ekd_lite.evaluate.embedding import embed
 from ekd_lite.evaluate.groups import GroupRates, group_rates
 from ekd_lite.evaluate.identify import IdentificationResult, identification_rate
 from ekd_lite.evaluate.ijb import ijb_tpr_at_fpr
@@ -13,7 +14,7 @@ from ekd_lite.evaluate.ijb_files import (
 )
 from ekd_lite.evaluate.lfw import VERIFICATION_SETS, VerificationResult, verification_accuracy
 from ekd_lite.evaluate.megaface import MegaFaceResult, megaface_rates, refine
-from ekd_lite.evaluate.pairs import all_pairs_tpr_at_fpr
+from ekd_lite.evaluate.pairs import all_pairs_tpr_at_fpr, count_pairs
 from ekd_lite.evaluate.roc import UndefinedMetricWarning, roc, tpr_at_fpr
 
 __all__ = [
@@ -26,6 +27,8 @@ __all__ = [
     "VerificationResult",
     "all_pairs_tpr_at_fpr",
     "bootstrap_tpr_at_fpr",
+    "count_pairs",
+    "embed",
     "group_rates",
     "identification_rate",
     "ijb_tpr_at_fpr",

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ekd_lite.data import FaceSet
-from ekd_lite.evaluate import BootstrapResult, bootstrap_tpr_at_fpr, paired_difference
-from ekd_lite.evaluate.embed import embed
+from ekd_lite.evaluate import BootstrapResult, bootstrap_tpr_at_fpr, embed, paired_difference
 
 
 @dataclass(frozen=True)

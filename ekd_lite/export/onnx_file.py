@@ -29,7 +29,7 @@ class OnnxModel(nn.Module):
     """A net in an ONNX file of this package, run by onnxruntime on the CPU.
 
     It maps images (N, 3, H, H) in [-1, 1] to embeddings (N, D) for any N, as the backbone does, and
-    takes its place in `ekd_lite.evaluate.embed.embed`. It has no parameters and no gradient.
+    takes its place in `ekd_lite.evaluate.embedding.embed`. It has no parameters and no gradient.
 
     Args:
         file: path, or the bytes of a file.

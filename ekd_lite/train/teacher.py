@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ekd_lite.data import FaceSet
-from ekd_lite.evaluate.embed import embed
+from ekd_lite.evaluate import embed
 from ekd_lite.files import write_atomically
 from ekd_lite.parallel import gather_batch, rank, world_size
 from ekd_lite.train.checks import check_repeats

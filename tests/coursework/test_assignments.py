@@ -169,6 +169,6 @@ def test_the_branch_holds_the_solved_notebooks(tmp_path, monkeypatch):
 
 
 def test_the_table_of_checks_is_up_to_date():
-    command = [sys.executable, str(ROOT / "scripts" / "coursework_table.py"), "--check"]
+    command = [sys.executable, str(ROOT / "book" / "tools" / "coursework_table.py"), "--check"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

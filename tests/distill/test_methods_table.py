@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_table_in_the_book_is_up_to_date():
-    command = [sys.executable, str(ROOT / "scripts" / "methods_table.py"), "--check"]
+    command = [sys.executable, str(ROOT / "book" / "tools" / "methods_table.py"), "--check"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
 

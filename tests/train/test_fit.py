@@ -9,8 +9,7 @@ import torch
 from fakes import ColourFaces
 
 from ekd_lite.distill import DISTILLERS
-from ekd_lite.evaluate import all_pairs_tpr_at_fpr
-from ekd_lite.evaluate.embed import embed
+from ekd_lite.evaluate import all_pairs_tpr_at_fpr, embed
 from ekd_lite.train import TrainConfig, build_state, fit, load_model, train_step
 from ekd_lite.train.log import read_json_lines
 from ekd_lite.train.optim import build_optimizer, learning_rate_at, margin_at
