@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from ekd_lite.assets import DEMO_TEACHER
 from ekd_lite.data import load_splits
-from ekd_lite.distill import DISTILLERS, Setting
+from ekd_lite.distill import DISTILLERS, Distiller, Setting
 from ekd_lite.evaluate import (
     BootstrapResult,
     UndefinedMetricWarning,
@@ -109,19 +109,28 @@ def builder(method: str, setting: str) -> Callable[[Setting], nn.Module]:
     )
 
 
+# The library lacks the two losses: a run takes each in place of the method it is most like.
+STANDS_FOR = {"adadistill": "margin", "qud": "fitnet"}
+
+
+def methods_of(method: str, setting: str) -> dict[str, Distiller]:
+    """What the names of methods stand for in a run of this setting."""
+    if method not in CHOICES:
+        return DISTILLERS
+    name = STANDS_FOR[method]
+    mine = dataclasses.replace(DISTILLERS[name], build=builder(method, setting))
+    return {**DISTILLERS, name: mine}
+
+
 def configure(method: str, setting: str, seed: int) -> TrainConfig:
-    """The run of a setting; the two losses that the library lacks are put into its table."""
+    """The run of a setting."""
     common = {"steps": STEPS, "checkpoint_every": STEPS, "seed": seed, "device": "cpu"}
     if method == "none":
         return TrainConfig(**common)
     common |= {"teacher": str(DEMO_TEACHER)}
     if method in CHOICES:
-        DISTILLERS[method] = dataclasses.replace(
-            DISTILLERS["margin" if method == "adadistill" else "fitnet"],
-            build=builder(method, setting),
-        )
         weight = float(method == "adadistill")  # it replaces the identity loss
-        return TrainConfig(method=method + ":1", identity_weight=weight, **common)
+        return TrainConfig(method=STANDS_FOR[method] + ":1", identity_weight=weight, **common)
     return TrainConfig(method=f"{method}:{setting}", **common)
 
 
@@ -176,7 +185,12 @@ def main(path: Path) -> None:
             rows = None if method == "none" else told
             with tempfile.TemporaryDirectory() as folder:
                 made = fit(
-                    config, splits.train, Path(folder), teacher_embeddings=rows, progress=False
+                    config,
+                    splits.train,
+                    Path(folder),
+                    teacher_embeddings=rows,
+                    methods=methods_of(method, setting),
+                    progress=False,
                 )
                 kept.write_bytes(made.read_bytes())
         return load_model(kept).backbone

@@ -94,8 +94,9 @@ def main(path: Path) -> None:
                         device="cpu",
                         checkpoint_every=1500,
                     )
+                    methods = dict(DISTILLERS)
                     if method != "none":
-                        DISTILLERS[method] = dataclasses.replace(
+                        methods[method] = dataclasses.replace(
                             DISTILLERS[method],
                             build=lambda setting, method=method, form=form: build(
                                 method, form, setting.teacher_prototypes, setting.scale
@@ -107,6 +108,7 @@ def main(path: Path) -> None:
                             splits.train,
                             Path(folder),
                             teacher_embeddings=None if method == "none" else rows,
+                            methods=methods,
                             progress=False,
                         )
                         net = load_model(model).backbone

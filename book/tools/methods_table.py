@@ -1,4 +1,4 @@
-"""Write book/api/methods.md, the table of methods, from `ekd_lite.distill.DISTILLERS`.
+"""Write book/api/methods.md, the table of methods, from `ekd_lite.distill.NOTES`.
 
 python book/tools/methods_table.py          write it
 python book/tools/methods_table.py --check  exit 1 if it is not up to date
@@ -13,12 +13,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from ekd_lite.distill import DISTILLERS, Distiller  # noqa: E402
+from ekd_lite.distill import DISTILLERS, NOTES, Distiller  # noqa: E402
 
 PAGE = ROOT / "book" / "api" / "methods.md"
 HEADER = """# Table of methods
 
-% Made by book/tools/methods_table.py from ekd_lite.distill.DISTILLERS. Do not edit by hand.
+% Made by book/tools/methods_table.py from ekd_lite.distill.NOTES. Do not edit by hand.
 
 Every name below works in `ekd-lite train --method NAME`, and names combine with weights:
 `--method ekd+fitnet`, `--method ekd:2+fitnet:0.5`. The weight stands beside the identity loss, the
@@ -49,15 +49,15 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 def page() -> str:
     """The whole page."""
     first = [
-        [f"`{name}`", m.paper, m.transfers, needs(m), f"`{m.cost}`"]
-        for name, m in DISTILLERS.items()
+        [f"`{name}`", note.paper, note.transfers, needs(DISTILLERS[name]), f"`{note.cost}`"]
+        for name, note in NOTES.items()
     ]
     second = [
         [
             f"`{name}`",
             f"{m.weight:g}" + (" (replaces the identity loss)" if m.replaces_identity_loss else ""),
-            m.weight_source,
-            m.differs,
+            NOTES[name].weight_source,
+            NOTES[name].differs,
         ]
         for name, m in DISTILLERS.items()
     ]

@@ -10,7 +10,7 @@ from ekd_lite.coursework.exercise import Case, Exercise, Function
 from ekd_lite.coursework.judge import judge
 from ekd_lite.coursework.margin_cases import margin_cases
 from ekd_lite.coursework.verdict import Verdict
-from ekd_lite.heads.margin import turn
+from ekd_lite.heads.margin import rotated_cosine
 from ekd_lite.ops import unit_rows
 
 
@@ -68,7 +68,7 @@ def _margin_on_the_angle(
     CosFace takes its margin from the cosine: cos(theta) - m.
     """
     cosines, own = _parts(embeddings, prototypes, labels)
-    return scale * torch.where(own.bool(), turn(cosines, margin), cosines)
+    return scale * torch.where(own.bool(), rotated_cosine(cosines, margin), cosines)
 
 
 def _margin_on_the_wrong_classes(

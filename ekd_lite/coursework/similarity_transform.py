@@ -8,11 +8,11 @@ from torch import Tensor
 from ekd_lite.coursework.exercise import Case, Exercise, Function, normal, real
 from ekd_lite.coursework.judge import judge
 from ekd_lite.coursework.verdict import Verdict
-from ekd_lite.data.align import similarity, template
+from ekd_lite.data.align import similarity_transform, template_landmarks
 
 
 def _similarity_transform(source: Tensor, target: Tensor) -> Tensor:
-    return similarity(source, target)
+    return similarity_transform(source, target)
 
 
 def _matrix(linear: Tensor, shift: Tensor) -> Tensor:
@@ -25,7 +25,7 @@ def _inverse_direction(source: Tensor, target: Tensor) -> Tensor:
     The matrix must take source points to target points: target = M (x, y, 1) with (x, y) of the
     source. (The inverse is what a warp needs afterwards, to look up each pixel of the result.)
     """
-    return similarity(target, source)
+    return similarity_transform(target, source)
 
 
 def _rotation_the_wrong_way(source: Tensor, target: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ def _rotation_the_wrong_way(source: Tensor, target: Tensor) -> Tensor:
     The linear part is [[a, -b], [b, a]] with a = s cos(theta) and b = s sin(theta), acting on
     columns. Was a transposed matrix, meant for rows, used?
     """
-    linear = similarity(source, target)[:, :2].T
+    linear = similarity_transform(source, target)[:, :2].T
     return _matrix(linear, target.mean(0) - linear @ source.mean(0))
 
 
@@ -43,7 +43,7 @@ def _scale_left_out(source: Tensor, target: Tensor) -> Tensor:
 
     Faces come in all sizes. Divide by the sum of squared lengths of the centred source points.
     """
-    linear = similarity(source, target)[:, :2]
+    linear = similarity_transform(source, target)[:, :2]
     linear = linear / linear.det().sqrt()
     return _matrix(linear, target.mean(0) - linear @ source.mean(0))
 
@@ -53,7 +53,7 @@ def _shift_without_the_rotation(source: Tensor, target: Tensor) -> Tensor:
 
     Rotation and scale move the source's mean too: t = mean(target) - A mean(source).
     """
-    return _matrix(similarity(source, target)[:, :2], target.mean(0) - source.mean(0))
+    return _matrix(similarity_transform(source, target)[:, :2], target.mean(0) - source.mean(0))
 
 
 def _affine_instead_of_similarity(source: Tensor, target: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ def _only_the_first_two_points(source: Tensor, target: Tensor) -> Tensor:
     Two points fix a similarity exactly, errors included; all K share the error in the
     least-squares sense.
     """
-    return similarity(source[:2], target[:2])
+    return similarity_transform(source[:2], target[:2])
 
 
 def _mirror_allowed(source: Tensor, target: Tensor) -> Tensor:
@@ -107,7 +107,7 @@ def _scale_from_the_ratio_of_sizes(source: Tensor, target: Tensor) -> Tensor:
     That is right only for points that fit exactly. The least-squares scale also shrinks with the
     misfit: a = sum(p . q) / sum(p . p).
     """
-    linear = similarity(source, target)[:, :2]
+    linear = similarity_transform(source, target)[:, :2]
     sizes = [(x - x.mean(0)).norm() for x in (source, target)]
     linear = linear / linear.det().sqrt() * (sizes[1] / sizes[0])
     return _matrix(linear, target.mean(0) - linear @ source.mean(0))
@@ -116,7 +116,7 @@ def _scale_from_the_ratio_of_sizes(source: Tensor, target: Tensor) -> Tensor:
 def _transform_cases() -> list[Case]:
     square = real([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     turned = real([[3.0, 1.0], [3.0, 3.0], [1.0, 1.0]])  # a quarter turn, twice as large, shifted
-    places = template(112)
+    places = template_landmarks(112)
     found = places @ real([[0.8, 0.6], [-0.6, 0.8]]) * 1.7 + real([40.0, -25.0])
     mirrored = found * real([-1.0, 1.0]) + real([200.0, 0.0])
     return [

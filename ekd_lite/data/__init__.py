@@ -1,27 +1,42 @@
 """Images and labels: procedural faces, folders, packed caches, batches with genuine pairs."""
 
+from ekd_lite.data.align import (
+    align_face,
+    similarity_transform,
+    template_landmarks,
+    warp_image,
+)
+from ekd_lite.data.archives import unpack_faces
+from ekd_lite.data.decode import decode_image
+from ekd_lite.data.detect import LandmarkDetector
 from ekd_lite.data.faceset import FaceSet
 from ekd_lite.data.folder import ImageFolder
 from ekd_lite.data.packed import PackedFaces, cache_faces
 from ekd_lite.data.pair_lists import read_pairs
 from ekd_lite.data.recordio import RecordIO
+from ekd_lite.data.registry import REGISTRY
 from ekd_lite.data.sampler import IdentityBalancedSampler
-from ekd_lite.data.sets import convert, open_faces, open_packed, verify
-from ekd_lite.data.splits import Splits, load_splits
+from ekd_lite.data.sets import convert, open_faces, open_packed, verify, write_checksums
+from ekd_lite.data.splits import PROCEDURAL, Splits, load_splits
 from ekd_lite.data.synthetic import SyntheticFaces, preview, preview_sweep
 from ekd_lite.data.verification import VerificationSet, read_verification_bin
 
 __all__ = [
+    "PROCEDURAL",
+    "REGISTRY",
     "FaceSet",
     "IdentityBalancedSampler",
     "ImageFolder",
+    "LandmarkDetector",
     "PackedFaces",
     "RecordIO",
     "Splits",
     "SyntheticFaces",
     "VerificationSet",
+    "align_face",
     "cache_faces",
     "convert",
+    "decode_image",
     "load_splits",
     "open_faces",
     "open_packed",
@@ -29,5 +44,10 @@ __all__ = [
     "preview_sweep",
     "read_pairs",
     "read_verification_bin",
+    "similarity_transform",
+    "template_landmarks",
+    "unpack_faces",
     "verify",
+    "warp_image",
+    "write_checksums",
 ]

@@ -29,7 +29,7 @@ TEMPLATE_112 = (
 MIN_EYE_CONTRAST = 0.15
 
 
-def template(image_size: int = 112) -> Tensor:
+def template_landmarks(image_size: int = 112) -> Tensor:
     """The five places in a crop of a size, (5, 2) float64.
 
     Multiples of 112 scale the template; multiples of 128 scale it too and add a margin of
@@ -58,7 +58,7 @@ def five_of_68(landmarks: Tensor) -> Tensor:
     return torch.cat([(corners[0] + corners[1]) / 2, landmarks[..., [30, 48, 54], :]], dim=-2)
 
 
-def similarity(landmarks: Tensor, places: Tensor) -> Tensor:
+def similarity_transform(landmarks: Tensor, places: Tensor) -> Tensor:
     """The similarity that takes landmarks nearest to their places, in the least-squares sense.
 
     Args:
@@ -95,7 +95,7 @@ def similarity(landmarks: Tensor, places: Tensor) -> Tensor:
     return torch.cat([linear, shift.unsqueeze(-1)], dim=-1)
 
 
-def warp(image: Tensor, matrix: Tensor, image_size: int) -> Tensor:
+def warp_image(image: Tensor, matrix: Tensor, image_size: int) -> Tensor:
     """Draw an image through a similarity, bilinearly; outside of it there is black.
 
     Args:
@@ -136,7 +136,9 @@ def align_face(image: Tensor, landmarks: Tensor, *, image_size: int = 112) -> Te
         ValueError: other shapes or types, or an impossible size.
     """
     points = five_of_68(landmarks) if landmarks.shape[-2:] == (68, 2) else landmarks
-    return warp(image, similarity(points, template(image_size)), image_size)
+    return warp_image(
+        image, similarity_transform(points, template_landmarks(image_size)), image_size
+    )
 
 
 def eye_contrast(faces: FaceSet, indices: Sequence[int] | Tensor | None = None) -> float:

@@ -5,18 +5,21 @@ from ekd_lite.distill.darkrank import DarkRankLoss
 from ekd_lite.distill.distiller import Distiller, Setting
 from ekd_lite.distill.ekd import EKDLoss
 from ekd_lite.distill.ekd_fine import FineEKDLoss
+from ekd_lite.distill.ekd_pairs import soft_rank
 from ekd_lite.distill.fitnet import FitNetLoss
 from ekd_lite.distill.kd import KDLoss
 from ekd_lite.distill.margin import MarginDistillationLoss
 from ekd_lite.distill.methods import DISTILLERS, parse_method
+from ekd_lite.distill.notes import NOTES, MethodNote
 from ekd_lite.distill.pwr import PWRLoss
 from ekd_lite.distill.rkd import RKDLoss
 from ekd_lite.distill.shrinkteanet import ShrinkTeaNetLoss
 from ekd_lite.distill.sp import SPLoss
-from ekd_lite.distill.triplet import TripletDistillationLoss
+from ekd_lite.distill.triplet import TripletDistillationLoss, semi_hard_triplets
 
 __all__ = [
     "DISTILLERS",
+    "NOTES",
     "CCKDLoss",
     "DarkRankLoss",
     "Distiller",
@@ -25,6 +28,7 @@ __all__ = [
     "FitNetLoss",
     "KDLoss",
     "MarginDistillationLoss",
+    "MethodNote",
     "PWRLoss",
     "RKDLoss",
     "SPLoss",
@@ -32,4 +36,6 @@ __all__ = [
     "ShrinkTeaNetLoss",
     "TripletDistillationLoss",
     "parse_method",
+    "semi_hard_triplets",
+    "soft_rank",
 ]

@@ -1,4 +1,4 @@
-"""What a method is to the training loop and to the table of methods."""
+"""What a method is to the training loop."""
 
 from __future__ import annotations
 
@@ -34,11 +34,6 @@ class Distiller:
         build: makes the loss module for a setting.
         needs: what student and teacher hand to it: "embeddings" (N, D) or "logits" (N, C).
         weight: default weight beside the identity loss.
-        weight_source: where the weight comes from.
-        paper: authors, venue, year.
-        transfers: what the student takes over.
-        cost: operations for a batch of N (embeddings of width D, C identities).
-        differs: where we differ from the paper's or the authors' code.
         needs_labels: the loss cannot do without labels.
         needs_same_width: student and teacher embeddings must have one width.
         compares_images: the loss relates images of the batch to one another, so that with several
@@ -49,11 +44,6 @@ class Distiller:
     build: Callable[[Setting], nn.Module]
     needs: Literal["embeddings", "logits"]
     weight: float
-    weight_source: str
-    paper: str
-    transfers: Literal["outputs", "features", "relations", "margins", "evaluation"]
-    cost: str
-    differs: str
     needs_labels: bool = False
     needs_same_width: bool = False
     compares_images: bool = True

@@ -107,7 +107,7 @@ class FineEKDLoss(nn.Module):
             )
         self.fprs = tuple(fprs)
         self.hard_fpr = hard_fpr
-        self.whose = thresholds
+        self.thresholds_of = thresholds
         self.temperature = temperature
         self.decay = decay
         self.positive_weight = positive_weight
@@ -189,8 +189,8 @@ class FineEKDLoss(nn.Module):
         Returns:
             Two tensors of one length, at most that of `fprs`.
         """
-        whose = self.student_counts if self.whose == "own" else self.teacher_counts
-        counts = torch.stack([whose, self.teacher_counts])
+        of_student = self.student_counts if self.thresholds_of == "own" else self.teacher_counts
+        counts = torch.stack([of_student, self.teacher_counts])
         above = counts.flip(1).cumsum(1)
         rates = torch.tensor(fprs, dtype=torch.float64, device=above.device)
         wanted = above[:, -1:] * rates * (1 + 1e-9)  # no pair is lost to rounding

@@ -20,7 +20,7 @@ it. Computed in float32 under autocast too: bfloat16 cosines times 64 are wrong 
 """
 
 from ekd_lite.heads.adaptive import AdaFace, CurricularFace
-from ekd_lite.heads.margin import ArcFace, CosFace, NormFace, SphereFace
+from ekd_lite.heads.margin import ArcFace, CosFace, NormFace, SphereFace, add_angle
 from ekd_lite.heads.partial_fc import PartialFC
 
 HEADS: dict[str, type[NormFace]] = {
@@ -41,4 +41,5 @@ __all__ = [
     "NormFace",
     "PartialFC",
     "SphereFace",
+    "add_angle",
 ]

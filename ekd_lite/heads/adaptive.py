@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from ekd_lite.heads.margin import ArcFace, NormFace, turn
+from ekd_lite.heads.margin import ArcFace, NormFace, rotated_cosine
 from ekd_lite.parallel import gather_batch
 
 
@@ -55,7 +55,7 @@ class CurricularFace(ArcFace):
             with torch.no_grad():
                 mean = gather_batch(own.detach()).mean()  # of all processes
                 self.progress.lerp_(mean.to(self.progress.dtype), self.momentum)
-        is_hard = cosines > turn(own, self.margin)
+        is_hard = cosines > rotated_cosine(own, self.margin)
         others = torch.where(is_hard, cosines * (self.progress + cosines), cosines)
         return self.scale * others.scatter(1, index, self.target(own))
 

@@ -172,7 +172,7 @@ class ArcFace(NormFace):
         return add_angle(cosine, self.margin)
 
 
-def turn(cosine: Tensor, margin: float | Tensor) -> Tensor:
+def rotated_cosine(cosine: Tensor, margin: float | Tensor) -> Tensor:
     """cos(arccos(cosine) + margin) by the addition theorem; the margin may be one a row."""
     cosine = cosine.clamp(-1 + 1e-6, 1 - 1e-6)
     sine = (1 - cosine * cosine).sqrt()
@@ -181,10 +181,10 @@ def turn(cosine: Tensor, margin: float | Tensor) -> Tensor:
 
 
 def add_angle(cosine: Tensor, margin: float | Tensor) -> Tensor:
-    """`turn`, but falling on as cos(theta) - m sin(m) where theta + m would pass pi."""
+    """`rotated_cosine`, but falling on as cos(theta) - m sin(m) where theta + m would pass pi."""
     margin = torch.as_tensor(margin, dtype=cosine.dtype, device=cosine.device)
     beyond = cosine - margin * torch.sin(margin)
-    return torch.where(cosine > -torch.cos(margin), turn(cosine, margin), beyond)
+    return torch.where(cosine > -torch.cos(margin), rotated_cosine(cosine, margin), beyond)
 
 
 def check_labels(labels: Tensor, num_rows: int, num_identities: int) -> None:

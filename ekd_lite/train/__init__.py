@@ -10,6 +10,7 @@ from ekd_lite.train.model_file import (
     save_backbone,
     save_model,
 )
+from ekd_lite.train.optim import build_optimizer, learning_rate_at, margin_at
 from ekd_lite.train.state import TrainState, build_state
 from ekd_lite.train.step import Batch, train_step
 from ekd_lite.train.teacher import cache_teacher
@@ -20,11 +21,14 @@ __all__ = [
     "RunLog",
     "TrainConfig",
     "TrainState",
+    "build_optimizer",
     "build_state",
     "cache_teacher",
     "fit",
+    "learning_rate_at",
     "load_backbone",
     "load_model",
+    "margin_at",
     "save_backbone",
     "save_model",
     "train_step",

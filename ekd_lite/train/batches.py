@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ekd_lite.data import FaceSet, IdentityBalancedSampler
 from ekd_lite.ops import generator_for
-from ekd_lite.parallel import rank
+from ekd_lite.parallel import rank, world_size
 from ekd_lite.train.checks import check_pixels
 from ekd_lite.train.config import TrainConfig
 from ekd_lite.train.objective import HALF
@@ -63,6 +63,20 @@ class _Indexed(Dataset[Any]):
 
 def _as_it_is(batch: Any) -> Any:
     return batch
+
+
+def build_sampler(config: TrainConfig, labels: Tensor) -> IdentityBalancedSampler:
+    """The batches of a run: this process's share of those that seed and labels decide."""
+    return IdentityBalancedSampler(
+        labels,
+        general=config.general,
+        identities=config.identities,
+        images_per_identity=config.images_per_identity,
+        num_steps=config.steps * config.accumulate,
+        seed=config.seed,
+        rank=rank(),
+        world_size=world_size(),
+    )
 
 
 @contextlib.contextmanager

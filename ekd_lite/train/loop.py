@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from ekd_lite.data import FaceSet
+from ekd_lite.distill import DISTILLERS, Distiller
 from ekd_lite.files import remove_leftovers, write_atomically
 from ekd_lite.parallel import rank, world_size
-from ekd_lite.train.batches import prepare, read_batches
+from ekd_lite.train.batches import build_sampler, prepare, read_batches
 from ekd_lite.train.checkpoint import read_checkpoint, save_checkpoint
-from ekd_lite.train.checks import check_faces, load_teacher
+from ekd_lite.train.checks import check_faces
 from ekd_lite.train.config import TrainConfig
 from ekd_lite.train.distributed import agree, pick_device, process_group
 from ekd_lite.train.log import RunLog
@@ -25,7 +26,7 @@ from ekd_lite.train.optim import learning_rate_at
 from ekd_lite.train.signals import Stopped, StopSignals
 from ekd_lite.train.state import TrainState, build_state
 from ekd_lite.train.step import BadBatchError, Batch, train_step
-from ekd_lite.train.teacher import cache_teacher
+from ekd_lite.train.teacher import cache_teacher, load_teacher
 
 OnStep = Callable[[TrainState, dict[str, float]], None]
 
@@ -36,6 +37,7 @@ def fit(
     out: Path,
     *,
     teacher_embeddings: Sequence[Tensor] | None = None,
+    methods: Mapping[str, Distiller] = DISTILLERS,
     progress: bool = True,
     on_step: OnStep | None = None,
 ) -> Path:
@@ -51,6 +53,8 @@ def fit(
         out: the run's folder.
         teacher_embeddings: what `cache_teacher` returned for these faces, to share it among runs;
             made here if left out.
+        methods: what the names in `config.method` stand for, to train with a loss of your own:
+            {**DISTILLERS, "fitnet": Distiller(build=...)}.
         progress: show a bar on a terminal.
         on_step: called after every step with the state and the parts of the loss.
 
@@ -68,7 +72,7 @@ def fit(
     device = pick_device(config.device)
     with process_group(device, timeout=config.rank_timeout):
         # In a function of its own: nothing may hold the group when it is destroyed.
-        return _fit(config, faces, out, device, teacher_embeddings, progress, on_step)
+        return _fit(config, faces, out, device, teacher_embeddings, methods, progress, on_step)
 
 
 def _fit(
@@ -77,16 +81,18 @@ def _fit(
     out: Path,
     device: torch.device,
     teacher_embeddings: Sequence[Tensor] | None,
+    methods: Mapping[str, Distiller],
     progress: bool,
     on_step: OnStep | None,
 ) -> Path:
     """`fit`, as one of the processes of a group."""
-    sampler = check_faces(config, faces)
-    teacher = load_teacher(config, faces, device=device)
+    check_faces(config, faces)
+    sampler = build_sampler(config, faces.labels)
+    teacher = load_teacher(config, faces, device=device, methods=methods)
     if rank() == 0:
         out.mkdir(parents=True, exist_ok=True)
         remove_leftovers(out)
-    state = build_state(config, faces.num_identities, teacher, device)
+    state = build_state(config, faces.num_identities, teacher, device, methods=methods)
     state.resume(read_checkpoint(out / "checkpoint.pt") if rank() == 0 else None)
     if rank() == 0:
         write_atomically(out / "config.json", config.to_json().encode())
@@ -100,7 +106,7 @@ def _fit(
     sampler.step = state.step * config.accumulate
     with read_batches(config, faces, sampler) as batches:
         _train(state, batches, cache, out, progress, on_step)
-    model = describe(state, faces.num_identities)
+    model = finished_model(state, faces.num_identities)
     if rank() == 0:
         save_model(finished, model)
     return finished
@@ -176,7 +182,7 @@ def save(state: TrainState, out: Path) -> None:
         save_checkpoint(content, out / "checkpoint.pt")
 
 
-def describe(state: TrainState, num_identities: int) -> Model:
+def finished_model(state: TrainState, num_identities: int) -> Model:
     """The trained net with what `load_model` needs to build it again."""
     config = state.config
     info: dict[str, Any] = {

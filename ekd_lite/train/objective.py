@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ekd_lite.distill import DISTILLERS, parse_method
+from ekd_lite.distill import DISTILLERS, Distiller, parse_method
 from ekd_lite.heads import NormFace, PartialFC
 from ekd_lite.ops import unit_rows
 from ekd_lite.parallel import gather_batch
@@ -29,6 +29,7 @@ class Objective(nn.Module):
         head: its margin head.
         distillers: name -> loss module.
         teacher_head: the teacher's, for methods that compare logits.
+        methods: what the names stand for.
     """
 
     def __init__(
@@ -38,23 +39,26 @@ class Objective(nn.Module):
         head: NormFace | PartialFC,
         distillers: nn.ModuleDict,
         teacher_head: NormFace | None,
+        *,
+        methods: Mapping[str, Distiller] = DISTILLERS,
     ) -> None:
         super().__init__()
         self.config = config
         self.weights = parse_method(config.method)
+        self.methods = methods
         self.backbone = backbone
         self.distillers = distillers
         # In tuples, which torch does not register: DistributedDataParallel must neither average the
         # shards of a PartialFC over the processes nor look at the frozen teacher.
         self._head = (head,)
-        self.needs_logits = any(DISTILLERS[name].needs == "logits" for name in self.weights)
+        self.needs_logits = any(self.methods[name].needs == "logits" for name in self.weights)
         self._teacher_logits = (
             frozen_logits(teacher_head) if self.needs_logits and teacher_head is not None else None
         )
         if isinstance(head, NormFace):
             self.head = head
         self.has_identity_loss = config.identity_weight > 0 and not any(
-            DISTILLERS[name].replaces_identity_loss for name in self.weights
+            self.methods[name].replaces_identity_loss for name in self.weights
         )
         if not self.has_identity_loss and not self.needs_logits:
             head.requires_grad_(False)  # no loss uses it
@@ -78,17 +82,17 @@ class Objective(nn.Module):
             known = None if cosines is None else cosines[seen]
             losses["identity"] = identity_loss(head, embeddings[seen], labels[seen], known)
             total = config.identity_weight * losses["identity"]
-        if any(DISTILLERS[name].compares_images for name in self.weights):
+        if any(self.methods[name].compares_images for name in self.weights):
             assert teacher_embeddings is not None  # fit has seen to it
             gathered = tuple(map(gather_batch, (embeddings, teacher_embeddings, labels)))
         for name, weight in self.weights.items():
             assert teacher_embeddings is not None
-            if DISTILLERS[name].needs == "logits":
+            if self.methods[name].needs == "logits":
                 assert isinstance(head, NormFace) and cosines is not None
                 assert self._teacher_logits is not None
                 teacher = self._teacher_logits(teacher_embeddings)
                 losses[name] = self.distillers[name](head.scale * cosines, teacher, labels)
-            elif DISTILLERS[name].compares_images:
+            elif self.methods[name].compares_images:
                 losses[name] = self.distillers[name](*gathered)
             else:
                 losses[name] = self.distillers[name](embeddings, teacher_embeddings, labels)

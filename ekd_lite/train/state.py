@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ekd_lite.distill import DISTILLERS, Setting, parse_method
+from ekd_lite.distill import DISTILLERS, Distiller, Setting, parse_method
 from ekd_lite.heads import HEADS, NormFace, PartialFC
 from ekd_lite.models import build_backbone
 from ekd_lite.models.sync_batch_norm import sync_batch_norms
@@ -150,7 +151,12 @@ class TrainState:
 
 
 def build_state(
-    config: TrainConfig, num_identities: int, teacher: Model | None, device: torch.device | str
+    config: TrainConfig,
+    num_identities: int,
+    teacher: Model | None,
+    device: torch.device | str,
+    *,
+    methods: Mapping[str, Distiller] = DISTILLERS,
 ) -> TrainState:
     """Fresh nets and optimizer; the seed decides every initial weight."""
     device = torch.device(device)
@@ -172,10 +178,12 @@ def build_state(
             scale=config.scale,
         )
         for name in parse_method(config.method):
-            distillers[name] = DISTILLERS[name].build(setting)
+            distillers[name] = methods[name].build(setting)
     distillers.to(device)
     teacher_head = None if teacher is None else teacher.head
-    objective: nn.Module = Objective(config, backbone, head, distillers, teacher_head)
+    objective: nn.Module = Objective(
+        config, backbone, head, distillers, teacher_head, methods=methods
+    )
     optimizer = build_optimizer([backbone, head, distillers], config)
     if config.compile:
         backbone.compile()

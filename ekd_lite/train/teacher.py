@@ -1,10 +1,10 @@
-"""The teacher's embeddings of the training set, made once for a run or for many."""
+"""The teacher of a run, and its embeddings of the training set, made once for many runs."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -13,14 +13,58 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ekd_lite.data import FaceSet
+from ekd_lite.distill import DISTILLERS, Distiller, parse_method
 from ekd_lite.evaluate import embed
 from ekd_lite.files import write_atomically
+from ekd_lite.models import build_backbone
 from ekd_lite.parallel import gather_batch, rank, world_size
 from ekd_lite.train.checks import check_repeats
-from ekd_lite.train.model_file import Model
+from ekd_lite.train.config import TrainConfig
+from ekd_lite.train.model_file import Model, load_model
 
 VIEWS = ("embeddings", "mirrored")
 CACHE_FORMAT = "ekd_lite.teacher_cache.1"
+
+
+def load_teacher(
+    config: TrainConfig,
+    faces: FaceSet,
+    *,
+    device: torch.device,
+    methods: Mapping[str, Distiller] = DISTILLERS,
+) -> Model | None:
+    """Load the teacher that the method needs.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, or a net that does not fit student and faces.
+    """
+    if config.method == "none":
+        return None
+    teacher = load_model(str(config.teacher), device=device)
+    teacher.backbone.requires_grad_(False)
+    teacher.head.requires_grad_(False)
+    problems = []
+    if teacher.info["image_size"] != config.image_size:
+        problems.append(f"it takes {teacher.info['image_size']} pixels, not {config.image_size}")
+    needs = {methods[name].needs for name in parse_method(config.method)}
+    if "logits" in needs and teacher.info["num_identities"] != faces.num_identities:
+        problems.append(
+            f"it knows {teacher.info['num_identities']} identities, the set has "
+            f"{faces.num_identities}, and {config.method!r} compares their logits one by one"
+        )
+    with torch.device("meta"):
+        student = build_backbone(
+            config.backbone, embedding_dim=config.embedding_dim, image_size=config.image_size
+        )
+    size = sum(p.numel() for p in student.parameters())
+    if teacher.num_parameters <= size:
+        problems.append(
+            f"it has {teacher.num_parameters:,} parameters, no more than the student's {size:,}: "
+            "probably a student's file"
+        )
+    if problems:
+        raise ValueError(f"{config.teacher} cannot be the teacher: " + "; ".join(problems))
+    return teacher
 
 
 def cache_teacher(

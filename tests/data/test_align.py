@@ -12,8 +12,17 @@ from PIL import Image, ImageDraw
 from scipy import ndimage, optimize
 
 from ekd_lite.data import align, load_splits
-from ekd_lite.data.align import align_face, eye_contrast, five_of_68, similarity, template, warp
+from ekd_lite.data.align import (
+    align_face,
+    eye_contrast,
+    five_of_68,
+    similarity_transform,
+    template_landmarks,
+    warp_image,
+)
 from ekd_lite.data.detect import LandmarkDetector
+
+TEMPLATE = template_landmarks(112)
 
 
 def umeyama(source, target):
@@ -38,26 +47,26 @@ points = st.lists(
 @settings(max_examples=200, deadline=None)
 def test_the_similarity_is_umeyamas(landmarks):
     source = np.array(landmarks)
-    mine = similarity(torch.tensor(source), template(112)).numpy()
-    theirs = umeyama(source, template(112).numpy())
+    mine = similarity_transform(torch.tensor(source), TEMPLATE).numpy()
+    theirs = umeyama(source, TEMPLATE.numpy())
     # Where two similarities are equally good (as with a mirrored face), the distance is what counts
     to = [m[:, :2] @ source.T + m[:, 2:] for m in (mine, theirs)]
-    errors = [((t.T - template(112).numpy()) ** 2).sum() for t in to]
+    errors = [((t.T - TEMPLATE.numpy()) ** 2).sum() for t in to]
     assert errors[0] == pytest.approx(errors[1], rel=1e-6, abs=1e-6)
 
 
 def test_no_similarity_is_better_and_batches_agree():
     rng = np.random.default_rng(0)
-    many = torch.tensor(template(112).numpy() * 2 + rng.normal(0, 5, (4, 5, 2)))
-    batch = similarity(many, template(112))
+    many = torch.tensor(TEMPLATE.numpy() * 2 + rng.normal(0, 5, (4, 5, 2)))
+    batch = similarity_transform(many, TEMPLATE)
     for landmarks, matrix in zip(many, batch, strict=True):
-        assert torch.allclose(matrix, similarity(landmarks, template(112)), atol=1e-12)
-        assert np.allclose(matrix, umeyama(landmarks.numpy(), template(112).numpy()), atol=1e-9)
+        assert torch.allclose(matrix, similarity_transform(landmarks, TEMPLATE), atol=1e-12)
+        assert np.allclose(matrix, umeyama(landmarks.numpy(), TEMPLATE.numpy()), atol=1e-9)
 
         def distance(v, landmarks=landmarks):
             p = landmarks.numpy()
             m = np.array([[v[0], -v[1], v[2]], [v[1], v[0], v[3]]])
-            return ((p @ m[:, :2].T + m[:, 2] - template(112).numpy()) ** 2).sum()
+            return ((p @ m[:, :2].T + m[:, 2] - TEMPLATE.numpy()) ** 2).sum()
 
         start = np.array([matrix[0, 0], matrix[1, 0], matrix[0, 2], matrix[1, 2]])
         assert distance(start) <= optimize.minimize(distance, start + 0.1).fun + 1e-6
@@ -67,21 +76,21 @@ def test_a_known_similarity_is_found_and_a_mirrored_face_is_not_mirrored():
     angle, scale = 0.3, 1.7
     c, s = scale * np.cos(angle), scale * np.sin(angle)
     matrix = torch.tensor([[c, -s, 20], [s, c, -7]], dtype=torch.float64)
-    moved = template(112) @ matrix[:, :2].T + matrix[:, 2]
-    assert torch.allclose(similarity(template(112), moved), matrix, atol=1e-10)
-    mirrored = template(112) * torch.tensor([-1.0, 1.0])
-    assert torch.linalg.det(similarity(mirrored, template(112))[:, :2]) > 0
+    moved = TEMPLATE @ matrix[:, :2].T + matrix[:, 2]
+    assert torch.allclose(similarity_transform(TEMPLATE, moved), matrix, atol=1e-10)
+    mirrored = TEMPLATE * torch.tensor([-1.0, 1.0])
+    assert torch.linalg.det(similarity_transform(mirrored, TEMPLATE)[:, :2]) > 0
 
 
 def test_templates():
-    assert template(112)[0].tolist() == [38.2946, 51.6963]
-    assert torch.allclose(template(224), 2 * template(112))
+    assert TEMPLATE[0].tolist() == [38.2946, 51.6963]
+    assert torch.allclose(template_landmarks(224), 2 * TEMPLATE)
     # 112 x 96 and a margin of 8 pixels on either side of 96: insightface's rule for 128
-    assert torch.allclose(template(128), template(112) + torch.tensor([8.0, 0.0]))
-    assert torch.allclose(template(256), 2 * template(128))
+    assert torch.allclose(template_landmarks(128), TEMPLATE + torch.tensor([8.0, 0.0]))
+    assert torch.allclose(template_landmarks(256), 2 * template_landmarks(128))
     for size in (0, -112, 96, 100):
         with pytest.raises(ValueError, match="multiple of 112 or 128"):
-            template(size)
+            template_landmarks(size)
 
 
 def test_five_of_68():
@@ -99,7 +108,7 @@ def test_the_warp_is_bilinear_with_black_around(shift):
     rng = np.random.default_rng(1)
     image = rng.integers(0, 256, (3, 70, 90), dtype=np.uint8)
     matrix = np.array([[1.1, -0.4, 5.0 + shift[0]], [0.4, 1.1, 3.0 + shift[1]]])
-    mine = warp(torch.tensor(image), torch.tensor(matrix), 112).numpy()
+    mine = warp_image(torch.tensor(image), torch.tensor(matrix), 112).numpy()
     inverse = np.linalg.inv(np.r_[matrix, [[0, 0, 1]]])
     y, x = np.mgrid[:112, :112]
     sx, sy, _ = np.tensordot(inverse, np.stack([x, y, np.ones_like(x)]), 1)
@@ -112,25 +121,29 @@ def test_the_warp_is_bilinear_with_black_around(shift):
 
 def test_identity_and_whole_shifts_copy_pixels():
     image = torch.randint(1, 256, (3, 112, 112), dtype=torch.uint8)
-    assert torch.equal(align_face(image, template(112)), image)
-    moved = align_face(image, template(112) - torch.tensor([3.0, 2.0]))  # the face is up and left
+    assert torch.equal(align_face(image, TEMPLATE), image)
+    moved = align_face(image, TEMPLATE - torch.tensor([3.0, 2.0]))  # the face is up and left
     assert torch.equal(moved[:, 2:, 3:], image[:, :-2, :-3])
     assert (moved[:, :2] == 0).all() and (moved[:, :, :3] == 0).all()
     sixty_eight = torch.zeros(68, 2, dtype=torch.float64)
-    for indices, point in zip(((36, 39), (42, 45), (30,), (48,), (54,)), template(112)):  # noqa: B905
+    for indices, point in zip(((36, 39), (42, 45), (30,), (48,), (54,)), TEMPLATE):  # noqa: B905
         sixty_eight[list(indices)] = point
     assert torch.equal(align_face(image, sixty_eight), image)
-    assert align_face(image, template(112), image_size=256).shape == (3, 256, 256)
+    assert align_face(image, TEMPLATE, image_size=256).shape == (3, 256, 256)
 
 
 @pytest.mark.parametrize(
     ("image", "landmarks", "message"),
     [
-        (torch.zeros(3, 9, 9), template(112), "image must be uint8"),
-        (torch.zeros(9, 9, dtype=torch.uint8), template(112), "image must be uint8"),
-        (torch.zeros(3, 9, 9, dtype=torch.uint8), template(112)[:4], r"shape \(..., K, 2\)"),
+        (torch.zeros(3, 9, 9), TEMPLATE, "image must be uint8"),
+        (torch.zeros(9, 9, dtype=torch.uint8), TEMPLATE, "image must be uint8"),
+        (
+            torch.zeros(3, 9, 9, dtype=torch.uint8),
+            TEMPLATE[:4],
+            r"shape \(..., K, 2\)",
+        ),
         (torch.zeros(3, 9, 9, dtype=torch.uint8), torch.zeros(5, 2), "coincide"),
-        (torch.zeros(3, 9, 9, dtype=torch.uint8), template(112) * float("nan"), "finite"),
+        (torch.zeros(3, 9, 9, dtype=torch.uint8), TEMPLATE * float("nan"), "finite"),
     ],
 )
 def test_what_cannot_be_aligned(image, landmarks, message):
@@ -148,7 +161,7 @@ class Spots:
         self.images = torch.full((64, 3, 112, 112), 0.2)
         for image in self.images:
             move = shift * (torch.rand(2, generator=generator) - 0.5)
-            for x, y in (template(112)[:2] + move).int().tolist():
+            for x, y in (TEMPLATE[:2] + move).int().tolist():
                 image[:, y - 4 : y + 5, x - 4 : x + 5] = -0.6
 
     def __len__(self):

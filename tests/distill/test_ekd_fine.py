@@ -149,7 +149,7 @@ def test_the_methods_are_those_of_the_study():
     )
     for loss, whose, memory in ((own, "own", 0), (fixed, "teacher", 4096)):
         assert (loss.fprs, loss.hard_fpr) == ((1e-3, 1e-4, 1e-5, 1e-6), 1e-2)
-        assert (loss.whose, loss.temperature, loss.decay) == (whose, 0.1, 0.98)
+        assert (loss.thresholds_of, loss.temperature, loss.decay) == (whose, 0.1, 0.98)
         assert (loss.positive_weight, loss.negative_weight) == (0.02, 0.01)
         assert loss.student_memory.shape == (memory, 6)
         assert loss.teacher_memory.shape == (memory, 5)

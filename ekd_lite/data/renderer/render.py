@@ -26,7 +26,7 @@ _RARE = ("mask", "glasses", "object", "blur", "low_resolution", "noise", "blocks
 
 
 @lru_cache(maxsize=4)
-def _tiles(device: torch.device) -> tuple[Tensor, Tensor]:
+def noise_tiles(device: torch.device) -> tuple[Tensor, Tensor]:
     """Smooth noise `(1, 2, 128, 128)`, coarse and fine, and white noise `(256, 256)`.
 
     Mean 0, deviation 1, the same for every set.
@@ -42,7 +42,7 @@ def _tiles(device: torch.device) -> tuple[Tensor, Tensor]:
     return torch.stack(smooth)[None].float().to(device), white.float().clamp(-3, 3).to(device)
 
 
-def _identity_noise(who: Columns, grid: Grid, tile: Tensor) -> Tensor:
+def identity_noise(who: Columns, grid: Grid, tile: Tensor) -> Tensor:
     """Noise `(N, 2, R, C)` fixed to the face: freckles and mottling; hairs of beard and brows."""
     shape = (1, grid.y.shape[1], grid.x.shape[2])
     x, y = grid.x.expand(shape), grid.y.expand(shape)
@@ -72,7 +72,7 @@ def render_faces(identity: Tensor, nuisance: Tensor, *, size: int, device: torch
     # the CPU, so that a GPU never has to wait for an answer.
     names = nuisance_names()
     events = {name: nuisance[:, names.index(name)].nonzero()[:, 0].to(device) for name in _RARE}
-    tile, white = _tiles(device)
+    tile, white = noise_tiles(device)
     who = Columns(identity_names(), identity.to(device))
     how = Columns(names, nuisance.to(device))
 
@@ -81,7 +81,7 @@ def render_faces(identity: Tensor, nuisance: Tensor, *, size: int, device: torch
     style = style_hair(who, how)
     grid = Grid.of(size, device)
     spark = torch.stack([lights.key.x, lights.key.y], 1).clamp(-1.0, 1.0)
-    texture = paint(who, how, style.colour, spark, grid, _identity_noise(who, grid, tile))
+    texture = paint(who, how, style.colour, spark, grid, identity_noise(who, grid, tile))
     head, skin = hit_head(who, how, view, texture)
 
     hair = comb(who, how, style, view, head.point, tile)

@@ -1,0 +1,142 @@
+"""What a reader wants to know of each method: its paper, its cost, where we differ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+CHOSEN = "chosen on validation identities (data/results/weights.csv)"
+
+
+@dataclass(frozen=True)
+class MethodNote:
+    """The prose about a method; the book's table of methods is made of it.
+
+    Attributes:
+        paper: authors, venue, year.
+        transfers: what the student takes over.
+        cost: operations for a batch of N (embeddings of width D, C identities).
+        weight_source: where the default weight comes from.
+        differs: where we differ from the paper's or the authors' code.
+    """
+
+    paper: str
+    transfers: Literal["outputs", "features", "relations", "margins", "evaluation"]
+    cost: str
+    weight_source: str
+    differs: str
+
+
+NOTES: dict[str, MethodNote] = {
+    "kd": MethodNote(
+        paper="Hinton et al., NIPS workshop 2014",
+        transfers="outputs",
+        cost="N C",
+        weight_source=f"{CHOSEN}; FaceX-Zoo uses 1, the EKD paper's is unpublished",
+        differs="logits s cos(theta) without margin, as TFace's head returns them for this use",
+    ),
+    "fitnet": MethodNote(
+        paper="Romero et al., ICLR 2015",
+        transfers="features",
+        cost="N D",
+        weight_source=f"{CHOSEN}; the EKD paper's is unpublished",
+        differs="last layer in one stage, not intermediate maps in two; a learned linear map where "
+        "widths differ",
+    ),
+    "shrinkteanet": MethodNote(
+        paper="Duong et al., arXiv 1905.10620, 2019",
+        transfers="features",
+        cost="N D",
+        weight_source=f"{CHOSEN}; MarginDistillation's code "
+        "uses 1 (variant cosine), VarGFaceNet 7 (variant chord); the EKD paper's is unpublished",
+        differs="embeddings only, without the teacher's last layers on the student's features",
+    ),
+    "darkrank": MethodNote(
+        paper="Chen et al., AAAI 2018",
+        transfers="relations",
+        cost="N^2 D",
+        weight_source=f"{CHOSEN}; the authors' soft form has 16, the EKD paper's is unpublished",
+        differs="the query is left out of its own list by name, not by its place in the sorted row",
+    ),
+    "sp": MethodNote(
+        paper="Tung, Mori, ICCV 2019",
+        transfers="relations",
+        cost="N^2 D",
+        weight_source=f"{CHOSEN}; RepDistiller has 3000 for "
+        "the row-normalised form on CIFAR, the EKD paper's is unpublished",
+        differs="cosines of embeddings, rows not normalised, as TFace; the original is an option",
+    ),
+    "cckd": MethodNote(
+        paper="Peng et al., ICCV 2019",
+        transfers="relations",
+        cost="N^2 D",
+        weight_source=f"{CHOSEN}; the EKD paper's is unpublished",
+        differs="the Taylor sum runs to P; TFace's stops at P - 1. No instance congruence",
+    ),
+    "rkd": MethodNote(
+        paper="Park et al., CVPR 2019",
+        transfers="relations",
+        cost="N^3 + N^2 D",
+        weight_source=f"{CHOSEN}, times the 25 and 50 of "
+        "TFace and RepDistiller inside the loss; the EKD paper's are unpublished",
+        differs="identical embeddings have no angle and do not count in the mean distance",
+    ),
+    "triplet": MethodNote(
+        paper="Feng et al., ICIP 2020",
+        transfers="margins",
+        cost="N^2 (D + log N)",
+        weight_source=f"{CHOSEN}; the only public code fine-tunes with this loss alone",
+        differs="nearest semi-hard impostor of the batch, not a random one of a bag of 7200; "
+        "beside the identity loss, not after it",
+    ),
+    "margin": MethodNote(
+        paper="Svitov, Alyamkin, arXiv 2003.02586, 2020",
+        transfers="margins",
+        cost="N C D",
+        weight_source="the authors': it is the only loss",
+        differs="the ratio that sets the margin is kept in 0..1; finite slope at theta = 0",
+    ),
+    "pwr": MethodNote(
+        paper="Nikitin et al., CEUR 2744/30, 2020",
+        transfers="relations",
+        cost="N^4, at most 512^2 comparisons",
+        weight_source="ours; the authors have 100 beside 0.7 cross entropy and 0.3 KD",
+        differs="above 512 pairs (the class: 2048), 512 evenly spaced ones are compared",
+    ),
+    "ekd": MethodNote(
+        paper="Huang et al., CVPR 2022",
+        transfers="evaluation",
+        cost="N^2 D",
+        weight_source="chosen on validation identities (data/results/ekd_forms.csv), times the "
+        "0.02 and 0.01 inside the loss; the authors' 1 acts like 8 on their 8 GPUs",
+        differs="temperature 0.1 for short runs, the class has the paper's 0.01; unbiased running "
+        "thresholds, levels the batch cannot show left out, defined for one-sided batches; "
+        "mode='official' is the authors' code",
+    ),
+    "ekd_paper": MethodNote(
+        paper="Huang et al., CVPR 2022",
+        transfers="evaluation",
+        cost="N^2 D",
+        weight_source="the authors' 1 times their 8 GPUs, by which their gradients grow",
+        differs="as ekd, with the paper's temperature 0.01: for hundreds of thousands of steps "
+        "with batches of some hundred images",
+    ),
+    "ekd_fine": MethodNote(
+        paper="ours, after Huang et al., CVPR 2022",
+        transfers="evaluation",
+        cost="N^2 D",
+        weight_source="chosen on validation identities beside FitNet "
+        "(data/results/study_weights.csv), times the 0.02 and 0.01 inside the loss",
+        differs="levels of 1e-3 and finer, counted over all batches; impostors hard for either "
+        "net; best beside FitNet, for a large weight alone collapses the embeddings",
+    ),
+    "ekd_memory": MethodNote(
+        paper="ours, after Huang et al., CVPR 2022",
+        transfers="evaluation",
+        cost="N (N + M) D, M = 4096",
+        weight_source="chosen on validation identities (data/results/study_weights.csv), times the "
+        "0.02 and 0.01 inside the loss",
+        differs="as ekd_fine, with the teacher's thresholds for both nets and pairs with the last "
+        "4096 images",
+    ),
+}
