@@ -37,6 +37,32 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     _sync_folder(path.parent)
 
 
+def check_output(path: Path, *sources: Path) -> None:
+    """Raise a ValueError unless `path` can be written without touching what is read.
+
+    Args:
+        path: the file to write.
+        sources: files and folders that the command reads.
+
+    Raises:
+        ValueError: `path` is a folder, is one of the sources, or is the model in one of them.
+    """
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name a file to write")
+    for source in sources:
+        read = [source, source / "model.safetensors"] if source.is_dir() else [source]
+        if any(_same_file(path, file) for file in read):
+            raise ValueError(f"{path} is what is read here, and would be lost: write another file")
+
+
+def _same_file(path: Path, other: Path) -> bool:
+    if path.exists() and other.exists():
+        return path.samefile(
+            other
+        )  # also by a link, or in other letters on a disk that ignores case
+    return path.resolve() == other.resolve()
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that after a crash the old or the new content is there, never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -119,6 +119,35 @@ def nearest_name(name: str, known: Iterable[str]) -> str:
     return f"{guess} known: {', '.join(known)}"
 
 
+def check_embeddings(output: Any, num_images: int) -> Tensor:
+    """What a net gave for a batch, if that is one embedding an image.
+
+    Args:
+        output: of the net.
+        num_images: N.
+
+    Returns:
+        `output`, (N, D).
+
+    Raises:
+        ValueError: a tuple, a dictionary, feature maps, another number of rows or whole numbers.
+    """
+    if not isinstance(output, Tensor):
+        held = f" of {len(output)}" if isinstance(output, (tuple, list, dict)) else ""
+        raise ValueError(
+            f"the net gives a {type(output).__name__}{held}, expected a tensor of embeddings "
+            f"({num_images}, D): wrap it in a module that returns the embeddings alone"
+        )
+    if output.ndim != 2 or len(output) != num_images or not output.shape[1]:
+        raise ValueError(
+            f"the net gives {tuple(output.shape)} for {num_images} images, expected embeddings "
+            f"({num_images}, D)"
+        )
+    if not output.is_floating_point():
+        raise ValueError(f"the net gives {output.dtype}, expected embeddings in floating point")
+    return output
+
+
 def check_image_size(image_size: int) -> None:
     """Raise a ValueError unless the side is a positive multiple of 16, the backbones' stride."""
     if image_size < 16 or image_size % 16:

@@ -26,7 +26,7 @@ from ekd_lite.export import (
     export_onnx,
     quantize_int8,
 )
-from ekd_lite.files import write_atomically
+from ekd_lite.files import check_output, write_atomically
 from ekd_lite.train import load_backbone, save_backbone
 
 Format = Literal["safetensors", "onnx", "int8-dynamic", "int8-static"]
@@ -58,6 +58,9 @@ class Export:
 
     def run(self) -> None:
         """Export, and measure if asked to."""
+        check_output(self.out, self.model)
+        if self.report is not None:
+            check_output(self.report, self.model, self.out)
         print(f"wrote {self.out}: {self._write(self.to, self.out)}")
         if self.report is not None:
             self._measure(self.report)

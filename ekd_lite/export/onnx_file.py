@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ekd_lite.data import SyntheticFaces
 from ekd_lite.files import write_atomically
-from ekd_lite.ops import check_image_size, unit_rows
+from ekd_lite.ops import check_embeddings, check_image_size, unit_rows
 
 ONNX_FORMAT = "ekd_lite.onnx.1"
 OPSET = 17  # of 2022: older run-times and phones read it, and nothing in our nets needs a later one
@@ -57,7 +57,10 @@ class OnnxModel(nn.Module):
             self.precision: str = metadata["precision"]
             self._shape = (3, int(self.info["image_size"]), int(self.info["image_size"]))
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{name} was not written by ekd_lite: no {error} in it") from error
+            raise ValueError(
+                f"{name} was not written by ekd_lite: no {error} in it. Run a graph of another "
+                "origin with onnxruntime, and hand its embeddings to `ekd_lite.evaluate`"
+            ) from error
 
     def forward(self, images: Tensor) -> Tensor:
         """Embed images in [-1, 1], (N, 3, H, H) -> (N, embedding_dim), not normalised."""
@@ -98,11 +101,16 @@ def export_onnx(
 
     Raises:
         ModuleNotFoundError: the extra is not installed.
-        ValueError: torch and onnxruntime disagree, or the net's output is not finite.
+        ValueError: torch and onnxruntime disagree; the net gives anything but finite embeddings; or
+            `info` lacks the image size.
     """
+    if "image_size" not in info:
+        raise ValueError(f"info must hold image_size, the side of the images, got {dict(info)}")
     size = int(info["image_size"])
     check_image_size(size)
-    net = copy.deepcopy(backbone).cpu().float().eval()
+    net = copy.deepcopy(_uncompiled(backbone)).cpu().float().eval()
+    with torch.inference_mode():
+        check_embeddings(net(torch.zeros(2, 3, size, size)), 2)
     data = describe_onnx(_trace(net, size, opset), info, precision="float32")
     difference = _largest_difference(net, OnnxModel(data), check_images(size))
     if not difference <= tolerance:
@@ -141,6 +149,13 @@ def check_images(size: int, count: int = max(BATCH_SIZES)) -> Tensor:
     faces = SyntheticFaces(count // 4, 2, image_size=size)
     noise[1::2] = faces.render(range(count // 2))
     return noise
+
+
+def _uncompiled(net: nn.Module) -> nn.Module:
+    """The net that `torch.compile` has wrapped, since the exporter cannot trace compiled code."""
+    inner = getattr(net, "_orig_mod", net)
+    assert isinstance(inner, nn.Module)
+    return inner
 
 
 def _trace(net: nn.Module, size: int, opset: int) -> bytes:

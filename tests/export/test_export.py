@@ -1,6 +1,7 @@
 """Exported nets compute what torch computes, or there is no file."""
 
 import csv
+import shutil
 import subprocess
 import sys
 import time
@@ -383,6 +384,66 @@ def people(tmp_path_factory):
         pixels = ((image.permute(1, 2, 0).numpy() + 1) * 127.5).round().astype(np.uint8)
         Image.fromarray(pixels).save(folder / f"{index}.png")
     return root
+
+
+@pytest.mark.parametrize("place", ["file", "link", "report", "folder", "both"])
+def test_an_export_never_writes_over_what_it_reads(student, tmp_path, capsys, place):
+    run = tmp_path / "run"
+    shutil.copytree(student[1], run)
+    model = run / "model.safetensors"
+    before = model.read_bytes()
+    (tmp_path / "link").symlink_to(model)
+    safe = ["--out", str(tmp_path / "net.onnx")]
+    arguments = {
+        "file": ["--out", str(run / "." / "model.safetensors")],
+        "link": ["--out", str(tmp_path / "link")],
+        "report": [*safe, "--report", str(model)],
+        "folder": ["--out", str(run)],
+        "both": [*safe, "--report", str(tmp_path / "net.onnx")],
+    }[place]
+    assert main(["export", str(run), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert "is a folder" in error if place == "folder" else "would be lost" in error
+    assert model.read_bytes() == before
+    assert not (tmp_path / "net.onnx").exists()
+
+
+class Gives(nn.Module):
+    """A net of another output."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.change = change
+
+    def forward(self, images):
+        return self.change(images.flatten(1)[:, :8])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: (x, x.norm(dim=1)), "gives a tuple of 2, expected a tensor of embeddings"),
+        (lambda x: {"embedding": x}, "gives a dict of 1"),
+        (lambda x: x[:, :, None, None], r"gives \(2, 8, 1, 1\) for 2 images"),
+        (lambda x: x[:1], r"gives \(1, 8\) for 2 images"),
+        (lambda x: x.long(), "expected embeddings in floating point"),
+    ],
+)
+def test_a_net_of_another_output_is_named(tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        export_onnx(Gives(change), tmp_path / "net.onnx", info={"image_size": 32})
+    assert names(tmp_path) == []
+
+
+def test_the_image_size_must_be_known(student, tmp_path):
+    with pytest.raises(ValueError, match="info must hold image_size"):
+        export_onnx(student[0].backbone, tmp_path / "net.onnx", info={})
+
+
+def test_a_compiled_net_is_exported_as_the_net_inside(student, tmp_path):
+    compiled = torch.compile(student[0].backbone, backend="eager")
+    export_onnx(compiled, tmp_path / "net.onnx", info=student[0].info)
+    assert (tmp_path / "net.onnx").read_bytes() == (student[1] / "net.onnx").read_bytes()
 
 
 @pytest.mark.filterwarnings("ignore:.*eyes are not where aligned")
