@@ -1,5 +1,6 @@
 """Distillation losses: loss(student, teacher[, labels]) -> 0-dim tensor; one paper, one file."""
 
+from ekd_lite.distill.adadistill import AdaDistillLoss
 from ekd_lite.distill.cckd import CCKDLoss
 from ekd_lite.distill.darkrank import DarkRankLoss
 from ekd_lite.distill.distiller import Distiller, Setting
@@ -7,6 +8,7 @@ from ekd_lite.distill.ekd import EKDLoss
 from ekd_lite.distill.ekd_fine import FineEKDLoss
 from ekd_lite.distill.ekd_pairs import soft_rank
 from ekd_lite.distill.fitnet import FitNetLoss
+from ekd_lite.distill.grouped_kd import GroupedKDLoss
 from ekd_lite.distill.kd import KDLoss
 from ekd_lite.distill.margin import MarginDistillationLoss
 from ekd_lite.distill.methods import DISTILLERS, parse_method
@@ -15,17 +17,21 @@ from ekd_lite.distill.pwr import PWRLoss
 from ekd_lite.distill.rkd import RKDLoss
 from ekd_lite.distill.shrinkteanet import ShrinkTeaNetLoss
 from ekd_lite.distill.sp import SPLoss
+from ekd_lite.distill.teacher_head import TeacherHeadLoss
+from ekd_lite.distill.teacher_queue import TeacherQueueLoss
 from ekd_lite.distill.triplet import TripletDistillationLoss, semi_hard_triplets
 
 __all__ = [
     "DISTILLERS",
     "NOTES",
+    "AdaDistillLoss",
     "CCKDLoss",
     "DarkRankLoss",
     "Distiller",
     "EKDLoss",
     "FineEKDLoss",
     "FitNetLoss",
+    "GroupedKDLoss",
     "KDLoss",
     "MarginDistillationLoss",
     "MethodNote",
@@ -34,6 +40,8 @@ __all__ = [
     "SPLoss",
     "Setting",
     "ShrinkTeaNetLoss",
+    "TeacherHeadLoss",
+    "TeacherQueueLoss",
     "TripletDistillationLoss",
     "parse_method",
     "semi_hard_triplets",
