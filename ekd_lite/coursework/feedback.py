@@ -10,7 +10,7 @@ WIDTH = 88
 
 
 @dataclass(frozen=True, repr=False)
-class Verdict:
+class Feedback:
     """Whether an answer is right, and if not, what is wrong with it. Shown as text; true if right.
 
     Attributes:
@@ -38,7 +38,7 @@ class Verdict:
 
     @property
     def headline(self) -> str:
-        """The verdict in one line."""
+        """The feedback in one line."""
         if self.ok:
             return f"{self.name}: correct"
         if not self.is_written:
