@@ -1,7 +1,8 @@
-"""Take off the pages what they load and do not use, after Sphinx has written them.
+"""Make the pages lighter after Sphinx has written them: same look, fewer bytes.
 
 The theme puts its whole kit on every page. Here a script or style sheet stays only where the page
-has something for it to work on, and the fonts of icons keep only the icons that the book shows.
+has something for it to work on, the fonts of icons keep only the icons that the book shows, and
+PNGs become lossless WebP, which takes half the bytes for the same pixels.
 `python book/tools/weigh.py` gives the weight of every page; tests/book holds it down.
 """
 
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fontTools import subset
+from PIL import Image
 from sphinx.application import Sphinx
 
 # A loaded file, and what a page must hold for it to be of use; None: nothing ever does.
@@ -34,6 +36,7 @@ THEME = Path("_static/styles/pydata-sphinx-theme.css")
 ICON = re.compile(r'((?:,?\.fa-[\w-]+:{1,2}before)+)\{content:"\\[0-9a-f]+"\}')
 FACE = re.compile(r"@font-face\{[^}]*url\(([^)]+)\.woff2\)[^}]*\}")
 GLYPH = re.compile(r'"\\([0-9a-f]{4})"')
+PICTURE = re.compile(r'(?<=_images/)([^"/]+)\.png(?=")')
 
 
 def slim(text: str) -> str:
@@ -94,14 +97,33 @@ def lighten_icons(site: Path) -> None:
     path.write_text(FACE.sub(face, sheet), encoding="utf-8")
 
 
+def lighten_pictures(images: Path) -> set[str]:
+    """Replace PNGs by lossless WebP where that is smaller; the names of those replaced."""
+    replaced = set()
+    for png in images.glob("*.png"):
+        webp = png.with_suffix(".webp")
+        with Image.open(png) as picture:
+            picture.save(webp, lossless=True, exact=True, method=2)
+        heavier = png if webp.stat().st_size < png.stat().st_size else webp
+        heavier.unlink()
+        if heavier is png:
+            replaced.add(png.stem)
+    return replaced
+
+
 def lighten(app: Sphinx, failure: Exception | None) -> None:
     """Sphinx's hook at the end of a build."""
     if failure is not None or app.builder.format != "html":
         return
     site = Path(app.outdir)
+    replaced = lighten_pictures(site / "_images")
+
+    def rename(match: re.Match[str]) -> str:
+        return f"{match[1]}.webp" if match[1] in replaced else match.group()
+
     for path in site.rglob("*.html"):
         text = path.read_text(encoding="utf-8")
-        if (less := slim(text)) != text:
+        if (less := PICTURE.sub(rename, slim(text))) != text:
             path.write_text(less, encoding="utf-8")
     lighten_icons(site)
 

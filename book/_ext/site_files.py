@@ -28,7 +28,7 @@ def share_address(app: Sphinx, config: Any) -> None:
 
 
 def add_tags(app: Sphinx, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
-    """The icon for phones; and for pages that Sphinx makes itself, the tags opengraph leaves out."""
+    """Add the icon for phones, and opengraph's tags to the pages that Sphinx makes by itself."""
     context.setdefault("metatags", "")
     icon = context["pathto"]("_static/touch-icon.png", 1)
     context["metatags"] += f'<link rel="apple-touch-icon" href="{icon}" />\n'
@@ -63,7 +63,7 @@ def sitemap(addresses: list[str]) -> str:
 
 
 def write(app: Sphinx, failure: Exception | None) -> None:
-    """Sphinx's hook at the end of a build: sitemap.xml lists what people wrote, 404.html is whole."""
+    """Write sitemap.xml, which lists what people wrote, and 404.html at the end of a build."""
     if failure is not None or app.builder.format != "html":
         return
     site, home = Path(app.outdir), app.config.html_baseurl

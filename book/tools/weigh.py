@@ -2,8 +2,8 @@
 
     python book/tools/weigh.py [--site _build/html] [PAGE ...]
 
-Opens each page in Chromium as a first visitor does, with nothing in the cache, and adds up the sizes
-on disk of the files it asked for, each counted once. A server compresses text to about a quarter.
+Opens each page in Chromium and adds up the sizes on disk of all files that it asks for, each
+counted once: what a first visitor loads. A server compresses text to about a quarter.
 """
 
 from __future__ import annotations

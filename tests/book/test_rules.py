@@ -1,6 +1,7 @@
 """book/tools/book.py and the nbval gate find what they are there to find."""
 
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -119,13 +120,44 @@ def test_pairs_are_compared(tmp_path, monkeypatch, text, why):
     assert (why is None and problems == []) or (len(problems) == 1 and why in problems[0])
 
 
-def test_another_address_of_the_repository_is_found(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("address", "right"),
+    [
+        ("https://github.com/ekd-lite/ekd-lite", True),
+        ("https://github.com/ekd-lite/ekd-lite.git", True),
+        ("https://github.com/ekd-lite/ekd-lite/blob/main/README.md", True),
+        ("https://github.com/ekd-lite/ekd_lite", False),
+        ("https://github.com/somebody/else", True),
+        ("https://ekd-lite.github.io/ekd-lite/", True),
+        ("https://ekd-lite.github.io/ekd-lite/chapters/01_faces.html", True),
+        ("https://ekd-lite.github.io/book/", False),
+        ("https://ekd-lite.github.io/ekd-lite-book/", False),
+        ("https://somebody.github.io/else/", True),
+        ("https://colab.research.google.com/github/ekd-lite/ekd-lite/blob/main/a.ipynb", True),
+        ("https://colab.research.google.com/github/ekd-lite/other/blob/main/a.ipynb", False),
+    ],
+)
+def test_another_address_of_repository_or_site_is_found(tmp_path, monkeypatch, address, right):
     monkeypatch.setattr(book, "BOOK", tmp_path)
     monkeypatch.setattr(book, "CHAPTERS", tmp_path)
-    (tmp_path / "a.md").write_text("https://github.com/ekd-lite/ekd-lite is right")
     assert book.check_address() == []
-    (tmp_path / "b.md").write_text("https://github.com/ekd-lite/ekd_lite is not")
-    assert len(book.check_address()) == 1
+    (tmp_path / "a.md").write_text(f"See {address}, which says more.")
+    assert len(book.check_address()) == (0 if right else 1)
+
+
+def test_the_readme_leads_to_every_chapter_on_the_site_and_in_colab():
+    """With the chapter's title or its beginning; a notebook on GitHub would show raw MyST."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    row = re.compile(
+        r"^\| \d+ \[(.+?)\]\(.*/chapters/(\w+)\.html\) \| \[.+?\]\((\S+)\)", re.MULTILINE
+    )
+    rows = row.findall(readme)
+    assert [name for _, name, _ in rows] == [path.stem for path in book.notebooks()]
+    for title, name, colab in rows:
+        first = nbformat.read(ROOT / f"book/chapters/{name}.ipynb", as_version=4).cells[0].source
+        assert re.search(rf"^# {re.escape(title)}", first, re.MULTILINE), title
+        path = f"book/colab/{name}.ipynb"
+        assert colab.endswith(f"/blob/main/{path}") and (ROOT / path).exists()
 
 
 DRAW = "import matplotlib.pyplot as plt\nplt.figure()\nplt.plot([1, 2])\nplt.show()"
