@@ -70,7 +70,8 @@ def keep_icons(sheet: str, icons: set[str]) -> str:
 
 def small_font(font: Path, glyphs: set[int]) -> Path | None:
     """Write FONT.woff with these characters only; None if the font has none of them."""
-    options = subset.Options(flavor="woff", drop_tables=["FFTM"], notdef_outline=True)
+    # Of the names inside, copyright and licence stay; "Font Awesome" is reserved for the whole.
+    options = subset.Options(flavor="woff", drop_tables=["FFTM"], name_IDs=[0, 13, 14])
     whole = subset.load_font(str(font), options)
     if not glyphs & set(whole.getBestCmap()):
         return None
