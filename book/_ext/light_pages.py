@@ -30,7 +30,7 @@ SERVES = {
 }
 LOADED = re.compile(
     r'[ \t]*(?:<script\b[^>]*\bsrc="(?P<script>[^"]+)"[^>]*></script>'
-    r'|<link\b[^>]*\bhref="(?P<sheet>[^"]+)"[^>]*/>)\n?'
+    r'|<link\b(?=[^>]*\brel="stylesheet")[^>]*\bhref="(?P<sheet>[^"]+)"[^>]*/>)\n?'
 )
 THEME = Path("_static/styles/pydata-sphinx-theme.css")
 ICON = re.compile(r'((?:,?\.fa-[\w-]+:{1,2}before)+)\{content:"\\[0-9a-f]+"\}')
@@ -72,13 +72,13 @@ def small_font(font: Path, glyphs: set[int]) -> Path | None:
     """Write FONT.woff with these characters only; None if the font has none of them."""
     # Of the names inside, copyright and licence stay; "Font Awesome" is reserved for the whole.
     options = subset.Options(flavor="woff", drop_tables=["FFTM"], name_IDs=[0, 13, 14])
-    whole = subset.load_font(str(font), options)
-    if not glyphs & set(whole.getBestCmap()):
-        return None
-    cut = subset.Subsetter(options)
-    cut.populate(unicodes=glyphs)
-    cut.subset(whole)
-    subset.save_font(whole, str(font.with_suffix(".woff")), options)
+    with subset.load_font(str(font), options) as whole:
+        if not glyphs & set(whole.getBestCmap()):
+            return None
+        cut = subset.Subsetter(options)
+        cut.populate(unicodes=glyphs)
+        cut.subset(whole)
+        subset.save_font(whole, str(font.with_suffix(".woff")), options)
     return font.with_suffix(".woff")
 
 

@@ -334,8 +334,10 @@ def test_every_icon_on_a_page_is_in_the_style_sheet_and_the_fonts(whole):
     from fontTools.ttLib import TTFont
 
     sheet = (SITE / "_static/styles/pydata-sphinx-theme.css").read_text(encoding="utf-8")
-    fonts = [TTFont(path) for path in (SITE / "_static/vendor/fontawesome").rglob("*.woff")]
-    drawn = {code for font in fonts for code in font.getBestCmap()}
+    drawn = set()
+    for path in (SITE / "_static/vendor/fontawesome").rglob("*.woff"):
+        with TTFont(path) as font:
+            drawn |= set(font.getBestCmap())
     named = {
         icon
         for path in whole.values()
