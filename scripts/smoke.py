@@ -2,8 +2,8 @@
 
     python scripts/smoke.py
 
-Needs nothing but the package and its extra `export`, so that versions.py can run it in an
-environment of the lowest or the newest versions. Run it from another folder than the repository, or
+Needs nothing but the package and its extras export, align and tensorboard, so that versions.py can
+run it in an environment of the lowest or the newest versions. Run it from another folder than the repository, or
 the package in the working folder is imported instead of the installed one.
 """
 
@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+import torch
 from PIL import Image
 
 from ekd_lite.__main__ import Command, main
+from ekd_lite.data.detect import LandmarkDetector
 
 SHOWN = ("torch", "numpy", "pillow", "safetensors", "tqdm", "tyro", "matplotlib", "onnxruntime")
 SMALL = [
@@ -66,7 +68,7 @@ def jobs(work: Path) -> list[list[str]]:
     """A tiny job of every kind; each may use what those before it wrote."""
     faces, teacher, student = str(work / "faces"), str(work / "teacher"), str(work / "student")
     rows = str(work / "rows.safetensors")
-    large = ["--backbone", "tiny_teacher"]
+    large = ["--backbone", "tiny_teacher", "--tensorboard"]
     distil = ["--method", "ekd+fitnet+kd", "--teacher", f"{teacher}/model.safetensors"]
     return [
         ["data", "preview", "--out", str(work / "faces.png")],
@@ -98,7 +100,8 @@ def run() -> None:
             status = main(job)
             if status:
                 sys.exit(f"failed with status {status}")
-    print("ok: every job")
+    LandmarkDetector()(torch.zeros(3, 64, 64, dtype=torch.uint8))
+    print("ok: every job, and the detector of the extra align")
 
 
 if __name__ == "__main__":

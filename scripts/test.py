@@ -1,21 +1,36 @@
-"""What `make test` and CI run: lint, types, book, notebooks, tests; `lint` stops after types."""
+"""What `make test` and CI run: lint, types, book, notebooks, tests.
+
+    python scripts/test.py          everything
+    python scripts/test.py lint     lint and types only
+    python scripts/test.py quick    these, and the tests that start no process
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import sysconfig
 import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE_TESTS = ("tests/book/test_site.py", "tests/book/test_browser.py")  # of a built site
 PYTHON = [sys.executable, "-m"]
+SCHEMA = [*PYTHON, "check_jsonschema", "--builtin-schema"]
+GITHUB = ROOT / ".github"
 LINT = {
     "ruff": [*PYTHON, "ruff", "check", "."],
     "format": [*PYTHON, "ruff", "format", "--check", "."],
     "mypy": [*PYTHON, "mypy"],
+    "workflows": [*SCHEMA, "vendor.github-workflows", *map(str, GITHUB.glob("workflows/*.yml"))],
+    "forms": [*SCHEMA, "vendor.github-issue-forms", *map(str, GITHUB.glob("ISSUE_*/[!c]*.yml"))],
+    "zizmor": [sysconfig.get_path("scripts") + "/zizmor", "--offline", "--no-progress", "--quiet", ".github"],
 }
+# Not in the extra `dev`: its package fetches the program from GitHub, which not every machine may.
+if shutil.which("actionlint"):
+    LINT["actionlint"] = [shutil.which("actionlint") or "", "-color"]
 WORKERS = ["-n", str(os.cpu_count() or 1)]
 TESTS = {
     "book": [sys.executable, "book/tools/book.py", "build"],
@@ -31,11 +46,17 @@ TESTS = {
         *(f"--ignore={path}" for path in PAGE_TESTS),  # the book's step has run these
     ],
 }
+# Also for machines without Chromium or POSIX: macOS and Windows run it in CI.
+QUICK = {
+    "tests": [*PYTHON, "pytest", "-q", "-m", "not slow and not starts_process", *WORKERS],
+}
+QUICK["tests"] += [f"--ignore={path}" for path in PAGE_TESTS]
+STEPS = {"lint": LINT, "quick": {**LINT, **QUICK}, "test": {**LINT, **TESTS}}
 
 
 def main(which: list[str]) -> int:
     """Run every step, say how long each took, and fail if one failed."""
-    steps = LINT if which == ["lint"] else {**LINT, **TESTS}
+    steps = STEPS[which[0] if which else "test"]
     failed = []
     # One thread a process: xdist has put a process on every core already.
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}

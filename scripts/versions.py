@@ -26,7 +26,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 UV = [sys.executable, "-m", "uv"]
-EXTRAS = ["--extra", "export"]
+EXTRAS = ["--extra", "export", "--extra", "align", "--extra", "tensorboard"]
 
 
 def supported() -> list[str]:
