@@ -3,8 +3,8 @@
     python scripts/smoke.py
 
 Needs nothing but the package and its extras export, align and tensorboard, so that versions.py can
-run it in an environment of the lowest or the newest versions. Run it from another folder than the repository, or
-the package in the working folder is imported instead of the installed one.
+run it in an environment of the lowest or the newest versions. It imports what is installed, not the
+package beside it, as long as PYTHONPATH does not say otherwise.
 """
 
 from __future__ import annotations

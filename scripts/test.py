@@ -1,36 +1,27 @@
 """What `make test` and CI run: lint, types, book, notebooks, tests.
 
-    python scripts/test.py          everything
-    python scripts/test.py lint     lint and types only
-    python scripts/test.py quick    these, and the tests that start no process
+python scripts/test.py          all of it
+python scripts/test.py lint     lint and types
+python scripts/test.py quick    these, and the tests that start no process
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-import sysconfig
 import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE_TESTS = ("tests/book/test_site.py", "tests/book/test_browser.py")  # of a built site
 PYTHON = [sys.executable, "-m"]
-SCHEMA = [*PYTHON, "check_jsonschema", "--builtin-schema"]
-GITHUB = ROOT / ".github"
 LINT = {
     "ruff": [*PYTHON, "ruff", "check", "."],
     "format": [*PYTHON, "ruff", "format", "--check", "."],
+    "github": [sys.executable, "scripts/check_github.py"],
     "mypy": [*PYTHON, "mypy"],
-    "workflows": [*SCHEMA, "vendor.github-workflows", *map(str, GITHUB.glob("workflows/*.yml"))],
-    "forms": [*SCHEMA, "vendor.github-issue-forms", *map(str, GITHUB.glob("ISSUE_*/[!c]*.yml"))],
-    "zizmor": [sysconfig.get_path("scripts") + "/zizmor", "--offline", "--no-progress", "--quiet", ".github"],
 }
-# Not in the extra `dev`: its package fetches the program from GitHub, which not every machine may.
-if shutil.which("actionlint"):
-    LINT["actionlint"] = [shutil.which("actionlint") or "", "-color"]
 WORKERS = ["-n", str(os.cpu_count() or 1)]
 TESTS = {
     "book": [sys.executable, "book/tools/book.py", "build"],

@@ -1,4 +1,4 @@
-"""Install the lowest and the newest versions that pyproject.toml allows, and run smoke.py with each.
+"""Install the lowest, then the newest versions that pyproject.toml allows; run smoke.py with each.
 
     python scripts/versions.py lowest    oldest Python, lowest version of every direct dependency
     python scripts/versions.py newest    newest Python, newest version of everything
@@ -6,9 +6,9 @@
 
 The environments are made by uv in a temporary folder and deleted afterwards; the package goes into
 them as a wheel. torch is the CPU build of PyTorch's own index, a tenth of the size of the CUDA
-build of PyPI. Where that index cannot be reached, a CPU wheel in PIP_FIND_LINKS takes its place, with
-the Python that it was built for: then all bounds are tested but those of torch and of Python, and the
-output says so.
+build of PyPI. Where that index cannot be reached, a CPU wheel in PIP_FIND_LINKS takes its place,
+with the Python that it was built for: then all bounds are tested but those of torch and of Python,
+and the output says so.
 """
 
 from __future__ import annotations
@@ -96,6 +96,7 @@ def try_out(setting: Setting, work: Path) -> int:
     outside.mkdir()
     smoke = [str(python), str(ROOT / "scripts" / "smoke.py")]
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    clean["PYTHONWARNINGS"] = "ignore"  # the faces are patterns, as many warnings say
     return subprocess.run(smoke, cwd=outside, env=clean, check=False).returncode
 
 
@@ -109,9 +110,9 @@ def main() -> int:
     """Try out what the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("which", nargs="?", choices=["lowest", "newest", "both"], default="both")
-    which = parser.parse_args().which
+    asked = parser.parse_args().which
     failed = []
-    for which in ["lowest", "newest"] if which == "both" else [which]:
+    for which in ["lowest", "newest"] if asked == "both" else [asked]:
         print(f"== {which}", flush=True)
         setting = setting_of(which)
         with tempfile.TemporaryDirectory(prefix="ekd_lite-versions-") as folder:

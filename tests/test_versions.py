@@ -25,9 +25,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 META = PROJECT["project"]
 OURS = canonicalize_name(META["name"])
 LISTED = [
-    line.rpartition(" ")[2]
-    for line in META["classifiers"]
-    if re.search(r"Python :: 3\.\d", line)
+    line.rpartition(" ")[2] for line in META["classifiers"] if re.search(r"Python :: 3\.\d", line)
 ]  # "3.10", ..., oldest first
 WORKFLOWS = {
     path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -127,18 +125,18 @@ def imported(cells):
 NOTEBOOKS = sorted((ROOT / "book").glob("chapters/*.ipynb")) + sorted(
     (ROOT / "book").glob("assignments/*.ipynb")
 )
+PACKAGES = packages_distributions()  # module -> what installs it; takes a second
 WRITTEN = {"steps"}  # chapter 15 writes this module itself
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_the_extra_book_brings_all_that_a_chapter_imports(path):
     brought = {canonicalize_name(one.name) for one in [*requirements(), *requirements("book")]}
-    packages = packages_distributions()
     names = set(imported(nbformat.read(path, as_version=4).cells))
     assert names
     for name in names - set(sys.stdlib_module_names) - {"ekd_lite"} - WRITTEN:
-        assert name in packages, f"{name} is not installed"
-        homes = {canonicalize_name(one) for one in packages[name]}
+        assert name in PACKAGES, f"{name} is not installed"
+        homes = {canonicalize_name(one) for one in PACKAGES[name]}
         assert homes & brought, f"{path.stem} imports {name}: name {homes} in the extra book"
 
 
