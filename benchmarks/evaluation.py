@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.timing import Row, measure
+from benchmarks.timing import Row, Variants, measure
 from ekd_lite.evaluate import all_pairs_tpr_at_fpr, tpr_at_fpr, verification_accuracy
 from ekd_lite.evaluate.ijb import pool_templates
 
@@ -43,7 +43,7 @@ def bench_pairs(*, quick: bool) -> Iterator[Row]:
         generator = torch.Generator().manual_seed(0)
         unit = F.normalize(torch.randn(n, 512, generator=generator))
         labels = torch.arange(n) // 10
-        variants = {"ours": lambda x=unit, y=labels: all_pairs_tpr_at_fpr(x, y, FPRS)}
+        variants: Variants = {"ours": lambda x=unit, y=labels: all_pairs_tpr_at_fpr(x, y, FPRS)}
         if n <= 10_000:
             variants["peer"] = lambda x=unit, y=labels: sort_all(x, y)
         variants["bound"] = lambda x=unit: half_product(x)

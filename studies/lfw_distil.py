@@ -237,7 +237,7 @@ def measure(rows: Tensor, on: str, data: Path, work: Path, folder: Path) -> Row:
     result = bootstrap_tpr_at_fpr(rows, faces.images.labels, LEVELS, seed=0)
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {"embeddings": rows, "estimate": result.estimate, "samples": result.samples}
-    np.savez(folder / "test.npz", **{name: array.numpy() for name, array in arrays.items()})
+    np.savez(folder / "test.npz", **{name: array.numpy() for name, array in arrays.items()})  # type: ignore[arg-type]
     number = {file: i for i, file in enumerate(faces.files)}
     pairs = on_pairs(data / "lfw_pairs_devtest.csv", number, rows, None)[0]
     ends = intervals(result.estimate, result.low, result.high)
@@ -246,7 +246,7 @@ def measure(rows: Tensor, on: str, data: Path, work: Path, folder: Path) -> Row:
 
 def intervals(estimate: Tensor, low: Tensor, high: Tensor) -> Row:
     """The columns of TPR and of its intervals."""
-    row = {}
+    row: Row = {}
     for m, name in enumerate(TPR):
         row |= {name: percent(estimate[m]), f"{name}_low": percent(low[m])}
         row[f"{name}_high"] = percent(high[m])
@@ -284,8 +284,8 @@ class Table:
 
     def has(self, run: Run, people: int) -> bool:
         """Whether a run's row is there."""
-        key = (run.stage, run.method, "yes" if run.labels else "no", run.backbone)
-        key += (str(people), f"{run.margin:g}", str(run.seed))
+        about = (run.stage, run.method, "yes" if run.labels else "no", run.backbone)
+        key = (*about, str(people), f"{run.margin:g}", str(run.seed))
         names = ("stage", "method", "labels", "backbone", "people", "margin", "seed")
         return any(tuple(row[n] for n in names) == key for row in self.rows)
 
@@ -389,7 +389,7 @@ def main() -> None:
     torch.set_num_threads(1)
     if options.work.resolve().is_relative_to(OUT.parents[2]):
         sys.exit("--work must lie outside of the repository: it will hold pictures of real people")
-    folders = [options.data.resolve(), options.work.resolve()]
+    folders = (options.data.resolve(), options.work.resolve())
     table = Table(options.out)
     if not any(row["method"] == "SFace" for row in table.rows):
         teacher = read_faces(*folders, "test").teacher

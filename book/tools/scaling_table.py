@@ -142,7 +142,7 @@ def fill(text: str) -> str:
         begin, end = f"% begin {name}\n", f"% end {name}"
         text, count = re.subn(
             re.escape(begin) + ".*?" + re.escape(end),
-            lambda _, b=begin, m=made, e=end: f"{b}\n{m}\n\n{e}",
+            f"{begin}\n{made}\n\n{end}".replace("\\", r"\\"),
             text,
             flags=re.DOTALL,
         )
