@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import numpy as np
-from torch import Tensor
+import torch
+
+from ekd_lite.evaluate.inputs import Array, as_tensor
 
 ACCURACY_GRID = np.arange(0, 4, 0.01)
 TAR_GRID = np.arange(0, 4, 0.001)
 CHUNK = 256  # rows whose float64 differences stay in the cache
 
 
-def check_rows(
-    embeddings: Tensor, mirrored: Tensor | None, num_pairs: int
-) -> tuple[np.ndarray, ...]:
+def check_rows(embeddings: Array, mirrored: Array | None, num_pairs: int) -> tuple[np.ndarray, ...]:
     """One side's embeddings, and its mirrored ones if any, checked."""
-    arrays = tuple(x.detach().cpu().numpy() for x in (embeddings, mirrored) if x is not None)
+    given = [as_tensor("embeddings", x).cpu() for x in (embeddings, mirrored) if x is not None]
+    # In one order of memory: sums over a row must not depend on where it lies.
+    arrays = tuple(
+        np.ascontiguousarray((x.float() if x.dtype == torch.bfloat16 else x).numpy()) for x in given
+    )
     for array in arrays:
         if array.ndim != 2 or len(array) != num_pairs or array.shape != arrays[0].shape:
             raise ValueError(
@@ -37,13 +41,22 @@ def squared_distances(left: tuple[np.ndarray, ...], right: tuple[np.ndarray, ...
             if len(side) == 2:
                 rows = rows + side[1][part]
             norms = np.sqrt(np.einsum("ij,ij->i", rows, rows))
-            if not np.isfinite(norms).all():
-                bad = start + int(np.isfinite(norms).argmin())
-                raise ValueError(f"an embedding of pair {bad} is NaN, infinite or beyond 1e154")
+            if not (np.isfinite(norms) & (norms > 1e-150)).all():
+                rows, norms = _within_range(rows, start)
             units.append(rows / np.where(norms == 0, 1.0, norms)[:, None])
         difference = np.subtract(units[0], units[1], out=units[0])
         out[part] = np.square(difference, out=difference).sum(axis=1)
     return out
+
+
+def _within_range(rows: np.ndarray, start: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows scaled so that their squares are numbers, and their lengths; 0 for a row of zeros."""
+    if not np.isfinite(rows).all():
+        bad = start + int(np.isfinite(rows).all(axis=1).argmin())
+        raise ValueError(f"an embedding of pair {bad} is NaN or infinite")
+    # By powers of two, which leave an ordinary row its bits.
+    rows = np.ldexp(rows, -np.frexp(np.abs(rows).max(axis=1))[1][:, None])
+    return rows, np.sqrt(np.einsum("ij,ij->i", rows, rows))
 
 
 def _accepted(
