@@ -61,7 +61,7 @@ class GroupRates:
 def group_rates(
     embeddings: Array,
     labels: Array,
-    groups: Sequence[str],
+    groups: Sequence[str] | Array,
     fprs: Iterable[float] | Tensor,
     *,
     min_false_accepts: int = 10,
@@ -86,7 +86,8 @@ def group_rates(
     if len(groups) != len(labels):
         raise ValueError(f"expected {len(labels)} groups, one an image, got {len(groups)}")
     rows, labels, order = sorted_rows(embeddings, labels)
-    groups = [group.item() if isinstance(group, Tensor) else group for group in groups]
+    if isinstance(groups, Tensor | np.ndarray):
+        groups = groups.tolist()
     names = tuple(sorted(set(groups)))
     number = {name: g for g, name in enumerate(names)}
     group = torch.tensor([number[name] for name in groups])

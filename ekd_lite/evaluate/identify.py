@@ -65,8 +65,9 @@ def identification_rate(
 ) -> IdentificationResult:
     """Search every probe in the gallery.
 
-    Scores are those of `all_pairs_tpr_at_fpr`. An entry that scores the same as the right one counts
-    as ranked before it: a net that gives one embedding for every face has rank-1 rate 0, not 1.
+    Scores are those of `all_pairs_tpr_at_fpr`. An entry that scores the same as the right one
+    counts as ranked before it: a net that gives one embedding for every face has rank-1 rate 0,
+    not 1.
 
     Args:
         probes: (Q, D), not necessarily normalised; for IJB the vectors of `pool_templates`.

@@ -90,7 +90,7 @@ def pool_templates(
 ) -> tuple[Tensor, Tensor]:
     """The vector of every template: sum over media of the mean over a medium's images.
 
-    Sums are made in float64 and unit vectors rounded to float32 at the end, so that templates of the
+    Sums are made in float64, and only the unit vectors are rounded to float32: templates of the
     same images have the same vector, whatever the order and the number of copies.
 
     Args:

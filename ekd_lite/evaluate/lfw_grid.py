@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from ekd_lite.evaluate.inputs import Array, as_tensor
+from ekd_lite.evaluate.scores import STEPS
 
 ACCURACY_GRID = np.arange(0, 4, 0.01)
 TAR_GRID = np.arange(0, 4, 0.001)
@@ -28,11 +29,18 @@ def check_rows(embeddings: Array, mirrored: Array | None, num_pairs: int) -> tup
     return arrays
 
 
-def squared_distances(left: tuple[np.ndarray, ...], right: tuple[np.ndarray, ...]) -> np.ndarray:
-    """Squared distances of unit rows in float64, (P,), in the order of operations of sklearn."""
+def squared_distances(
+    left: tuple[np.ndarray, ...], right: tuple[np.ndarray, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Squared distances of unit rows in float64, in the order of operations of sklearn, and scores.
+
+    Returns:
+        Distances d (P,), and cosines 1 - d / 2 in steps of `scores.STEPS` (P,) int64, which swallow
+        the rounding of d and so keep ties; 0 where a side is zero and has no direction.
+    """
     if left[0].shape != right[0].shape:
         raise ValueError(f"the two sides differ: {left[0].shape} and {right[0].shape}")
-    out = np.empty(len(left[0]))
+    out, has_directions = np.empty(len(left[0])), np.ones(len(left[0]), dtype=bool)
     for start in range(0, len(out), CHUNK):
         part = slice(start, start + CHUNK)
         units = []
@@ -43,10 +51,12 @@ def squared_distances(left: tuple[np.ndarray, ...], right: tuple[np.ndarray, ...
             norms = np.sqrt(np.einsum("ij,ij->i", rows, rows))
             if not (np.isfinite(norms) & (norms > 1e-150)).all():
                 rows, norms = _within_range(rows, start)
+            has_directions[part] &= norms > 0
             units.append(rows / np.where(norms == 0, 1.0, norms)[:, None])
         difference = np.subtract(units[0], units[1], out=units[0])
         out[part] = np.square(difference, out=difference).sum(axis=1)
-    return out
+    cosines = np.where(has_directions, 1 - out / 2, 0.0)
+    return out, np.rint(STEPS * cosines).astype(np.int64)
 
 
 def _within_range(rows: np.ndarray, start: int) -> tuple[np.ndarray, np.ndarray]:

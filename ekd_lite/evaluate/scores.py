@@ -106,12 +106,13 @@ def block_scores(first: Rows, second: Rows) -> np.ndarray:
 def pair_scores(first: Rows, second: Rows, i: Tensor, j: Tensor) -> np.ndarray:
     """Scores of the rows i of one with the rows j of the other, (P,) int32.
 
-    Gathering two rows a pair is bound by memory. A product of all rows is many times faster, although
-    it holds scores nobody asked for, unless few are asked for.
+    Gathering two rows a pair is bound by memory. A product of all rows is many times faster,
+    although it holds scores nobody asked for, unless few are asked for.
     """
     cells = len(first) * len(second)
     if cells <= MAX_CELLS and len(i) > cells * WORTH_A_PRODUCT:
-        return block_scores(first, second)[i.numpy(), j.numpy()]
+        wanted: np.ndarray = block_scores(first, second)[i.numpy(), j.numpy()]
+        return wanted
     scores = np.empty(len(i), dtype=np.int32)
     for start in range(0, len(i), PAIRS):
         part = slice(start, start + PAIRS)
