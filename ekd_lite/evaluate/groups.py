@@ -16,6 +16,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,7 +62,7 @@ class GroupRates:
 def group_rates(
     embeddings: Array,
     labels: Array,
-    groups: Sequence[str] | Array,
+    groups: Sequence[Any] | Array,
     fprs: Iterable[float] | Tensor,
     *,
     min_false_accepts: int = 10,
@@ -71,7 +72,8 @@ def group_rates(
     Args:
         embeddings: (N, D), not necessarily normalised.
         labels: identities, (N,), whole numbers.
-        groups: name of the group of each image, N of them; images of a person may differ.
+        groups: name or number of the group of each image, N of them; images of a person may
+            differ.
         fprs: global false-positive rates in (0, 1], L of them.
         min_false_accepts: false accepts a group must be expected to have at a level for its FPR to
             enter the ratio.
@@ -86,8 +88,7 @@ def group_rates(
     if len(groups) != len(labels):
         raise ValueError(f"expected {len(labels)} groups, one an image, got {len(groups)}")
     rows, labels, order = sorted_rows(embeddings, labels)
-    if isinstance(groups, Tensor | np.ndarray):
-        groups = groups.tolist()
+    groups = [group.item() if isinstance(group, Tensor) else group for group in groups]
     names = tuple(sorted(set(groups)))
     number = {name: g for g, name in enumerate(names)}
     group = torch.tensor([number[name] for name in groups])

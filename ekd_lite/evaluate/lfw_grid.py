@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ekd_lite.evaluate.inputs import Array, as_tensor
+from ekd_lite.evaluate.inputs import Array, as_rows
 from ekd_lite.evaluate.scores import STEPS
 
 ACCURACY_GRID = np.arange(0, 4, 0.01)
@@ -15,18 +15,18 @@ CHUNK = 256  # rows whose float64 differences stay in the cache
 
 def check_rows(embeddings: Array, mirrored: Array | None, num_pairs: int) -> tuple[np.ndarray, ...]:
     """One side's embeddings, and its mirrored ones if any, checked."""
-    given = [as_tensor("embeddings", x).cpu() for x in (embeddings, mirrored) if x is not None]
-    # In one order of memory: sums over a row must not depend on where it lies.
-    arrays = tuple(
-        np.ascontiguousarray((x.float() if x.dtype == torch.bfloat16 else x).numpy()) for x in given
-    )
-    for array in arrays:
-        if array.ndim != 2 or len(array) != num_pairs or array.shape != arrays[0].shape:
+    both = [embeddings] if mirrored is None else [embeddings, mirrored]
+    given = [as_rows("embeddings", rows).cpu() for rows in both]
+    for rows in given:
+        if len(rows) != num_pairs or rows.shape != given[0].shape:
             raise ValueError(
                 f"expected embeddings ({num_pairs}, D), one row a pair, on both sides and "
-                f"mirrored; got {array.shape}"
+                f"mirrored; got {tuple(rows.shape)}"
             )
-    return arrays
+    # In one order of memory: sums over a row must not depend on where it lies.
+    return tuple(
+        np.ascontiguousarray((x.float() if x.dtype == torch.bfloat16 else x).numpy()) for x in given
+    )
 
 
 def squared_distances(

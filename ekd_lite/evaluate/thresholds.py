@@ -190,7 +190,7 @@ def sample_scores(rows: Rows, labels: Tensor) -> np.ndarray:
     for _ in range(_num_draws(labels)):
         i = torch.randint(len(rows), (SAMPLE_ROWS,), generator=generator)
         j = torch.randint(len(rows), (SAMPLE_COLUMNS,), generator=generator)
-        scores = rows[i].unit() @ rows[j].unit().T
+        scores = rough_scores(rows[i].unit(), rows[j].unit())
         is_impostor = labels[i][:, None] != labels[j]
         parts.append(np.compress(is_impostor.numpy().ravel(), scores.numpy().ravel()))
     return np.concatenate(parts)
