@@ -31,9 +31,9 @@ from ekd_lite.evaluate.inputs import CHUNK, check_finite
 STEPS = 1 << 30  # of a cosine of one
 NOBODY = -STEPS - 1  # a threshold below every score
 BITS = 26  # of the length of a row in fixed point
-PAIRS = 2048  # whose rows are gathered at a time
+PAIRS = 256  # whose rows are gathered at a time
 MAX_CELLS = 1 << 24  # of a product
-WORTH_A_PRODUCT = 1 / 250  # the share of its cells above which scoring them singly takes longer
+WORTH_A_PRODUCT = 1 / 60  # the share of its cells above which scoring them singly takes longer
 
 
 @dataclass(frozen=True)
@@ -114,12 +114,16 @@ def pair_scores(first: Rows, second: Rows, i: Tensor, j: Tensor) -> np.ndarray:
         wanted: np.ndarray = block_scores(first, second)[i.numpy(), j.numpy()]
         return wanted
     scores = np.empty(len(i), dtype=np.int32)
+    a, b = np.empty((2, min(PAIRS, len(i)), first.fixed.shape[1]))
+    sides = ((a, first, i.numpy()), (b, second, j.numpy()))
     for start in range(0, len(i), PAIRS):
         part = slice(start, start + PAIRS)
-        a, b = first[i[part]], second[j[part]]
-        dot = (a.fixed.double() * b.fixed.double()).sum(dim=1)
-        dot.div_(a.length * b.length)
-        scores[part] = dot.mul_(STEPS).round_().to(torch.int32).numpy()
+        num = len(scores[part])
+        for table, rows, which in sides:
+            table[:num] = rows.fixed.numpy()[which[part]]
+        dot = np.einsum("ij,ij->i", a[:num], b[:num])
+        lengths = first.length[i[part]] * second.length[j[part]]
+        scores[part] = np.rint(dot / lengths.numpy() * STEPS)
     return scores
 
 

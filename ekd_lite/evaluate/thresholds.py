@@ -27,8 +27,8 @@ from ekd_lite.evaluate.tiles import count_pairs, impostor_scores, impostor_tiles
 from ekd_lite.ops import largest
 
 DIRECT = 1 << 20  # so few scores are simply sorted
-MAX_KEPT = 1 << 22  # rough scores a bracket holds, each with its pair
-WORTH_A_WALK = 1 / 100  # the share of the pairs above which scoring them singly costs more
+MAX_KEPT = 1 << 23  # rough scores a bracket holds, each with its pair
+WORTH_A_WALK = 1 / 25  # the share of the pairs above which scoring them singly costs more
 LOWER_BITS = 15
 SAMPLE_ROWS, SAMPLE_COLUMNS = 256, 1024  # of one draw
 SIGMAS = 6.0  # how far off the sample may be
@@ -116,7 +116,9 @@ class Bracket:
         self.kept = int(np.count_nonzero(inside))
         self.scores[: self.kept] = scores[inside]
         self.pairs[: self.kept] = self.pairs[: len(inside)][inside]
-        self.is_full = self.kept > MAX_KEPT * 3 // 4
+        if self.kept > MAX_KEPT * 3 // 4:  # too many equal or nearly equal ones
+            self.is_full, self.kept = True, 0
+            self.scores, self.pairs = self.scores[:0].copy(), self.pairs[:0].copy()
 
     def _at(self, position: int) -> float:
         """The kept rough score at a position from the top."""
@@ -181,6 +183,8 @@ def _sweep(rows: Rows, labels: Tensor, brackets: list[Bracket], progress: str | 
             scores = scores[passed]
             places = passed if places is None else places[passed]
             bracket.add(scores, places, Tile(up.start, across.start, len(b)), seen)
+        if all(bracket.is_full for bracket in brackets):
+            return  # another way has to be taken
 
 
 def sample_scores(rows: Rows, labels: Tensor) -> np.ndarray:
