@@ -14,12 +14,13 @@ What this cannot see: a JPEG has no checksum, and most flipped bits in one decod
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 import os
 import stat
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -37,6 +38,7 @@ VERSION = 2  # of the pixels that come out: part of a cache's key
 BUFFER = 1 << 16  # bytes read at a time
 TOGETHER = 32  # images turned into floats at once: few enough to be in the cache still
 MAX_PIXELS = 50_000_000  # 150 MB decoded; a file of some kB can announce far more
+_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _ORIENTATION = 0x0112  # EXIF's tag: how the camera was held
 _TURNED = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -66,12 +68,15 @@ def decode_image(source: bytes | str | Path, *, name: str, image_size: int | Non
         ValueError: not an image, cut off, of another format than `FORMATS`, too large, or no
             regular file.
     """
-    pixels = _rgbx(source, name=name, image_size=image_size)
+    pixels = _rgbx(source, name=lambda: name, image_size=image_size)
     return torch.from_numpy(pixels[:, :, :3].copy()).permute(2, 0, 1)
 
 
 def _rgbx(source: bytes | str | Path, *, name: str, image_size: int | None) -> np.ndarray[Any, Any]:
-    """Red, green, blue and a byte of no meaning, (H, W, 4), as Pillow keeps them: a plain copy."""
+    """Red, green, blue and a byte of no meaning, (H, W, 4), as Pillow keeps them: a plain copy.
+
+    The name is asked for when there is something to say.
+    """
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise ValueError(
             "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set, so that a cut image would become half a "
@@ -79,7 +84,6 @@ def _rgbx(source: bytes | str | Path, *, name: str, image_size: int | None) -> n
         )
     file: Any = source
     try:
-        # A buffer for a whole crop: Pillow reads a header in thirty small steps.
         file = io.BytesIO(source) if isinstance(source, bytes) else _open_regular(source)
         with file, Image.open(file, formats=FORMATS) as image:
             if math.prod(image.size) > MAX_PIXELS:
@@ -93,7 +97,7 @@ def _rgbx(source: bytes | str | Path, *, name: str, image_size: int | None) -> n
         raise
     except Exception as error:  # decoders of hostile bytes raise whatever they come upon
         text = str(error).replace(f" {file!r}", "")
-        raise ValueError(f"cannot read {name} as an image: {text}") from error
+        raise ValueError(f"cannot read {name()} as an image: {text}") from error
     if image_size is not None:
         pixels = _to_square(pixels, image_size, name)
     width, height = pixels.size
@@ -102,12 +106,17 @@ def _rgbx(source: bytes | str | Path, *, name: str, image_size: int | None) -> n
 
 def _open_regular(path: str | Path) -> BinaryIO:
     """Open a file that is neither a pipe, which may never answer, nor a device without an end."""
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    handle = os.open(path, flags)
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
+    handle = os.open(path, _FLAGS)
+    try:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("it is no regular file")
+        if status.st_size > BUFFER:
+            return os.fdopen(os.dup(handle), "rb", BUFFER)
+        # A whole crop at once: Pillow reads a header in thirty small steps.
+        return io.BytesIO(os.read(handle, status.st_size))
+    finally:
         os.close(handle)
-        raise ValueError("it is no regular file")
-    return os.fdopen(handle, "rb", BUFFER)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -128,13 +137,13 @@ def _upright(pixels: Image.Image, image: Image.Image) -> Image.Image:
     return pixels if turn is None else pixels.transpose(turn)
 
 
-def _to_square(pixels: Image.Image, size: int, name: str) -> Image.Image:
+def _to_square(pixels: Image.Image, size: int, name: Callable[[], str]) -> Image.Image:
     if pixels.size == (size, size):
         return pixels
     width, height = pixels.size
     if width != height:
         warnings.warn(
-            f"{name} is {width} x {height} pixels, not square: squeezed to {size} x {size}. Nets "
+            f"{name()} is {width} x {height} pixels, not square: squeezed to {size} x {size}. Nets "
             "expect aligned crops (ekd_lite.data.align)",
             stacklevel=2,
         )
@@ -197,7 +206,8 @@ class DecodedFaces:
         for first in range(0, len(rows), TOGETHER):
             part = rows[first : first + TOGETHER]
             for place, i in enumerate(part):
-                pixels[place] = _rgbx(self.source(i), name=self.name(i), image_size=size)
+                name = functools.partial(self.name, i)
+                pixels[place] = _rgbx(self.source(i), name=name, image_size=size)
             colours = torch.from_numpy(pixels[: len(part), ..., :3]).permute(0, 3, 1, 2)
             images[first : first + TOGETHER].copy_(colours).div_(127.5).sub_(1)
         return images

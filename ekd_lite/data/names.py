@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
+from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import overload
-
-import numpy as np
 
 # What systems and programs put between the images of others.
 _FOREIGN = frozenset(
@@ -40,15 +40,17 @@ def printable(name: str) -> str:
 
     Raw, the name of a file could end the line or command the terminal.
     """
+    if name.isprintable():  # nearly always, and asked for every image that is read
+        return name
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
 
 
 class FileNames(Sequence[Path]):
-    r"""Paths below a folder, kept as one array of bytes.
+    """Paths below a folder, kept as one block of bytes.
 
     A list of N strings is N objects, and each reader process that looks at one writes its reference
-    count: page by page the whole list is copied into every reader (pytorch issue 13246). An array
-    is one object and stays shared.
+    count: page by page the whole list is copied into every reader (pytorch issue 13246). A block is
+    one object and stays shared.
 
     Args:
         root: the folder.
@@ -57,18 +59,19 @@ class FileNames(Sequence[Path]):
 
     def __init__(self, root: Path, names: Iterable[str]) -> None:
         self.root = root
+        self._start = os.path.join(root, "")
         encoded = [os.fsencode(name) for name in names]
-        self._bytes = np.frombuffer(b"".join(encoded), np.uint8)
-        self._ends = np.fromiter(map(len, encoded), np.int64, len(encoded)).cumsum()
+        self._bytes = b"".join(encoded)
+        self._ends = array("q", itertools.accumulate(map(len, encoded)))
 
     def relative(self, index: int) -> str:
         """One name as it was given, relative to the root, with "/" between its parts."""
-        start = int(self._ends[index - 1]) if index else 0
-        return os.fsdecode(self._bytes[start : int(self._ends[index])].tobytes())
+        start = self._ends[index - 1] if index else 0
+        return os.fsdecode(self._bytes[start : self._ends[index]])
 
     def path(self, index: int) -> str:
         """One path as text: no `Path`, whose parts Python keeps in a table of its own for ever."""
-        return os.path.join(self.root, self.relative(index))
+        return self._start + self.relative(index)
 
     def __len__(self) -> int:
         return len(self._ends)

@@ -222,6 +222,16 @@ def test_bad_arrays_and_indices(faces):
     with pytest.raises(IndexError, match="out of range"):
         cached.batch([0, 2])
     assert cached.batch([]).shape == (0, 3, 32, 32)
+    for wrong in ("ab", None, {0, 1}, [None], [0.0], [True], [[0]], [2**70]):
+        with pytest.raises(IndexError, match="ind"):
+            cached.batch(wrong)
+    for right in (
+        np.array([1, 0], np.uint16),
+        np.array([1, 0], ">i8"),
+        (1, 0),
+        [torch.tensor(1), 0],
+    ):
+        assert torch.equal(cached.batch(right), cached.batch([1, 0]))
 
 
 @pytest.mark.parametrize("mode", ["r", "r+"])

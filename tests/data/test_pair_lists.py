@@ -153,9 +153,7 @@ PAIR = "Ann_Lee 1 3\n", "Bob 2 Ann_Lee 1\n"
 )
 def test_more_or_fewer_pairs_than_announced_are_refused(faces, tmp_path, text):
     (tmp_path / "pairs.txt").write_text(text)
-    with pytest.raises(
-        ValueError, match=r"announces .* genuine and as many impostor pairs and hol"
-    ):
+    with pytest.raises(ValueError, match=r"announces .* genuine and as many impostor pairs"):
         read_pairs(tmp_path / "pairs.txt", faces)
 
 
