@@ -72,7 +72,9 @@ def decode_image(source: bytes | str | Path, *, name: str, image_size: int | Non
     return torch.from_numpy(pixels[:, :, :3].copy()).permute(2, 0, 1)
 
 
-def _rgbx(source: bytes | str | Path, *, name: str, image_size: int | None) -> np.ndarray[Any, Any]:
+def _rgbx(
+    source: bytes | str | Path, *, name: Callable[[], str], image_size: int | None
+) -> np.ndarray[Any, Any]:
     """Red, green, blue and a byte of no meaning, (H, W, 4), as Pillow keeps them: a plain copy.
 
     The name is asked for when there is something to say.

@@ -102,10 +102,13 @@ class IdentityBalancedSampler:
         return self.num_steps - self.step
 
     def __iter__(self) -> Iterator[list[int]]:
+        # A generator: a pass begins with its first batch. torch's loader asks for two iterators
+        # and throws one away before it has given any.
         first = self.epoch * self.num_steps
         steps = range(first + self.step, first + self.num_steps)
         self.epoch, self.step = self.epoch + 1, 0
-        return map(self.batch, steps)
+        for step in steps:
+            yield self.batch(step)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the pass that iteration gives next, as Lightning and other trainers do.

@@ -74,9 +74,10 @@ def test_any_step_can_be_replayed():
     assert other.batch(0) != batches[0]
 
 
-def test_serves_a_data_loader():
+@pytest.mark.parametrize("workers", [0, 1])
+def test_serves_a_data_loader(workers):
     sampler = IdentityBalancedSampler(LABELS, num_steps=3)
-    loader = DataLoader(list(range(300)), batch_sampler=sampler)
+    loader = DataLoader(list(range(300)), batch_sampler=sampler, num_workers=workers)
     expected = [sampler.batch(step) for step in range(9)]
     for epoch in range(3):
         assert [batch.tolist() for batch in loader] == expected[3 * epoch : 3 * epoch + 3]
