@@ -56,7 +56,7 @@ def work(tmp_path_factory):
         for image in range(6):
             pixels = (pattern + rng.normal(0, 60, pattern.shape)).clip(0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(folder / f"{image}.png")
-    faces = load_splits(work / "people", image_size=16, cache=work / ".cache" / "faces").train
+    faces = load_splits(work / "people", image_size=16).train
     teacher = str(work / "runs" / "teacher")
     fit(TrainConfig(backbone="tiny_teacher", **SMALL), faces, work / "runs" / "teacher")
     for seed in (0, 1):
@@ -75,9 +75,8 @@ def work(tmp_path_factory):
 
 @pytest.fixture
 def runs(work, tmp_path, monkeypatch):
-    """A copy of the runs to damage, in a working directory with the faces' cache."""
+    """A copy of the runs to damage, in a working directory of its own."""
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(work / ".cache", tmp_path / ".cache")
     shutil.copytree(work / "runs", tmp_path / "runs")
     return tmp_path / "runs"
 
