@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.backbones import student_step
 from benchmarks.timing import REPEATS, Row, interleave
-from ekd_lite.experiments.demo import METHODS, DemoConfig
+from ekd_lite.experiments import METHODS, DemoConfig
 from ekd_lite.heads import ArcFace
 from ekd_lite.models import build_backbone
 from ekd_lite.parallel import world_size

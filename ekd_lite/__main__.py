@@ -13,7 +13,7 @@ from ekd_lite.commands.data import Convert, Download, Info, Preview, Verify
 from ekd_lite.commands.export import Export
 from ekd_lite.commands.nets import Embed, Evaluate
 from ekd_lite.commands.train import Train, recipe_of
-from ekd_lite.experiments.demo import DemoConfig
+from ekd_lite.experiments import DemoConfig
 from ekd_lite.train.batches import LoaderError
 
 Command = (

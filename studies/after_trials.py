@@ -36,7 +36,7 @@ from ekd_lite.evaluate import (
     embed,
     paired_difference,
 )
-from ekd_lite.experiments.tables import over_seeds
+from ekd_lite.experiments import over_seeds
 from ekd_lite.heads.margin import add_angle
 from ekd_lite.ops import unit_rows
 from ekd_lite.train import TrainConfig, cache_teacher, fit, load_model

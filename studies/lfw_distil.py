@@ -43,7 +43,7 @@ from ekd_lite.evaluate import (
     embed,
     paired_difference,
 )
-from ekd_lite.experiments.tables import over_seeds
+from ekd_lite.experiments import over_seeds
 from ekd_lite.heads import NormFace
 from ekd_lite.models import build_backbone
 from ekd_lite.train import Model, TrainConfig, fit, load_model, save_model

@@ -11,6 +11,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from ekd_lite.experiments.study_report import at_edge, comparisons
 from PIL import Image
 
 from ekd_lite.__main__ import main
@@ -23,7 +24,6 @@ from ekd_lite.experiments import study as study_run
 from ekd_lite.experiments.plan import StudyConfig, choose, combined_settings, load_study, students
 from ekd_lite.experiments.runner import is_finished, load_embeddings
 from ekd_lite.experiments.study import run_study
-from ekd_lite.experiments.study_report import at_edge, comparisons
 from ekd_lite.train import TrainConfig
 from ekd_lite.train.estimate import Estimate
 from ekd_lite.train.recipes import load_recipe, recipe_names
