@@ -55,7 +55,15 @@ def run_cli(arguments, folder):
 def test_demo_leaves_what_it_promises(demo):
     work, output = demo
     folder = work / "runs" / "demo"
-    for name in ("table.csv", "table.md", "roc.png", "scores.png", "faces.png", "config.json"):
+    for name in (
+        "table.csv",
+        "differences.csv",
+        "table.md",
+        "roc.png",
+        "scores.png",
+        "faces.png",
+        "config.json",
+    ):
         assert (folder / name).stat().st_size > 100
     with (folder / "table.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -71,7 +79,7 @@ def test_demo_leaves_what_it_promises(demo):
         assert 0 <= tpr <= 100
         assert float(row["train_seconds"]) >= 0
     assert "student alone" in output
-    assert "What beats what" in output
+    assert "Differences of the means over seeds" in output
     assert (folder / "ekd-1" / "log.jsonl").read_text().count("\n") == 1
 
 

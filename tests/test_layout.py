@@ -75,12 +75,26 @@ def test_library_needs_no_command_line_or_plots():
     assert output.stdout.strip() == "[]"
 
 
+HEAVY = "matplotlib sklearn pandas scipy onnx onnxruntime cv2 IPython torch.utils.tensorboard"
+
+
+@pytest.mark.parametrize("name", ["__main__", "experiments", "experiments.runner"])
+def test_commands_and_their_processes_start_without_heavy_modules(name):
+    """What draws, exports or teaches imports its library when it does."""
+    script = f"import sys, ekd_lite.{name};print([m for m in {HEAVY.split()} if m in sys.modules])"
+    output = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert output.stdout.strip() == "[]"
+
+
 PROMISED = {
     "data": "SyntheticFaces ImageFolder RecordIO read_verification_bin IdentityBalancedSampler",
     "distill": "DISTILLERS EKDLoss KDLoss FitNetLoss DarkRankLoss SPLoss CCKDLoss RKDLoss "
     "ShrinkTeaNetLoss TripletDistillationLoss MarginDistillationLoss",
     "evaluate": "tpr_at_fpr roc all_pairs_tpr_at_fpr bootstrap_tpr_at_fpr verification_accuracy "
     "ijb_tpr_at_fpr identification_rate",
+    "experiments": "load_study run_study compare_runs read_runs over_seeds PlannedRun Machine",
     "heads": "ArcFace CosFace NormFace",
     "models": "build_backbone",
 }

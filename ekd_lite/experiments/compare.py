@@ -13,7 +13,6 @@ from tqdm import tqdm
 from ekd_lite.data import FaceSet
 from ekd_lite.evaluate import BootstrapResult, embed, paired_difference
 from ekd_lite.experiments.folders import Run, group_runs
-from ekd_lite.experiments.plan import method_name
 from ekd_lite.experiments.report import measure, write_results
 from ekd_lite.experiments.tables import (
     difference_lines,
@@ -164,7 +163,7 @@ def _cost(name: str, runs: Sequence[Run]) -> list[str]:
     first = runs[0]
     return [
         name,
-        method_name(str(first.about("method"))),
+        str(first.about("method")),
         str(first.about("backbone")),
         " ".join(str(run.about("seed")) for run in runs),
         f"{first.profile.parameters:,}",

@@ -11,7 +11,7 @@ from ekd_lite.data import load_splits
 from ekd_lite.data.renderer.render import RENDERER_VERSION
 from ekd_lite.distill import DISTILLERS
 from ekd_lite.experiments.folders import record_options
-from ekd_lite.experiments.plan import method_name, plan_runs
+from ekd_lite.experiments.plan import ALONE, plan_runs
 from ekd_lite.experiments.report import measure_plan, write_report
 from ekd_lite.experiments.runner import Runner, Workspace, load_embeddings, print_splits
 from ekd_lite.train import TrainConfig
@@ -96,7 +96,7 @@ def run_demo(config: DemoConfig) -> Path:
     workspace = Workspace(config.out, config.faces, config.image_size)
     Runner(workspace, plan, "training", processes=config.processes).run()
     labels = splits.test.labels
-    settings = {method_name(method): method for method in config.methods}
+    settings = {ALONE if method == "none" else method: method for method in config.methods}
     methods = measure_plan(config.out, plan, settings, labels, resamples=config.resamples)
 
     def draw() -> dict[str, Figure]:

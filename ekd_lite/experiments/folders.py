@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ekd_lite.experiments.plan import method_name
 from ekd_lite.files import write_atomically
 from ekd_lite.models import Profile, build_backbone, profile_backbone
 from ekd_lite.train import TrainConfig, load_model
@@ -158,7 +157,7 @@ def group_runs(runs: Iterable[Run]) -> dict[str, list[Run]]:
         name = group[0].name
         if len(group) > 1:
             stems = {re.sub(r"[-_ .]*\d+$", "", run.name) for run in group}
-            name = stems.pop() if len(stems) == 1 else method_name(str(group[0].about("method")))
+            name = stems.pop() if len(stems) == 1 else str(group[0].about("method"))
         named[f"{name} ({group[0].name})" if name in named else name] = group
     return named
 

@@ -21,12 +21,7 @@ from ekd_lite.ops import nearest_name
 from ekd_lite.train import TrainConfig
 from ekd_lite.train.recipes import recipe_names
 
-ALONE = "student alone"  # what every table and figure calls the method none
-
-
-def method_name(method: str) -> str:
-    """A method as tables and figures call it."""
-    return ALONE if method == "none" else method
+ALONE = "student alone"  # what reports call the student of method none
 
 
 def run_name(setting: str, seed: int) -> str:

@@ -16,9 +16,9 @@ from ekd_lite.train import TrainConfig, build_state
 ROOT = Path(__file__).parents[2]
 
 
-def counted(run):
+def counted(call):
     with FlopCounterMode(display=False) as counter:
-        run()
+        call()
     return counter.get_total_flops()
 
 
@@ -27,22 +27,22 @@ def test_operations_are_those_that_torch_counts():
     backbone = build_backbone("iresnet18", image_size=32).train()
     images = torch.randn(4, 3, 32, 32)
     macs = counted(lambda: backbone(images)) / 2 / 4
-    job = PlannedRun(steps=1, images=4, processes=1, identities=500, student_macs=macs)
+    run = PlannedRun(steps=1, images=4, processes=1, identities=500, student_macs=macs)
     # The first layer needs no gradient of the images: the count stays a little below.
     found = counted(lambda: backbone(images).sum().backward())
-    assert found == pytest.approx(job.flop()["student"], rel=0.05)
+    assert found == pytest.approx(run.flop()["student"], rel=0.05)
     embeddings = torch.randn(4, 512, requires_grad=True)
     for head in (ArcFace(512, 500), PartialFC(ArcFace, 512, 500)):
         found = counted(lambda h=head: h(embeddings, torch.arange(4)).sum().backward())
-        assert found == job.flop()["head"]
+        assert found == run.flop()["head"]
 
 
 def test_memory_is_that_of_the_tensors():
     config = TrainConfig(backbone="mobilefacenet", image_size=112, embedding_dim=512, device="cpu")
     state = build_state(config, 1000, None, "cpu")
     tensors = [p for group in state.parameters() for p in group]
-    job = PlannedRun(steps=1, images=8, processes=1, identities=1000, moments=2)
-    parts = job.bytes()
+    run = PlannedRun(steps=1, images=8, processes=1, identities=1000, moments=2)
+    parts = run.bytes()
     assert parts["backbone"] + parts["prototypes"] == sum(4 * 4 * p.numel() for p in tensors)
 
 
