@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from typing import Annotated
 
@@ -15,6 +16,9 @@ from ekd_lite.commands.nets import Embed, Evaluate
 from ekd_lite.commands.train import Train, recipe_of
 from ekd_lite.experiments import DemoConfig
 from ekd_lite.train.batches import LoaderError
+
+# Torch's objects live as long as the command: a collection that walks through them takes 0.1 s.
+gc.freeze()
 
 Command = (
     Annotated[DemoConfig, tyro.conf.subcommand("demo")]
