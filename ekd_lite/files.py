@@ -24,7 +24,8 @@ else:
     import fcntl
 
 CACHE_VARIABLE = "EKD_LITE_CACHE"
-_LEFTOVER = re.compile(r"\..+\.(\d+\.[0-9a-f]{8}\.tmp|lock)")  # names that only this module makes
+# Names that only this package makes, the last one for links to checkpoints.
+_LEFTOVER = re.compile(r"\..+\.(\d+\.[0-9a-f]{8}\.tmp|lock)|.+\.\d+\.tmp")
 _POLL = 0.05  # seconds
 UNFINISHED = ".unfinished"
 _WINDOWS = sys.platform == "win32"
@@ -117,7 +118,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 def remove_leftovers(folder: Path) -> None:
     """Delete what killed processes left in a folder: temporary and lock files that nobody holds."""
-    for leftover in folder.glob(".*"):
+    for leftover in folder.glob("*"):
         if _LEFTOVER.fullmatch(leftover.name) and leftover.is_file():
             with contextlib.suppress(OSError):  # gone already, not ours, or open under Windows
                 with leftover.open("r+b") as file:

@@ -89,6 +89,7 @@ def test_left_overs_that_somebody_holds_and_foreign_files_stay(tmp_path):
     (tmp_path / "mine.tmp").write_bytes(b"a user's own")
     (tmp_path / ".x.123.0badcafe.tmp").write_bytes(b"half, of a killed process")
     (tmp_path / ".x.lock").touch()
+    (tmp_path / "checkpoint.previous.123.tmp").touch()
     with replacing(tmp_path / "y") as file, locked(tmp_path / "z"):
         remove_leftovers(tmp_path)
         assert len(names(tmp_path)) == 3
