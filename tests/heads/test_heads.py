@@ -304,7 +304,9 @@ def test_impossible_sizes_are_named(sizes):
 
 
 def test_spherefaces_margin_is_a_factor():
-    with pytest.raises(ValueError, match="a factor and must be >= 1"):
+    with pytest.raises(
+        ValueError, match=r"SphereFace's margin must lie in 1\.\.20 \(a factor\), got 0\.5"
+    ):
         SphereFace(4, 3, margin=0.5)
 
 
