@@ -151,9 +151,10 @@ def check_embeddings(output: Any, num_images: int) -> Tensor:
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of an error's message, or its type where it has none."""
-    lines = str(error).strip().splitlines()
-    return f"no {lines[0]}" if isinstance(error, KeyError) else (lines or [type(error).__name__])[0]
+    """An error's message on one line of at most 200 characters; its type where it has none."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    text = f"there is no {text}" if isinstance(error, KeyError) else text
+    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 def check_tensors(**values: Any) -> None:

@@ -32,7 +32,7 @@ def check_pair_labels(labels: Tensor | None, num_rows: int) -> Tensor:
         raise ValueError(f"expected labels ({num_rows},), got {tuple(labels.shape)}")
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise ValueError(f"expected labels of a type of whole numbers, got {labels.dtype}")
-    return labels
+    return labels.long()
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[object]:

@@ -151,7 +151,7 @@ class TrainConfig:
             f"{name} must not be negative, got {getattr(self, name)}"
             for name in (
                 *("identity_weight", "margin", "weight_decay", "clip_norm", "seed", "workers"),
-                "max_bad_steps",
+                *("max_bad_steps", "general", "identities", "images_per_identity"),
             )
             if not 0 <= getattr(self, name) < math.inf
         ]

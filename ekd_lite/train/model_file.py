@@ -187,8 +187,8 @@ def _compare(wanted: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...
     for name in {**wanted, **found}:
         if wanted.get(name) != found.get(name):
             raise ValueError(
-                f"{name} is {found.get(name, 'not there')}, and the net's "
-                f"{wanted.get(name, 'has no such part')}"
+                f"{name} has the shape {found.get(name, 'of nothing')} in the file and "
+                f"{wanted.get(name, 'of nothing')} in the net"
             )
 
 

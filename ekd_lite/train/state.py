@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -155,9 +156,9 @@ class TrainState:
             getattr(self, name).load_state_dict(own[name] if name in own else state[name])
         if "momenta" in own:
             self.optimizer.state[self.head.prototypes] = own["momenta"]
-        self.step = state["step"]
-        self.bad_steps = state["bad_steps"]
-        self.seconds = state["seconds"]
+        self.step = operator.index(state["step"])
+        self.bad_steps = operator.index(state["bad_steps"])
+        self.seconds = float(state["seconds"])
         set_rng_state(own)
 
     def resume(self, saved: bytes | None) -> None:
@@ -166,7 +167,9 @@ class TrainState:
         if saved is None:
             return
         try:
-            state: Any = from_bytes(saved, device=self.device)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch on pickles that it is about to refuse
+                state: Any = from_bytes(saved, device=self.device)
         except Exception as error:  # unpickling hostile bytes raises whatever it comes upon
             raise ValueError(
                 "the checkpoint holds something else than tensors, numbers and text, or is damaged "

@@ -175,7 +175,6 @@ def cache_teacher(
     """
     check_repeats(faces)
     width = teacher.info["embedding_dim"]
-    check_net(teacher.backbone, image_size=faces.image_size, width=width, name="the teacher")
     views = VIEWS if flip else VIEWS[:1]
     origin: Origin = {}
     if path is not None:
@@ -183,6 +182,7 @@ def cache_teacher(
         if not agree(int(not path.exists())):  # every process sees it
             rows = _read(path, origin, views)
             return check_rows(rows, count=len(faces), width=width, flip=flip)
+    check_net(teacher.backbone, image_size=faces.image_size, width=width, name="the teacher")
     label = "teacher" if progress and rank() == 0 else None
     share = _Share(faces)
     made = [
