@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import warnings
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,8 @@ def save_checkpoint(state: dict[str, Any], path: Path) -> None:
 
 def _keep(path: Path, previous: Path) -> None:
     """Give the newest checkpoint a second name, so that at no moment there is none."""
-    link = previous.with_name(f"{previous.name}.{os.getpid()}.tmp")
-    link.unlink(missing_ok=True)
+    # Of a form that `remove_leftovers` knows, should this process be killed before the rename.
+    link = previous.with_name(f".{previous.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         os.link(path, link)
     except OSError:  # a file system without hard links

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ekd_lite.data import FaceSet
+from ekd_lite.ops import check_embeddings
 from ekd_lite.train.config import TrainConfig
 from ekd_lite.train.log import tensorboard_writer
 
@@ -145,18 +146,14 @@ def check_net(net: nn.Module, *, image_size: int, width: int, name: str) -> None
     finally:
         for module, mode in was_training:
             module.training = mode
-    if isinstance(output, Tensor) and output.shape == (2, width):
-        return
-    if isinstance(output, tuple | list):
-        got = (
-            f"a {type(output).__name__} of {len(output)}: wrap it in a module that gives the first"
+    try:
+        found = check_embeddings(output, 2).shape[1]
+    except ValueError as error:
+        raise ValueError(f"{name} cannot be used: {error}") from error
+    if found != width:
+        raise ValueError(
+            f"{name} cannot be used: it gives embeddings (N, {found}), not (N, {width})"
         )
-    else:
-        got = _kind(output)
-    raise ValueError(
-        f"{name} must map images (N, 3, {image_size}, {image_size}) to a Tensor of embeddings "
-        f"(N, {width}); for two images it gives {got}"
-    )
 
 
 def check_rows(rows: Any, *, count: int, width: int, flip: bool) -> list[Tensor]:

@@ -40,17 +40,14 @@ EVERY = {
 @pytest.mark.parametrize("name", EVERY)
 def test_a_nan_row_gives_nan(name, net, dtype):
     """A loss that leaves the row out would train on, and nobody would know."""
-    for rows in (1, 2, 3, 9, 40):
+    # The official loss needs both kinds of pairs.
+    for rows in (9, 40) if name == "ekd official" else (1, 2, 3, 9, 40):
         for value in (math.nan, math.inf):
             for where in ((rows // 2,), (rows // 2, 1), (slice(None),)):
                 student, teacher, _ = random_batch(rows, 6)
                 labels = torch.arange(rows) // 2 % 4
                 (student if net == "student" else teacher)[where] = value
-                try:
-                    loss = EVERY[name](6)(student.to(dtype), teacher.to(dtype), labels)
-                except ValueError as error:  # the official loss needs both kinds of pairs
-                    assert "official" in str(error)
-                    continue
+                loss = EVERY[name](6)(student.to(dtype), teacher.to(dtype), labels)
                 assert not loss.isfinite(), (rows, value, where)
 
 
@@ -100,7 +97,7 @@ def test_losses_want_tensors(name):
             loss(bad, teacher, labels)
         with pytest.raises(ValueError, match="floating-point type"):
             loss(student, bad, labels)
-    with pytest.raises(ValueError, match="student .* got student"):
+    with pytest.raises(ValueError, match=r"student .* got student"):
         loss(student[:, :, None, None], teacher[:, :, None, None], labels)  # feature maps
 
 

@@ -212,11 +212,11 @@ class Single(Net):
 
 
 BAD_NETS = {
-    "pair": (Pair, "for two images it gives a tuple of 2: wrap it in a module"),
-    "feature map": (Map, r"it gives \(2, 16, 1, 1\) of torch.float32"),
-    "dictionary": (Named, "it gives a dict"),
-    "another width": (Narrow, r"embeddings \(N, 16\); .* gives \(2, 7\)"),
-    "one row": (Single, r"gives \(16,\)"),
+    "pair": (Pair, "the net gives a tuple of 2, expected a tensor .*: wrap it in a module"),
+    "feature map": (Map, r"the net gives \(2, 16, 1, 1\) for 2 images"),
+    "dictionary": (Named, "the net gives a dict of 1"),
+    "another width": (Narrow, r"it gives embeddings \(N, 7\), not \(N, 16\)"),
+    "one row": (Single, r"the net gives \(16,\) for 2 images"),
     "half": (lambda **size: Net(**size).half(), r"weights are torch.float16 \(layer.weight\)"),
     "bfloat16": (lambda **size: Net(**size).bfloat16(), "weights are torch.bfloat16"),
 }
