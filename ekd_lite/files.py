@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, BinaryIO
 
+from filelock import FileLock, Timeout
+
 if sys.platform == "win32":
     import msvcrt
 else:
@@ -114,6 +116,41 @@ def write_atomically(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         file.write(data)
+
+
+@contextlib.contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Keep a folder for this process; it is made if it is not there, and kept unless it is empty.
+
+    The lock is the operating system's on a file `.lock` in the folder, which is gone afterwards.
+    It ends with the process, however that ends, so that a killed one does not block the next.
+
+    Raises:
+        ValueError: another process has the folder.
+        OSError: the folder cannot be made or written to.
+    """
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / ".lock"
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(
+            f"another process is writing to {folder}: wait until it has ended, or name another "
+            "folder"
+        ) from None
+    try:
+        yield
+    finally:
+        # Unlinked while it is locked: who opens the file before that, and locks it after, finds
+        # that it has no name any more (filelock looks) and starts over. Windows refuses.
+        with contextlib.suppress(OSError):
+            path.unlink()
+        lock.release()
+        with contextlib.suppress(OSError):
+            if is_new:
+                folder.rmdir()  # only if nothing came of it
 
 
 def remove_leftovers(folder: Path) -> None:

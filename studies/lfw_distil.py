@@ -35,6 +35,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ekd_lite.data import ImageFolder, PackedFaces, cache_faces
+from ekd_lite.data.faceset import people_of
 from ekd_lite.data.splits import Selection
 from ekd_lite.evaluate import (
     BootstrapResult,
@@ -172,7 +173,7 @@ def write_stand_in(path: Path, faces: Faces) -> str:
     info = {"backbone": "mobilefacenet", "embedding_dim": DIM, "image_size": SIZE, "margin": 0.0}
     info |= {"head": "normface", "num_identities": len(means), "scale": SCALE, "method": "none"}
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_model(path, Model(backbone, head, info))
+    save_model(path, Model(backbone, head, info, people_of(faces.images)))
     return str(path)
 
 
@@ -198,7 +199,7 @@ def train(run: Run, data: Path, work: Path) -> Model:
         seed=run.seed,
         device="cpu",
     )
-    return load_model(fit(config, faces.images, folder, teacher_embeddings=[faces.teacher]))
+    return load_model(fit(config, faces.images, folder, teacher_embeddings=[faces.teacher] * 2))
 
 
 def carry_out(task: tuple[Run, Path, Path]) -> Row:

@@ -1,6 +1,7 @@
 """Files are replaced whole: after any failure the old content is there and nothing beside it."""
 
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 from ekd_lite.files import (
     locked,
+    locked_folder,
     remove_leftovers,
     replacing,
     unfinished,
@@ -179,3 +181,57 @@ def test_the_cache_of_the_user(monkeypatch, tmp_path):
     monkeypatch.delenv("EKD_LITE_CACHE")
     monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: f"/somewhere/{name}")
     assert user_cache() == Path("/somewhere/ekd_lite")
+
+
+HOLD_FOLDER = """
+import os, pathlib, sys, time
+from ekd_lite.files import locked_folder
+with locked_folder(pathlib.Path(sys.argv[1])):
+    if os.fork() == 0:
+        time.sleep(20)
+        os._exit(0)
+    print("locked", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_folder_is_locked_for_others_and_left_as_it_was(tmp_path):
+    out = tmp_path / "a" / "run"
+    with locked_folder(out):
+        for path in (out, tmp_path / "a" / ".." / "a" / "run"):
+            with (
+                pytest.raises(ValueError, match=r"another process is writing to .*run: wait"),
+                locked_folder(path),
+            ):
+                pass
+        (out / "x").touch()
+    assert names(out) == ["x"]
+    with locked_folder(out):
+        pass
+    assert names(out) == ["x"]
+    with pytest.raises(KeyError), locked_folder(tmp_path / "new"):
+        raise KeyError
+    assert not (tmp_path / "new").exists()  # nothing came of it
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="File exists"), locked_folder(tmp_path / "file"):
+        pass
+
+
+def test_the_lock_of_a_killed_process_does_not_block_though_its_readers_live_on(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD_FOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout.readline() == "locked\n"
+        with pytest.raises(ValueError, match="another process"), locked_folder(tmp_path):
+            pass
+        process.kill()
+        process.wait()
+        assert names(tmp_path) == [".lock"]
+        with locked_folder(tmp_path):
+            pass
+        assert names(tmp_path) == []
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.stdout.close()

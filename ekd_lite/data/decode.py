@@ -15,6 +15,7 @@ What this cannot see: a JPEG has no checksum, and most flipped bits in one decod
 from __future__ import annotations
 
 import functools
+import hashlib
 import io
 import math
 import os
@@ -37,6 +38,7 @@ SUFFIXES = (".bmp", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp")
 VERSION = 2  # of the pixels that come out: part of a cache's key
 BUFFER = 1 << 16  # bytes read at a time
 TOGETHER = 32  # images turned into floats at once: few enough to be in the cache still
+WHOLE = 100_000  # images whose bytes all go into a digest; of larger sets every so many-th
 MAX_PIXELS = 50_000_000  # 150 MB decoded; a file of some kB can announce far more
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _ORIENTATION = 0x0112  # EXIF's tag: how the camera was held
@@ -179,6 +181,28 @@ class DecodedFaces:
     def parameters(self) -> dict[str, object]:
         """Everything the pixels depend on, as plain values: the key of a cache."""
         raise NotImplementedError
+
+    def digest(self, *, whole: bool = False) -> str:
+        """The sha256 of the encoded images in their order.
+
+        Reading, not decoding: a second for some 10,000 files. Of a set of more than `WHOLE` images
+        the bytes of that many, evenly spaced, and the sizes of all, unless it shall be `whole`.
+        """
+        digest = hashlib.sha256(f"{self.image_size} pixels, decoder {VERSION}".encode())
+        step = 1 if whole else max(1, len(self) // WHOLE)
+        for index in range(0, len(self), step):
+            source = self.source(index)
+            data = Path(source).read_bytes() if isinstance(source, str) else source
+            digest.update(len(data).to_bytes(8, "little"))
+            digest.update(data)
+        if step > 1:
+            digest.update(np.asarray(self.sizes(), np.int64).data)
+        return digest.hexdigest()
+
+    def sizes(self) -> Sequence[int]:
+        """Bytes of every encoded image, (N,)."""
+        sources = (self.source(index) for index in range(len(self)))
+        return [os.stat(s).st_size if isinstance(s, str) else len(s) for s in sources]
 
     @property
     def num_identities(self) -> int:

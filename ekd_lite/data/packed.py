@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ekd_lite.data.checksums import sha256_of
-from ekd_lite.data.faceset import CacheableFaceSet, FaceSet
+from ekd_lite.data.faceset import CacheableFaceSet, FaceSet, digest_of
 from ekd_lite.data.indexing import index_tensor, int64_tensor, one_index, tensor_of
 from ekd_lite.data.processes import capped_workers, cores, map_in_processes
 from ekd_lite.files import (
@@ -33,6 +33,7 @@ from ekd_lite.files import (
 from ekd_lite.ops import fresh
 
 _IMAGES_PER_TASK = 512
+_MOST_HASHED = 4 << 30
 _MIN_IMAGES_PER_WORKER = 2000  # starting a process takes about as long as rendering so many
 
 
@@ -43,9 +44,11 @@ class PackedFaces:
         images: uint8 array or tensor `(N, 3, H, W)`, usually a memory map, which every process maps
             for itself.
         labels: `(N,)` identity numbers from 0, a tensor, array or list.
+        identities: names of the identities by label, if they are known.
 
     Attributes:
         labels: int64 tensor `(N,)`.
+        identities: as given, or None.
         image_size: height and width in pixels.
         num_identities: one more than the largest label.
 
@@ -54,7 +57,11 @@ class PackedFaces:
     """
 
     def __init__(
-        self, images: np.ndarray[Any, Any] | Tensor, labels: Tensor | Sequence[int] | Any
+        self,
+        images: np.ndarray[Any, Any] | Tensor,
+        labels: Tensor | Sequence[int] | Any,
+        *,
+        identities: Sequence[Any] | None = None,
     ) -> None:
         pixels = _pixels(images)
         if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3:
@@ -66,6 +73,7 @@ class PackedFaces:
         self._rows = pixels.reshape(len(pixels), -1)  # a view: rows gather faster than images
         self._file = _MappedFile.of(images)
         self.labels = int64_tensor(labels, "labels", len(pixels))
+        self.identities = identities
         self.image_size = int(pixels.shape[-1])
         self.num_identities = int(self.labels.max()) + 1 if len(self.labels) else 0
 
@@ -93,6 +101,18 @@ class PackedFaces:
         """
         position = one_index(index, len(self))
         return self.batch([position])[0], int(self.labels[position])
+
+    def digest(self, *, whole: bool = False) -> str:
+        """The sha256 of the pixels, a gigabyte in about a second.
+
+        Of a set of more than `_MOST_HASHED` bytes that many, in whole images evenly spaced, unless
+        it shall be `whole`.
+        """
+        digest = hashlib.sha256(f"{tuple(self._shape)}".encode())
+        step = 1 if whole else -(-max(self._rows.numel(), 1) // _MOST_HASHED)
+        for part in torch.split(torch.arange(0, len(self), step), 1024):
+            digest.update(self._rows[part].numpy().data)
+        return digest.hexdigest()
 
     def batch(self, indices: Tensor | Sequence[int]) -> Tensor:
         """Pictures as float32 `(B, 3, H, W)` in [-1, 1], on the CPU.
@@ -162,8 +182,7 @@ def _stamp(path: str, *, timed: bool) -> tuple[int, int | None]:
 
 def cache_key(parameters: dict[str, Any]) -> str:
     """Name of a set's cache: a hash of its parameters, whatever their order."""
-    text = json.dumps(parameters, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:20]
+    return digest_of(parameters)[:20]
 
 
 def cache_faces(
@@ -297,7 +316,8 @@ def _checked_workers(workers: int | None, num_images: int) -> int:
 
 
 def _open(path: Path, dataset: CacheableFaceSet) -> PackedFaces:
-    return PackedFaces(np.load(path, allow_pickle=False, mmap_mode="r"), dataset.labels)
+    pixels = np.load(path, allow_pickle=False, mmap_mode="r")
+    return PackedFaces(pixels, dataset.labels, identities=getattr(dataset, "identities", None))
 
 
 def _fault(pixels_path: Path, note_path: Path, dataset: CacheableFaceSet) -> str | None:

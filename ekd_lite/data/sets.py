@@ -184,7 +184,16 @@ def open_packed(folder: str | Path, *, check: bool = True) -> PackedFaces:
         labels = np.load(folder / _LABELS, allow_pickle=False)
     except (OSError, ValueError, EOFError, SyntaxError) as error:
         raise ValueError(f"{folder} is damaged: {error}") from error
-    return PackedFaces(images, torch.from_numpy(labels))
+    return PackedFaces(images, torch.from_numpy(labels), identities=_identities(folder))
+
+
+def _identities(folder: Path) -> list[str] | None:
+    """The names in a packed set's description; None for one that has none."""
+    try:
+        names = json.loads((folder / _ABOUT).read_bytes())["identities"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return [str(name) for name in names] if isinstance(names, list) and names else None
 
 
 def verify(path: str | Path) -> tuple[int, list[str]]:

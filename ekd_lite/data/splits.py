@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ekd_lite.data.align import alignment_note
-from ekd_lite.data.faceset import FaceSet
+from ekd_lite.data.faceset import FaceSet, identity_names, images_digest
 from ekd_lite.data.indexing import index_tensor, one_index
 from ekd_lite.data.packed import PackedFaces, cache_faces
 from ekd_lite.data.sets import open_faces
@@ -34,6 +35,8 @@ class Selection:
         self.labels = new_labels[self._rows]
         self.image_size = faces.image_size
         self.num_identities = len(identities)
+        names = identity_names(faces)
+        self.identities = None if names is None else [names[i] for i in identities.tolist()]
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -41,6 +44,13 @@ class Selection:
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         position = one_index(index, len(self))
         return self.batch([position])[0], int(self.labels[position])
+
+    def digest(self, *, whole: bool = False) -> str:
+        """A digest of the set and of which of its images these are."""
+        own = self._rows.numpy().tobytes()
+        return hashlib.sha256(
+            f"{images_digest(self._faces, whole=whole)}".encode() + own
+        ).hexdigest()
 
     def batch(self, indices: Sequence[int] | Tensor) -> Tensor:
         """Images in [-1, 1], (B, 3, H, H) float32."""

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ekd_lite.data.faceset import digest_of
 from ekd_lite.data.indexing import index_tensor, one_index
 from ekd_lite.data.renderer.parameters import (
     identity_latents,
@@ -110,6 +111,21 @@ class SyntheticFaces:
             "family_share": self.family_share,
             "family_likeness": self.family_likeness,
         }
+
+    @property
+    def identities(self) -> list[str]:
+        """Names of the people by label: what makes a face, and the person's number.
+
+        The same person in another picture, size or strength of nuisance has the same name.
+        """
+        person = (self.seed, self.identity_spread, self.family_share, self.family_likeness)
+        population = "/".join(map(str, person))
+        numbers = range(self.first_identity, self.first_identity + self.num_identities)
+        return [f"procedural/{population}/{number}" for number in numbers]
+
+    def digest(self) -> str:
+        """A digest of `parameters()`, which decide every pixel."""
+        return digest_of(self.parameters())
 
     def __len__(self) -> int:
         return self.num_identities * self.images_per_identity

@@ -304,7 +304,9 @@ def test_impossible_sizes_are_named(sizes):
 
 
 def test_spherefaces_margin_is_a_factor():
-    with pytest.raises(ValueError, match="a factor and must be >= 1"):
+    with pytest.raises(
+        ValueError, match=r"SphereFace's margin must lie in 1\.\.20 \(a factor\), got 0\.5"
+    ):
         SphereFace(4, 3, margin=0.5)
 
 
@@ -344,3 +346,22 @@ def test_add_angle_takes_one_margin_a_row():
     margin = torch.tensor([0.2, 0.5, 0.0], dtype=torch.float64)
     expected = [arcface(math.acos(c), m) for c, m in ((0.3, 0.2), (-0.95, 0.5), (0.8, 0.0))]
     assert add_angle(cosine, margin).tolist() == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_prototypes_start_small_and_random(name):
+    """As in the authors' code, std 0.01: with weight decay and Adam their length matters."""
+    torch.manual_seed(0)
+    prototypes = HEADS[name](64, 500, margin=1.0).prototypes
+    assert prototypes.std().item() == pytest.approx(0.01, rel=0.02)
+    assert abs(prototypes.mean().item()) < 2e-4
+
+
+def test_one_runaway_length_does_not_move_adafaces_statistics():
+    """Lengths count as 0.001 to 100, as in the authors' code."""
+    lengths = torch.tensor([1e-9, 20.0, 30.0, 1e6])
+    head = AdaFace(4, 3)
+    head(torch.eye(4) * lengths[:, None], torch.tensor([0, 1, 2, 0]))
+    kept = torch.tensor([1e-3, 20.0, 30.0, 100.0])
+    assert head.length_mean.item() == pytest.approx(kept.mean().item(), rel=1e-6)
+    assert head.length_std.item() == pytest.approx(kept.std().item(), rel=1e-6)

@@ -14,12 +14,14 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from fakes import ColourFaces
 
 from ekd_lite.distill import DISTILLERS, FineEKDLoss
+from ekd_lite.files import locked_folder
 from ekd_lite.heads import HEADS, ArcFace, PartialFC
 from ekd_lite.models import build_backbone
 from ekd_lite.parallel import broadcast_bytes, gather_bytes, rank, world_size
-from ekd_lite.train import TrainConfig, build_state, train_step
+from ekd_lite.train import TrainConfig, build_state, fit, train_step
 from ekd_lite.train.distributed import agree, pick_device, process_group
 from ekd_lite.train.model_file import Model
 from ekd_lite.train.step import BadBatchError, Batch
@@ -124,7 +126,7 @@ def work(number, folder):
         with process_group(torch.device("cpu"), timeout=120):
             share = slice(number * PER_RANK, (number + 1) * PER_RANK)
             results = {case: take_steps(case, share) for case in CASES}
-            extra = collectives(number, size)
+            extra = collectives(number, size) | refusals(number, pathlib.Path(folder) / str(size))
             torch.save((results, extra), f"{folder}/{size}-{number}.pt")
 
 
@@ -152,6 +154,31 @@ def collectives(number, size):
         PartialFC(ArcFace, 4, size - 1)
     except ValueError as error:
         found["too few"] = str(error)
+    return found
+
+
+def refusals(number, folder):
+    """What every process is told if one of them was given something else."""
+    tiny = {"image_size": 16, "embedding_dim": 8, "device": "cpu", "steps": 1, "general": 8,
+            "identities": 2}  # fmt: skip
+    last = number == world_size() - 1
+    faces, same = ColourFaces(seed=int(last)), ColourFaces()
+    calls = {
+        "other faces": lambda out: fit(TrainConfig(**tiny), faces, out, progress=False),
+        "another seed": lambda out: fit(
+            TrainConfig(**tiny, seed=int(last)), same, out, progress=False
+        ),
+        "a folder in use": lambda out: fit(TrainConfig(**tiny), same, out, progress=False),
+    }
+    found = {}
+    for name, call in calls.items():
+        out = folder / name
+        taken = name == "a folder in use" and number == 0
+        with locked_folder(out) if taken else contextlib.nullcontext():
+            try:
+                call(out)
+            except ValueError as error:
+                found[name] = str(error)
     return found
 
 
@@ -217,6 +244,17 @@ def test_a_nan_on_one_process_stops_all_before_the_weights_change(folder):
     for _, text in texts:
         assert "loss" in text
         assert "process 1" in text
+
+
+def test_every_process_is_told_that_one_was_given_something_else(folder):
+    for size in (2, 4):
+        for number in range(size):
+            _, found = torch.load(folder / f"{size}-{number}.pt", weights_only=True)
+            assert f"process {size - 1}: faces: 72 images of 16 pixels" in found["other faces"]
+            assert f"process {size - 1}: seed: 0 here, 1 there" in found["another seed"]
+            assert "process 0:" not in found["other faces"] + found["another seed"]
+            assert "another process is writing to" in found["a folder in use"]
+        assert not any((folder / str(size)).iterdir())  # nothing was begun
 
 
 def test_without_torchrun_there_is_one_process(monkeypatch):

@@ -134,10 +134,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(tmp_path):
     with pytest.warns(UserWarning, match=r"checkpoint\.pt is damaged"):
         assert load_checkpoint(path) == {"step": 1}
     path.with_suffix(".previous").write_bytes(b"")
-    with (
-        pytest.warns(UserWarning, match="is damaged"),
-        pytest.raises(ValueError, match="every checkpoint"),
-    ):
+    with pytest.raises(ValueError, match=r"checkpoint\.pt is damaged .*: every checkpoint"):
         load_checkpoint(path)
 
 
