@@ -66,9 +66,14 @@ class Train:
         config = self.config
         device = pick_device(config.device)
         with process_group(device, timeout=config.rank_timeout):
+            has_teacher = config.method != "none" and config.teacher is not None
+            if has_teacher:
+                load_model(
+                    str(config.teacher)
+                )  # one that is missing is named before faces are made
             train, validation = self._faces()
-            if config.method != "none" and config.teacher is not None:
-                _report(f"teacher {config.teacher}", config.teacher, validation)
+            if has_teacher:
+                _report(f"teacher {config.teacher}", str(config.teacher), validation)
             path = fit(config, train, self.out)
             _report(f"{self.out}", path, validation)
             if rank() == 0:

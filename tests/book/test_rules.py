@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import nbformat
 import pytest
@@ -39,6 +40,7 @@ def notebook(path, *cells):
     return path
 
 
+@pytest.mark.starts_process
 def test_the_chapters_in_the_tree_are_in_order():
     assert book.check() == []
 
@@ -167,30 +169,40 @@ ANOTHER = new_output(
 TIMED = "import time\nprint(time.process_time())"
 
 
-@pytest.mark.parametrize(
-    ("stored", "status"),
-    [
-        (cell("print(0.123)", [printed("0.123\n")]), 0),
-        (cell("print(0.123)", [printed("0.124\n")]), 1),
-        (cell("0.123", [new_output("execute_result", {"text/plain": "0.124"})]), 1),
-        (cell(DRAW, [ANOTHER]), 0),  # figures are looked at, not compared
-        (cell(TIMED, [printed("0.1\n")], tags=["nbval-ignore-output"]), 0),
-        (cell(TIMED, [printed("0.1\n")]), 1),
-    ],
-    ids=["as it was", "printed digit", "value", "figure", "marked time", "time"],
-)
-def test_nbval_compares_every_digit_and_no_figure(tmp_path, stored, status):
-    path = notebook(tmp_path / "a.ipynb", stored)
+PROVED = {  # name: a cell with what it printed once, and whether nbval takes it
+    "as it was": (cell("print(0.123)", [printed("0.123\n")]), True),
+    "printed digit": (cell("print(0.123)", [printed("0.124\n")]), False),
+    "value": (cell("0.123", [new_output("execute_result", {"text/plain": "0.124"})]), False),
+    "figure": (cell(DRAW, [ANOTHER]), True),  # looked at, not compared
+    "marked time": (cell(TIMED, [printed("0.1\n")], tags=["nbval-ignore-output"]), True),
+    "time": (cell(TIMED, [printed("0.1\n")]), False),
+}
+
+
+@pytest.fixture(scope="module")
+def proof(tmp_path_factory):
+    """Exit code of one run over a notebook of all these cells, and those that failed."""
+    folder = tmp_path_factory.mktemp("proof")
+    path = notebook(folder / "a.ipynb", *(stored for stored, _ in PROVED.values()))
     call = ["pytest", "-q", "-p", "no:cacheprovider", "--nbval", "--nbval-current-env"]
     rules = f"--nbval-sanitize-with={ROOT / 'tests' / 'nbval_sanitize.cfg'}"
     done = subprocess.run(
-        [sys.executable, "-m", *call, rules, str(path)],
-        cwd=tmp_path,
+        [sys.executable, "-m", *call, rules, "--junit-xml=found.xml", str(path)],
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == status, done.stdout
+    cases = ElementTree.parse(folder / "found.xml").findall(".//testcase")  # noqa: S314 - our own
+    return done.returncode, [case.find("failure") is not None for case in cases]
+
+
+@pytest.mark.starts_process
+@pytest.mark.parametrize("name", PROVED)
+def test_nbval_compares_every_digit_and_no_figure(proof, name):
+    code, failed = proof
+    assert code == 1  # as soon as one cell fails
+    assert dict(zip(PROVED, failed, strict=True))[name] != PROVED[name][1]
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,6 @@ import importlib.util
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -89,6 +87,7 @@ def expect_all_points(path, name):
     assert [mark.part for mark in marks] == [part.title for part in SCHEMES[name]]
 
 
+@pytest.mark.starts_process
 @pytest.mark.parametrize("name", SCHEMES)
 def test_the_solution_gets_all_points(name, solved, tmp_path):
     """With the experiment at its end cut short: 20 steps of training instead of 150."""
@@ -100,6 +99,7 @@ def test_the_solution_gets_all_points(name, solved, tmp_path):
     expect_all_points(path, name)
 
 
+@pytest.mark.starts_process
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["heads", "distillation"])
 def test_the_solution_gets_all_points_with_its_whole_experiment(name, solved):
@@ -115,6 +115,7 @@ def write_notebook(path, name, *cells):
     return path
 
 
+@pytest.mark.starts_process
 def test_partial_credit_a_failing_cell_and_the_csv(tmp_path, capsys):
     path = write_notebook(
         tmp_path / "ada.ipynb",
@@ -139,6 +140,7 @@ def test_partial_credit_a_failing_cell_and_the_csv(tmp_path, capsys):
     assert rows["Which model is better? (text)"]["earned"] == ""
 
 
+@pytest.mark.starts_process
 def test_what_cannot_be_graded_is_said_and_the_rest_goes_on(tmp_path, capsys):
     broken = tmp_path / "broken.ipynb"
     broken.write_text("no json", encoding="utf-8")
@@ -155,6 +157,7 @@ def test_what_cannot_be_graded_is_said_and_the_rest_goes_on(tmp_path, capsys):
     assert "0.0 of 14 points" in out
 
 
+@pytest.mark.starts_process
 def test_a_notebook_that_does_not_end_is_ended(tmp_path):
     slow = write_notebook(tmp_path / "slow.ipynb", "heads", "while True:\n    pass")
     with pytest.raises(ValueError, match=r"slow.ipynb: still running after 2 s"):
@@ -169,6 +172,7 @@ def test_a_formula_in_a_remark_stays_text(tmp_path):
     assert path.read_text(encoding="utf-8").splitlines()[1] == "'=HYPERLINK(),a,1,0.0,'-1+2"
 
 
+@pytest.mark.starts_process
 def test_the_branch_holds_the_solved_notebooks(tmp_path, monkeypatch):
     if shutil.which("git") is None:
         pytest.skip("no git")
@@ -185,7 +189,5 @@ def test_the_branch_holds_the_solved_notebooks(tmp_path, monkeypatch):
     assert assignments.git("status", "--porcelain") == ""
 
 
-def test_the_table_of_checks_is_up_to_date():
-    command = [sys.executable, str(ROOT / "book" / "tools" / "coursework_table.py"), "--check"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
+def test_the_table_of_checks_is_up_to_date(run_tool):
+    assert run_tool("coursework_table.py", "--check") == 0

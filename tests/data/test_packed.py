@@ -142,6 +142,7 @@ def test_a_failure_while_rendering_leaves_nothing(faces, tmp_path, monkeypatch):
     assert _files(tmp_path) == []
 
 
+@pytest.mark.starts_process
 @pytest.mark.skipif(os.name != "posix", reason="kills a process by a signal")
 def test_killed_half_way_is_not_taken_for_good(faces, tmp_path):
     code = (

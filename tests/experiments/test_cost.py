@@ -1,9 +1,5 @@
 """The cost formulas of the scaling page, against counted operations and tensors."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -12,8 +8,6 @@ from ekd_lite.experiments import Machine, PlannedRun
 from ekd_lite.heads import ArcFace, PartialFC
 from ekd_lite.models import build_backbone
 from ekd_lite.train import TrainConfig, build_state
-
-ROOT = Path(__file__).parents[2]
 
 
 def counted(call):
@@ -60,6 +54,5 @@ def test_splitting_saves_memory_and_sampling_saves_time():
     assert PlannedRun(10, 64, 1, 1000).sent() == 0
 
 
-def test_the_page_has_the_numbers_of_the_formulas():
-    command = [sys.executable, str(ROOT / "book" / "tools" / "scaling_table.py"), "--check"]
-    assert subprocess.run(command, check=False).returncode == 0
+def test_the_page_has_the_numbers_of_the_formulas(run_tool):
+    assert run_tool("scaling_table.py", "--check") == 0

@@ -2,7 +2,6 @@
 
 import csv
 import shutil
-import subprocess
 import sys
 import time
 
@@ -492,14 +491,3 @@ def test_without_the_extra_one_message_says_what_to_install(student, tmp_path, m
             assert names(tmp_path) == []
             assert main([*arguments, "--to", "safetensors"]) == 0
             (tmp_path / "x").unlink()
-
-
-def test_importing_it_needs_no_extra():
-    script = (
-        "import sys, ekd_lite.export;"
-        "print([m for m in ('onnx', 'onnxruntime', 'tyro', 'matplotlib') if m in sys.modules])"
-    )
-    output = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
-    assert output.stdout.strip() == "[]"

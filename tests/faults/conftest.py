@@ -19,17 +19,6 @@ def count(record_property):
     return add
 
 
-@pytest.fixture(autouse=True)
-def leave_nothing():
-    """A test that fails or is interrupted ends what it started."""
-    import processes
-
-    yield
-    for session in processes.STARTED:
-        processes.kill_session(session)
-    processes.STARTED.clear()
-
-
 def pytest_terminal_summary(terminalreporter):
     reports = [r for kind in ("passed", "failed") for r in terminalreporter.stats.get(kind, [])]
     lines = sorted(

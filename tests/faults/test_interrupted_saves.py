@@ -13,7 +13,7 @@ from processes import start, wait_until
 
 from ekd_lite.train.checkpoint import load_checkpoint
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
+pytestmark = [pytest.mark.slow, pytest.mark.starts_process, pytest.mark.timeout(3000)]
 
 
 def is_whole(state):

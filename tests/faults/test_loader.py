@@ -7,7 +7,7 @@ import jobs
 import pytest
 from processes import session_members, start, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
+pytestmark = [pytest.mark.slow, pytest.mark.starts_process, pytest.mark.timeout(3000)]
 TIMEOUT = 4.0
 
 

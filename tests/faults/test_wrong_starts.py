@@ -6,7 +6,7 @@ import jobs
 import pytest
 from processes import start_ranks, wait_all
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.starts_process]
 
 
 def test_wrong_teachers_and_checkpoints(tmp_path, count):

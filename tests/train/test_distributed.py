@@ -7,14 +7,13 @@ one process takes the same steps with the joined batches.
 import contextlib
 import os
 import pathlib
-import socket
 import warnings
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from fakes import ColourFaces
+from processes import free_port, launch
 
 from ekd_lite.distill import DISTILLERS, FineEKDLoss
 from ekd_lite.files import locked_folder
@@ -26,7 +25,10 @@ from ekd_lite.train.distributed import agree, pick_device, process_group
 from ekd_lite.train.model_file import Model
 from ekd_lite.train.step import BadBatchError, Batch
 
-pytestmark = pytest.mark.filterwarnings("ignore:the first batch has too few impostor pairs")
+pytestmark = [
+    pytest.mark.starts_process,
+    pytest.mark.filterwarnings("ignore:the first batch has too few impostor pairs"),
+]
 
 IDENTITIES, PER_RANK, STEPS = 11, 8, 2  # 11: the shards of PartialFC are of different size
 BASE = {
@@ -114,7 +116,6 @@ def take_steps(case, share=slice(None), size=None):
 
 
 def work(number, folder):
-    torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     for size in (4, 2):
         if number >= size:
@@ -182,19 +183,21 @@ def refusals(number, folder):
     return found
 
 
-def free_port():
-    with contextlib.closing(socket.socket()) as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def ranks(tmp_path_factory):
+    """What every process of every group brought home: size -> [(results, extra)]."""
     folder = tmp_path_factory.mktemp("ranks")
     for size in (4, 2):
         (folder / f"port{size}").write_text(str(free_port()))
-    mp.spawn(work, (str(folder),), nprocs=4)
-    return folder
+    launch(work, str(folder), ranks=4, log=folder / "log", timeout=500)
+    found = {
+        size: [torch.load(folder / f"{size}-{k}.pt", weights_only=True) for k in range(size)]
+        for size in (4, 2)
+    }
+    for size, processes in found.items():
+        for _, extra in processes:
+            extra["begun"] = [path.name for path in (folder / str(size)).iterdir()]
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -204,11 +207,10 @@ def one_process():
 
 @pytest.mark.parametrize("size", [2, 4])
 @pytest.mark.parametrize("case", CASES)
-def test_ranks_do_what_one_process_does(case, size, folder, one_process):
+def test_ranks_do_what_one_process_does(case, size, ranks, one_process):
     losses, kept = one_process[case, size]
     assert all(abs(value) > 0 for step in losses for value in step.values())
-    for number in range(size):
-        results, _ = torch.load(folder / f"{size}-{number}.pt", weights_only=True)
+    for results, _ in ranks[size]:
         got_losses, got = results[case]
         for step, (one, many) in enumerate(zip(losses, got_losses, strict=True)):
             for name in one:
@@ -222,21 +224,19 @@ def test_ranks_do_what_one_process_does(case, size, folder, one_process):
             )
 
 
-def test_what_processes_say_to_one_another(folder):
+def test_what_processes_say_to_one_another(ranks):
     for size in (2, 4):
-        for number in range(size):
-            _, found = torch.load(folder / f"{size}-{number}.pt", weights_only=True)
+        for number, (_, found) in enumerate(ranks[size]):
             assert found["agree"] == size - 1
             assert found["broadcast"] == "from 0"
             assert found["nothing"] is None
             assert found["gathered"] == (["x" * i for i in range(size)] if number == 0 else [])
 
 
-def test_a_nan_on_one_process_stops_all_before_the_weights_change(folder):
+def test_a_nan_on_one_process_stops_all_before_the_weights_change(ranks):
     texts = set()
     for size in (2, 4):
-        for number in range(size):
-            _, found = torch.load(folder / f"{size}-{number}.pt", weights_only=True)
+        for _, found in ranks[size]:
             assert found["unchanged"]
             texts.add((size, found["error"]))
             assert f"{size - 1} identities cannot be split" in found["too few"]
@@ -246,15 +246,14 @@ def test_a_nan_on_one_process_stops_all_before_the_weights_change(folder):
         assert "process 1" in text
 
 
-def test_every_process_is_told_that_one_was_given_something_else(folder):
+def test_every_process_is_told_that_one_was_given_something_else(ranks):
     for size in (2, 4):
-        for number in range(size):
-            _, found = torch.load(folder / f"{size}-{number}.pt", weights_only=True)
+        for _, found in ranks[size]:
             assert f"process {size - 1}: faces: 72 images of 16 pixels" in found["other faces"]
             assert f"process {size - 1}: seed: 0 here, 1 there" in found["another seed"]
             assert "process 0:" not in found["other faces"] + found["another seed"]
             assert "another process is writing to" in found["a folder in use"]
-        assert not any((folder / str(size)).iterdir())  # nothing was begun
+            assert found["begun"] == []
 
 
 def test_without_torchrun_there_is_one_process(monkeypatch):

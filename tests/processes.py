@@ -1,8 +1,8 @@
 """New processes at the price of a fork, and what is left of them afterwards.
 
-Importing torch takes three seconds of CPU; the fault tests start some thousand processes. A server
-imports once and does nothing else, and every process is forked from it: a process of its own, with
-no memory of another run.
+Importing torch and the package takes two or three seconds of CPU; the fault tests start some
+thousand processes. A server imports once and does nothing else, and every process is forked from
+it: a process of its own, with no memory of another run.
 """
 
 import contextlib
@@ -19,10 +19,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 HERE = Path(__file__).parent
-os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), str(HERE.parent)])  # for the server
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["torch._dynamo", "ekd_lite.__main__", "jobs"])
+JOBS = HERE / "faults" / "jobs.py"
+PYTHONPATH = os.pathsep.join(
+    [str(HERE), str(HERE / "faults"), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
+# Windows has none; `make quick`, which starts nothing, runs there too.
+HAS_SERVER = "forkserver" in multiprocessing.get_all_start_methods()
+CONTEXT: Any = multiprocessing.get_context("forkserver" if HAS_SERVER else "spawn")
+CONTEXT.set_forkserver_preload(
+    ["torch._dynamo", "ekd_lite.__main__", "ekd_lite.export", "processes"]
+)
 
 STARTED: list[int] = []  # processes of the test that runs
 
@@ -43,6 +52,9 @@ class Running:
         """What it and its children printed."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
+    def is_alive(self):
+        return self.process.is_alive()
+
     def wait(self, timeout=60.0):
         """Exit code, negative for a signal; after the timeout everything is killed and it fails."""
         self.process.join(timeout)
@@ -60,13 +72,18 @@ class Running:
         kill_session(self.pid)
 
 
-def start(function, *args, log, environment=None, **options):
-    """Start `function(*args, **options)` in a process forked from the warm server."""
+def start(function, *args, log, environment=None, cwd=None, **options):
+    """Start `function(*args, **options)` in a process forked from the warm server.
+
+    Its exit code is what the function returns, or 1 if it raises.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
-    process = CONTEXT.Process(
-        target=_run, args=(function, args, options, str(log), environment or {})
-    )
-    process.start()
+    with pytest.MonkeyPatch.context() as patch:  # the server starts with the first process
+        patch.setenv("PYTHONPATH", PYTHONPATH)
+        process = CONTEXT.Process(
+            target=_run, args=(function, args, options, str(log), environment or {}, cwd)
+        )
+        process.start()
     STARTED.append(process.pid)
     return Running(process, log)
 
@@ -75,7 +92,7 @@ def start_ranks(function, *args, log, ranks=2, **options):
     """Start one process a rank, with the environment that torchrun would give it."""
     if ranks == 1:
         return [start(function, *args, log=log, **options)]
-    port = _free_port()
+    port = free_port()
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
     return [
         start(
@@ -101,7 +118,24 @@ def wait_all(running, timeout=60.0):
         raise
 
 
-def _free_port():
+def launch(function, *args, log, ranks, timeout=120.0, **options):
+    """Run `function(rank, *args, **options)` in as many processes; any that fails is an error."""
+    running = [
+        start(function, rank, *args, log=log.with_name(f"{log.name}.{rank}"), **options)
+        for rank in range(ranks)
+    ]
+    codes = wait_all(running, timeout)
+    assert codes == [0] * ranks, "\n".join(f"rank {k}: {r.output}" for k, r in enumerate(running))
+
+
+def end_all():
+    """Kill what was started and has not ended."""
+    for session in STARTED:
+        kill_session(session)
+    STARTED.clear()
+
+
+def free_port():
     """Below those that the system deals out, so that nobody gets it before our processes do."""
     while True:
         port = random.randrange(20_000, 32_000)  # noqa: S311
@@ -110,7 +144,7 @@ def _free_port():
             return port
 
 
-def _run(function, args, options, log, environment):
+def _run(function, args, options, log, environment, cwd):
     os.setsid()
     multiprocessing.set_start_method("fork", force=True)  # what an ordinary process has
     handle = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
@@ -118,6 +152,8 @@ def _run(function, args, options, log, environment):
     os.dup2(handle, 2)
     faulthandler.register(signal.SIGUSR1)
     os.environ.update(environment)
+    if cwd is not None:
+        os.chdir(cwd)
     import torch
 
     torch.set_num_threads(1)
@@ -132,10 +168,15 @@ def torchrun(*arguments, log, marker, ranks=2):
     options = ["--standalone", "--nproc-per-node", str(ranks), "--max-restarts", "0"]
     with log.open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "torch.distributed.run", *options, HERE / "jobs.py", *arguments],
+            [sys.executable, "-m", "torch.distributed.run", *options, JOBS, *arguments],
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **dict([marker.split("=")])},
+            env={
+                **os.environ,
+                "PYTHONPATH": PYTHONPATH,
+                "OMP_NUM_THREADS": "1",
+                **dict([marker.split("=")]),
+            },
             start_new_session=True,
         )
 
