@@ -97,6 +97,7 @@ def test_nobody_needs_what_only_others_use(imported, part, heavy):
 HEAVY = "matplotlib sklearn pandas scipy onnx onnxruntime cv2 IPython torch.utils.tensorboard"
 
 
+@pytest.mark.starts_process
 @pytest.mark.parametrize("name", ["__main__", "experiments", "experiments.runner"])
 def test_commands_and_their_processes_start_without_heavy_modules(name):
     """What draws, exports or teaches imports its library when it does."""
