@@ -162,7 +162,7 @@ def check_tensors(**values: Any) -> None:
     for name, value in values.items():
         if not isinstance(value, Tensor):
             raise ValueError(
-                f"{name.replace('_', ' ')} must be a torch Tensor, got a {type(value).__name__}: "
+                f"{name.replace('_', ' ')} must be a torch Tensor, got {type(value).__name__}: "
                 "torch.as_tensor makes one of an array or a list"
             )
 

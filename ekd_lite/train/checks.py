@@ -205,4 +205,4 @@ def _kind(value: Any) -> str:
     """What a message says of a value: shape and type of a tensor, the type of anything else."""
     if isinstance(value, Tensor | np.ndarray):
         return f"{tuple(value.shape)} of {value.dtype}"
-    return f"a {type(value).__name__}"
+    return type(value).__name__

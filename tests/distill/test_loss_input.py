@@ -87,10 +87,10 @@ def test_losses_want_tensors(name):
     student, teacher, labels = random_batch(6, 4)
     loss = EVERY[name](4)
     for value in others(student):
-        with pytest.raises(ValueError, match="student must be a torch Tensor, got a "):
+        with pytest.raises(ValueError, match="student must be a torch Tensor, got "):
             loss(value, teacher, labels)
     for value in others(teacher):
-        with pytest.raises(ValueError, match="teacher must be a torch Tensor, got a "):
+        with pytest.raises(ValueError, match="teacher must be a torch Tensor, got "):
             loss(student, value, labels)
     for bad in (student.long(), student.bool(), student + 0j):
         with pytest.raises(ValueError, match="floating-point type"):
@@ -106,7 +106,7 @@ def test_labels_are_whole_numbers_in_a_tensor(name):
     student, teacher, labels = random_batch(6, 4)
     loss = LOSSES[name](4)
     for value in (labels.numpy(), labels.tolist(), "x"):
-        with pytest.raises(ValueError, match="labels must be a torch Tensor, got a "):
+        with pytest.raises(ValueError, match="labels must be a torch Tensor, got "):
             loss(student, teacher, value)
     for value in (labels.float(), labels == 1, labels + 0j):
         with pytest.raises(ValueError, match="labels of a type of whole numbers"):
@@ -131,7 +131,7 @@ def test_functions_and_prototypes_want_tensors():
     for name, (call, good) in calls.items():
         call(good)
         for value in others(good):
-            with pytest.raises(ValueError, match=f"{name} must be a torch Tensor, got a "):
+            with pytest.raises(ValueError, match=f"{name} must be a torch Tensor, got "):
                 call(value)
 
 

@@ -27,25 +27,25 @@ def test_heads_want_tensors(name):
     head = PartialFC(ArcFace, 8, 10) if name == "partial" else make(name)
     head(EMBEDDINGS, LABELS)
     for value in others(EMBEDDINGS):
-        with pytest.raises(ValueError, match="embeddings must be a torch Tensor, got a "):
+        with pytest.raises(ValueError, match="embeddings must be a torch Tensor, got "):
             head(value, LABELS)
     for value in others(LABELS):
-        with pytest.raises(ValueError, match="labels must be a torch Tensor, got a "):
+        with pytest.raises(ValueError, match="labels must be a torch Tensor, got "):
             head(EMBEDDINGS, value)
     if name == "partial":
         return
     cosines = head.cosines(EMBEDDINGS).detach()
     for value in others(EMBEDDINGS):
         for call in (head.cosines, head.cosine_logits, getattr(head, "quality", head.cosines)):
-            with pytest.raises(ValueError, match="embeddings must be a torch Tensor, got a "):
+            with pytest.raises(ValueError, match="embeddings must be a torch Tensor, got "):
                 call(value)
-        with pytest.raises(ValueError, match="embeddings must be a torch Tensor, got a "):
+        with pytest.raises(ValueError, match="embeddings must be a torch Tensor, got "):
             head(value, LABELS, cosines=cosines)
     for value in others(cosines)[:3]:
-        with pytest.raises(ValueError, match="cosines must be a torch Tensor, got a "):
+        with pytest.raises(ValueError, match="cosines must be a torch Tensor, got "):
             head(EMBEDDINGS, LABELS, cosines=value)
     for value in others(cosines):
-        with pytest.raises(ValueError, match="cosine must be a torch Tensor, got a "):
+        with pytest.raises(ValueError, match="cosine must be a torch Tensor, got "):
             head.target(value)
 
 
@@ -53,10 +53,10 @@ def test_functions_want_tensors():
     cosine = torch.linspace(-1, 1, 5)
     assert torch.equal(add_angle(cosine, 0.3), add_angle(cosine, torch.tensor(0.3)))
     for value in others(cosine):
-        with pytest.raises(ValueError, match="cosine must be a torch Tensor, got a "):
+        with pytest.raises(ValueError, match="cosine must be a torch Tensor, got "):
             add_angle(value, 0.3)
     for value in others(LABELS):
-        with pytest.raises(ValueError, match="labels must be a torch Tensor, got a "):
+        with pytest.raises(ValueError, match="labels must be a torch Tensor, got "):
             check_labels(value, 4, 10)
 
 
