@@ -131,6 +131,7 @@ def holder():
         process.communicate()
 
 
+@pytest.mark.starts_process
 def test_a_lock_is_waited_for_and_leaves_nothing(tmp_path, holder, capfd):
     process = holder("locked", tmp_path / "x")
     threading.Timer(0.3, lambda: process.communicate("go\n")).start()
@@ -140,6 +141,7 @@ def test_a_lock_is_waited_for_and_leaves_nothing(tmp_path, holder, capfd):
     assert names(tmp_path) == []
 
 
+@pytest.mark.starts_process
 def test_the_lock_of_a_killed_process_keeps_nobody_out(tmp_path, holder):
     process = holder("locked", tmp_path / "x")
     process.kill()
@@ -150,6 +152,7 @@ def test_the_lock_of_a_killed_process_keeps_nobody_out(tmp_path, holder):
     assert names(tmp_path) == []
 
 
+@pytest.mark.starts_process
 def test_a_folder_is_marked_until_its_block_has_ended_well(tmp_path, holder):
     with unfinished(tmp_path) as earlier:
         assert not earlier
@@ -217,6 +220,7 @@ def test_a_folder_is_locked_for_others_and_left_as_it_was(tmp_path):
         pass
 
 
+@pytest.mark.starts_process
 def test_the_lock_of_a_killed_process_does_not_block_though_its_readers_live_on(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD_FOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True,

@@ -231,6 +231,7 @@ def test_files_are_paths_in_one_block(tmp_path):
     assert len(gc.get_referents(many.__dict__)) < 10
 
 
+@pytest.mark.starts_process
 @pytest.mark.skipif(not os.path.exists("/proc/self/smaps_rollup"), reason="needs Linux")
 def test_a_reader_does_not_copy_the_names(tmp_path):
     """Every string that a forked reader looks at would be written to, and copied with its page."""

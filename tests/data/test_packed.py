@@ -303,6 +303,7 @@ print(len(cache_faces(SyntheticFaces(4, 3, seed=2), workers=2)))
 """
 
 
+@pytest.mark.starts_process
 def test_a_plain_script_without_a_guard_is_run_once(faces, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(root=os.getcwd()))

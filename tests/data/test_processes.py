@@ -39,6 +39,7 @@ def work(shared, number, kind="square"):
     return number**2, Counted.arrivals, os.getpid()
 
 
+@pytest.mark.starts_process
 def test_results_come_in_order_and_the_set_is_sent_once_to_each():
     results = list(map_in_processes(work, Counted(), [(n,) for n in range(24)], workers=2))
     assert [square for square, _, _ in results] == [n**2 for n in range(24)]
@@ -47,6 +48,7 @@ def test_results_come_in_order_and_the_set_is_sent_once_to_each():
     assert len({process for _, _, process in results}) == 2
 
 
+@pytest.mark.starts_process
 def test_a_worker_that_dies_is_spoken_of(monkeypatch):
     monkeypatch.setattr(processes, "_START", "raise SystemExit(7)")
     with pytest.raises(RuntimeError, match=r"a worker process died \(exit status 7\)"):

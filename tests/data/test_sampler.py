@@ -74,7 +74,7 @@ def test_any_step_can_be_replayed():
     assert other.batch(0) != batches[0]
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.starts_process)])
 def test_serves_a_data_loader(workers):
     sampler = IdentityBalancedSampler(LABELS, num_steps=3)
     loader = DataLoader(list(range(300)), batch_sampler=sampler, num_workers=workers)
