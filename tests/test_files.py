@@ -220,6 +220,7 @@ def test_a_folder_is_locked_for_others_and_left_as_it_was(tmp_path):
         pass
 
 
+@pytest.mark.starts_process
 def test_the_lock_of_a_killed_process_does_not_block_though_its_readers_live_on(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD_FOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True,

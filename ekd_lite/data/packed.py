@@ -5,11 +5,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import mmap
-import os
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,7 +17,8 @@ from tqdm import tqdm
 
 from ekd_lite.data.checksums import sha256_of
 from ekd_lite.data.faceset import CacheableFaceSet, FaceSet, digest_of
-from ekd_lite.data.indexing import index_tensor, int64_tensor, one_index, tensor_of
+from ekd_lite.data.indexing import index_tensor, int64_tensor, one_index
+from ekd_lite.data.mapped import MappedFile, pixels_of
 from ekd_lite.data.processes import capped_workers, cores, map_in_processes
 from ekd_lite.files import (
     CACHE_VARIABLE,
@@ -63,7 +61,7 @@ class PackedFaces:
         *,
         identities: Sequence[Any] | None = None,
     ) -> None:
-        pixels = _pixels(images)
+        pixels = pixels_of(images)
         if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3:
             raise ValueError(
                 f"images must be uint8 of shape (N, 3, H, W), got {pixels.dtype} "
@@ -71,7 +69,7 @@ class PackedFaces:
             )
         self._shape = pixels.shape[1:]
         self._rows = pixels.reshape(len(pixels), -1)  # a view: rows gather faster than images
-        self._file = _MappedFile.of(images)
+        self._file = MappedFile.of(images)
         self.labels = int64_tensor(labels, "labels", len(pixels))
         self.identities = identities
         self.image_size = int(pixels.shape[-1])
@@ -88,7 +86,7 @@ class PackedFaces:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if self._file is not None:
-            self._rows = _pixels(self._file.open()).reshape(len(self.labels), -1)
+            self._rows = pixels_of(self._file.open()).reshape(len(self.labels), -1)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -122,62 +120,6 @@ class PackedFaces:
         """
         rows = self._rows.index_select(0, index_tensor(indices, len(self)))
         return fresh(*rows.shape).copy_(rows).div_(127.5).sub_(1.0).view(-1, *self._shape)
-
-
-def _pixels(images: Any) -> Tensor:
-    """An array as a tensor that shares its memory."""
-    if isinstance(images, Tensor):
-        return images
-    if not isinstance(images, np.ndarray):
-        return tensor_of(images, "images")
-    with warnings.catch_warnings():
-        # torch warns that a read-only map must not be written to; nothing here writes.
-        warnings.filterwarnings("ignore", message=".*not writable.*", category=UserWarning)
-        try:
-            return torch.from_numpy(images)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"images must be an array of uint8: {error}") from error
-
-
-@dataclass(frozen=True)
-class _MappedFile:
-    """Where in a file the bytes of a memory map are, so that another process can map them too."""
-
-    path: str
-    offset: int
-    shape: tuple[int, ...]
-    stamp: tuple[int, int | None]
-
-    @staticmethod
-    def of(images: Any) -> _MappedFile | None:
-        """The place of an array; None unless it is a map of a file, without gaps."""
-        path, base = getattr(images, "filename", None), getattr(images, "_mmap", None)
-        if not isinstance(images, np.memmap) or base is None or path is None:
-            return None
-        if images.mode == "c" or not images.flags.c_contiguous:
-            return None  # changed in memory, or a selection that the map itself does not hold
-        # A slice keeps the offset that the whole map has, so that its own is found by its address.
-        start = images.offset - images.offset % mmap.ALLOCATIONGRANULARITY
-        inside = images.ctypes.data - np.frombuffer(base, np.uint8).ctypes.data
-        place = str(path), start + inside, images.shape
-        return _MappedFile(*place, _stamp(str(path), timed=images.mode == "r"))
-
-    def open(self) -> np.ndarray[Any, Any]:
-        """Map it again.
-
-        Raises:
-            ValueError: the file is another one by now.
-        """
-        timed = self.stamp[1] is not None
-        if not os.path.exists(self.path) or _stamp(self.path, timed=timed) != self.stamp:
-            raise ValueError(f"{self.path} was changed or removed after the set had been opened")
-        return np.memmap(self.path, np.uint8, "r", self.offset, self.shape)
-
-
-def _stamp(path: str, *, timed: bool) -> tuple[int, int | None]:
-    """Size and time of a file; the time not of a writable map, which changes when it is written."""
-    status = os.stat(path)
-    return status.st_size, status.st_mtime_ns if timed else None
 
 
 def cache_key(parameters: dict[str, Any]) -> str:

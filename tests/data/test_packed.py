@@ -125,7 +125,7 @@ def test_full_disk_leaves_nothing(faces, tmp_path, monkeypatch):
             return self._file.write(data)
 
     real = os.fdopen
-    monkeypatch.setattr(packed.os, "fdopen", lambda *a: Full(real(*a)))
+    monkeypatch.setattr(os, "fdopen", lambda *a: Full(real(*a)))
     with pytest.raises(OSError, match=r"no space left for .* of rendered faces") as caught:
         cache_faces(faces, tmp_path)
     assert caught.value.errno == errno.ENOSPC
