@@ -94,7 +94,8 @@ def check_output(path: Path, *sources: Path) -> None:
         sources: files and folders that the command reads.
 
     Raises:
-        ValueError: `path` is a folder, is one of the sources, or is the model in one of them.
+        ValueError: `path` is a folder, its folder cannot be written to, or it is one of the sources
+            or the model in one of them.
     """
     if path.is_dir():
         raise ValueError(f"{path} is a folder: name a file to write")
@@ -102,6 +103,9 @@ def check_output(path: Path, *sources: Path) -> None:
         read = [source, source / "model.safetensors"] if source.is_dir() else [source]
         if any(_same_file(path, file) for file in read):
             raise ValueError(f"{path} is what is read here, and would be lost: write another file")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(path.parent, os.W_OK):
+        raise ValueError(f"{path} cannot be written: its folder is read-only")
 
 
 def _same_file(path: Path, other: Path) -> bool:

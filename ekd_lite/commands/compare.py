@@ -61,7 +61,7 @@ class Compare:
     device: str = "auto"
     """cpu, cuda, cuda:1, ... or auto: cuda where there is one."""
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         """Refuse what could only fail after minutes."""
         if not self.fprs or not all(0 < fpr <= 1 for fpr in self.fprs):
             raise ValueError(f"fprs must be one or more rates in (0, 1], got {self.fprs}")
@@ -77,6 +77,7 @@ class Compare:
 
     def run(self) -> None:
         """Read, measure, write."""
+        self._check()
         if self.recipe is not None:
             self._run_study(self.recipe)
             return

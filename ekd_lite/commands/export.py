@@ -104,6 +104,11 @@ class Export:
         _, info = load_backbone(self.model)
         test = load_splits(self.faces, image_size=info["image_size"]).test
         levels = measurable(FPRS, test.labels)
+        if not levels:
+            raise ValueError(
+                f"the {len(test.labels)} test images have too few pairs of two people for a report "
+                f"at FPR {max(FPRS):g}"
+            )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UndefinedMetricWarning)  # the table says it
             costs = compare_formats(nets, test, levels, num_resamples=self.resamples)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+import tyro
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ekd_lite.data import ImageFolder, load_splits
+from ekd_lite.commands.verification import MIN_FALSE_ACCEPTS, evaluate_pairs, open_pairs
+from ekd_lite.data import ImageFolder, load_splits, open_faces
 from ekd_lite.evaluate import (
     UndefinedMetricWarning,
     all_pairs_tpr_at_fpr,
@@ -23,11 +25,10 @@ from ekd_lite.evaluate import (
     embed,
 )
 from ekd_lite.evaluate.inputs import as_labels, as_rows, check_finite
-from ekd_lite.files import write_atomically
+from ekd_lite.files import check_output, write_atomically
 from ekd_lite.ops import false_accepts_at
 from ekd_lite.train.model_file import load_backbone
 
-MIN_FALSE_ACCEPTS = 10  # of a level with an interval
 FPRS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
 
@@ -39,39 +40,42 @@ def measurable(fprs: Iterable[float], labels: Tensor) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class Embed:
-    """Embed a folder of faces with a trained net."""
+    """Embed a set of faces with a trained net."""
 
     model: Path
     """Run folder or model.safetensors."""
     faces: Path
-    """Folder of identity/image.jpg."""
+    """Folder of identity/image.jpg, .rec file or packed set."""
     out: Path = Path("embeddings.safetensors")
-    """File for embeddings (N, D) and labels (N,), with the file names in its metadata."""
+    """File for embeddings (N, D) and labels (N,); with a folder's file names in its metadata."""
 
     def run(self) -> None:
         """Embed and write."""
-        if self.out.is_dir():
-            raise ValueError(f"--out names a file, and {self.out} is a folder")
-        self.out.parent.mkdir(parents=True, exist_ok=True)
-        if not os.access(self.out.parent, os.W_OK):
-            raise ValueError(f"--out {self.out}: its folder cannot be written to")
+        check_output(self.out, self.model)
         backbone, info = load_backbone(self.model)
-        faces = ImageFolder(self.faces, image_size=info["image_size"])
+        faces = open_faces(self.faces, image_size=info["image_size"])
         rows = embed(backbone, faces, progress="embedding")
-        names = [file.relative_to(faces.root).as_posix() for file in faces.files]
-        data = save({"embeddings": rows, "labels": faces.labels}, {"files": json.dumps(names)})
+        metadata = {}
+        if isinstance(faces, ImageFolder):
+            files = [file.relative_to(faces.root).as_posix() for file in faces.files]
+            metadata = {"files": json.dumps(files)}
+        data = save({"embeddings": rows, "labels": faces.labels}, metadata)
         write_atomically(self.out, data)
         print(f"wrote {self.out}: {tuple(rows.shape)}, {faces.num_identities} identities")
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """TPR at FPR over all pairs, with 95 % intervals from an identity bootstrap."""
+    """TPR at FPR with 95 % intervals, over all pairs of a set or over the pairs of a list."""
 
-    source: Path
+    source: Annotated[Path, tyro.conf.arg(aliases=("--model",))]
     """Embeddings written by `embed`; or a run folder or model, to be tested on unseen people."""
     faces: Path | None = None
-    """With a model: the folder it was trained from; procedural faces if left out."""
+    """With a model: the folder it was trained from, whose unseen people are tested (procedural
+    faces if left out); or a verification file such as lfw.bin, for the accuracy over folds too."""
+    pairs: Path | None = None
+    """List of pairs over the images of --faces, such as LFW's pairs.txt, those of CALFW and CPLFW,
+    or a CSV with the columns left, right, is_genuine: tested in place of all pairs."""
     fprs: tuple[float, ...] = FPRS
     """False-positive rates."""
     resamples: int = 1000
@@ -85,6 +89,9 @@ class Evaluate:
             raise ValueError(f"--fprs takes rates above 0 and up to 1, such as 1e-3; {got}")
         if self.resamples < 0:
             raise ValueError(f"--resamples must be 0 (no intervals) or more, got {self.resamples}")
+        if self.pairs is not None or (self.faces is not None and self.faces.suffix == ".bin"):
+            self._run_on_pairs()
+            return
         labels, rows_of = self._open()
         shown = self._announce(labels)
         rows = rows_of()
@@ -109,6 +116,14 @@ class Evaluate:
                 if math.isnan(ends[0]):
                     interval = f", no interval: {self._why_none(fpr, labels)}"
             print(f"FPR {_rate(fpr)}: TPR {100 * float(tprs[m]):6.2f} %{interval}")
+
+    def _run_on_pairs(self) -> None:
+        """Measure on a list of pairs."""
+        if self.faces is None:
+            raise ValueError("--pairs needs --faces, the folder that its images are in")
+        net, info = load_backbone(self.source)
+        found, name = open_pairs(self.faces, self.pairs, image_size=info["image_size"])
+        evaluate_pairs(net, found, name, fprs=self.fprs, resamples=self.resamples)
 
     def _why_none(self, fpr: float, labels: Tensor) -> str:
         """Why the bootstrap gives no interval at a level."""

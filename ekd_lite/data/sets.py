@@ -47,6 +47,11 @@ def open_faces(
     options = {"image_size": image_size, "max_bad_fraction": max_bad_fraction}
     if path.is_file() and path.suffix.lower() == ".rec":
         return RecordIO(path, **options)  # type: ignore[arg-type]
+    if path.is_file() and path.suffix.lower() == ".bin":
+        raise ValueError(
+            f"{path} holds pairs to be told apart, not people: `ekd-lite evaluate --model MODEL "
+            f"--faces {path}` measures a net on it"
+        )
     if path.is_file():
         raise ValueError(
             f"{path}: expected a folder of identity/image.jpg, a .rec file, or a packed set"

@@ -27,6 +27,7 @@ from ekd_lite.evaluate.lfw_grid import (
     tar_at_far,
 )
 from ekd_lite.evaluate.roc import tpr_from_split
+from ekd_lite.evaluate.scores import STEPS
 from ekd_lite.ops import nearest_name
 
 
@@ -67,6 +68,7 @@ class VerificationResult:
         fprs: levels of `tpr`.
         tpr: TPR at FPR over all pairs at once, exact, conservative, (L,) float64; the score is the
             cosine in steps of 2^-30, and equal pairs tie.
+        scores: these cosines, (P,) float64.
     """
 
     accuracy: float
@@ -78,6 +80,7 @@ class VerificationResult:
     far: float
     fprs: tuple[float, ...]
     tpr: Tensor
+    scores: Tensor
 
 
 def verification_accuracy(
@@ -142,6 +145,7 @@ def verification_accuracy(
         far=float(far.mean()),
         fprs=tuple(levels),
         tpr=tpr_from_split(score[flags], score[~flags], levels),
+        scores=score.double() / STEPS,
     )
 
 

@@ -14,6 +14,7 @@ from ekd_lite.experiments.folders import record_options
 from ekd_lite.experiments.plan import ALONE, plan_runs
 from ekd_lite.experiments.report import measure_plan, write_report
 from ekd_lite.experiments.runner import Runner, Workspace, load_embeddings, print_splits
+from ekd_lite.files import locked_folder
 from ekd_lite.train import TrainConfig
 
 if TYPE_CHECKING:  # the command starts without matplotlib
@@ -61,10 +62,6 @@ class DemoConfig:
             raise FileNotFoundError(f"no such folder of faces: {self.faces}")
         plan_demo(self, flip=False)  # every training configuration checks itself
 
-    def run(self) -> None:
-        """Do it all."""
-        run_demo(self)
-
 
 def plan_demo(config: DemoConfig, *, flip: bool) -> dict[str, TrainConfig]:
     """The training configuration of every run, by name; the teacher first."""
@@ -84,10 +81,16 @@ def run_demo(config: DemoConfig) -> Path:
     """Do it all, and return the path of the table.
 
     Raises:
-        ValueError: bad options, an unusable folder of faces, or results of other options in `out`.
+        ValueError: bad options, an unusable folder of faces, results of other options in `out`, or
+            another process that is writing there.
         RuntimeError: a run failed; its own message and trace are in `out`.
     """
-    config.out.mkdir(parents=True, exist_ok=True)
+    with locked_folder(config.out):
+        return _run(config)
+
+
+def _run(config: DemoConfig) -> Path:
+    """`run_demo`, alone in its folder."""
     record_options(config.out, _shared_options(config))
     print(f"faces: {config.faces or 'procedural'}, {config.image_size}x{config.image_size}")
     splits = load_splits(config.faces, image_size=config.image_size)

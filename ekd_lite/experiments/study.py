@@ -30,6 +30,7 @@ from ekd_lite.experiments.runner import (
     print_splits,
 )
 from ekd_lite.experiments.tables import FPRS, level, write_table
+from ekd_lite.files import locked_folder
 from ekd_lite.ops import false_accepts_at
 from ekd_lite.train import TrainConfig
 
@@ -48,10 +49,16 @@ def run_study(config: StudyConfig, out: Path, *, resamples: int = 1000) -> Path:
         resamples: bootstrap resamples behind every interval.
 
     Raises:
-        ValueError: results of other options in `out`, or a validation set too small to choose on.
+        ValueError: results of other options in `out`, another process that is writing there, or a
+            validation set too small to choose on.
         RuntimeError: a run failed; its own message and trace are in its folder.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    with locked_folder(out):
+        return _run(config, out, resamples)
+
+
+def _run(config: StudyConfig, out: Path, resamples: int) -> Path:
+    """`run_study`, alone in its folder."""
     shared = {
         "faces": None if config.faces is None else str(config.faces.resolve()),
         "image_size": config.student.image_size,

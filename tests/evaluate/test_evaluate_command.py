@@ -117,7 +117,7 @@ def test_nothing_is_embedded_in_vain(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(nets, "load_backbone", never)
     arguments = ["embed", "--model", "run", "--faces", str(tmp_path / "faces"), "--out"]
     assert main([*arguments, str(tmp_path)]) == 2
-    assert "--out names a file" in capsys.readouterr().err
+    assert "is a folder: name a file to write" in capsys.readouterr().err
     (tmp_path / "file").touch()
     assert main([*arguments, str(tmp_path / "file" / "e.safetensors")]) == 2
     assert "file" in capsys.readouterr().err
