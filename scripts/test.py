@@ -91,7 +91,7 @@ def run_side_by_side(names: list[str]) -> list[str]:
                 output.seek(0)
                 sys.stdout.buffer.write(output.read())
                 output.close()
-            result = "FAILED" if process.returncode else "ok"
+            result = f"FAILED, exit code {process.returncode}" if process.returncode else "ok"
             print(f"== {name}: {result}, {time.monotonic() - start:.0f} s", flush=True)
             failed += [name] if process.returncode else []
     return failed

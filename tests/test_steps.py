@@ -30,7 +30,7 @@ def test_a_failed_step_fails_the_whole_and_the_others_still_run(monkeypatch, cap
     output, _ = capfd.readouterr()
     for name in names:
         assert f"\nthis is {name}\n" in output
-        assert f"== {name}: {'FAILED' if name in bad.split() else 'ok'}, " in output
+        assert f"== {name}: {'FAILED, exit code 3' if name in bad.split() else 'ok'}, " in output
     assert output.count("\nand an error\n") == 3
     last = output.splitlines()[-1]
     if bad:
