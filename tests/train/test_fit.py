@@ -262,3 +262,20 @@ def test_kd_compares_plain_cosine_logits_of_all_images(teacher):
         margin = torch.nn.functional.cross_entropy(state.head(x[:8], labels[:8]), labels[:8])
     assert float(out["kd"]) == pytest.approx(float(expected), rel=1e-5)
     assert float(out["identity"]) == pytest.approx(float(margin), rel=1e-5)
+
+
+def test_more_readers_than_the_machine_can_carry_are_capped_aloud(monkeypatch):
+    from ekd_lite.train import batches
+
+    asked = []
+    monkeypatch.setattr(batches, "DataLoader", lambda *a, **k: asked.append(k["num_workers"]))
+    monkeypatch.setattr("ekd_lite.data.processes.cores", lambda: 2)
+    config = TrainConfig(**SMALL, steps=2, workers=200)
+    sampler = batches.build_sampler(config, ColourFaces().labels)
+    with (
+        pytest.warns(UserWarning, match="workers = 200 is more than 4 processes for each of 2"),
+        pytest.raises(TypeError),  # what stands in for the loader is none
+        batches.read_batches(config, ColourFaces(), sampler),
+    ):
+        pass
+    assert asked == [8]
