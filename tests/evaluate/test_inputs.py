@@ -40,6 +40,15 @@ CALLS = {
         lambda a: evaluate.bootstrap_tpr_at_fpr(a["rows"], a["labels"], [0.1], num_resamples=5),
         {"rows": ROWS, "labels": LABELS},
     ),
+    "bootstrap_pair_list": (
+        lambda a: evaluate.bootstrap_pair_list(
+            a["scores"], a["flags"], [0.2], people=(a["left"], a["right"]), num_resamples=20
+        ),
+        {
+            "scores": SCORES, "flags": SAME, "left": LABELS,
+            "right": torch.where(SAME, LABELS, LABELS + 100),
+        },
+    ),
     "group_rates": (
         lambda a: evaluate.group_rates(a["rows"], a["labels"], a["groups"], [0.1]),
         {"rows": ROWS, "labels": LABELS, "groups": LABELS % 2},
