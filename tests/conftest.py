@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
 torch.set_num_threads(1)  # xdist already uses every core
 
 # Rendered faces go to a folder of this session, never to the user's own cache. It is made once: the
@@ -80,7 +79,7 @@ def leave_nothing(request):
     """A test ends what it started, and `make quick` knows that it starts something."""
     yield
     torch.set_flush_denormal(False)  # a run of the demo or a study sets it, in its process
-    if "processes" in sys.modules:
-        sys.modules["processes"].end_all()
+    if "tests.processes" in sys.modules:
+        sys.modules["tests.processes"].end_all()
     if started and request.node.get_closest_marker("starts_process") is None:
         pytest.fail(f"mark this test `starts_process`, which `make quick` leaves out: {started[0]}")

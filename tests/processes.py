@@ -21,16 +21,14 @@ from typing import Any
 
 import pytest
 
-HERE = Path(__file__).parent
-JOBS = HERE / "faults" / "jobs.py"
-PYTHONPATH = os.pathsep.join(
-    [str(HERE), str(HERE / "faults"), *filter(None, [os.environ.get("PYTHONPATH")])]
-)
+ROOT = Path(__file__).parents[1]
+JOBS = ROOT / "tests" / "faults" / "jobs.py"
+PYTHONPATH = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
 # Windows has none; `make quick`, which starts nothing, runs there too.
 HAS_SERVER = "forkserver" in multiprocessing.get_all_start_methods()
 CONTEXT: Any = multiprocessing.get_context("forkserver" if HAS_SERVER else "spawn")
 CONTEXT.set_forkserver_preload(
-    ["torch._dynamo", "ekd_lite.__main__", "ekd_lite.export", "processes"]
+    ["torch._dynamo", "ekd_lite.__main__", "ekd_lite.export", "tests.processes"]
 )
 
 STARTED: list[int] = []  # processes of the test that runs
@@ -188,7 +186,7 @@ def session_members(session):
 
 def kill_session(session):
     """SIGKILL for all of it that is ours: numbers of processes are used again."""
-    ours = marked(f"PYTHONPATH={HERE}")
+    ours = marked(f"PYTHONPATH={ROOT}")
     for pid in set(session_members(session)) & set(ours):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

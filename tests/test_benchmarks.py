@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
 from benchmarks.__main__ import BENCHES, compare
 from benchmarks.losses import PAIRWISE, make_batch
 from benchmarks.runs import CASES, launch, time_step

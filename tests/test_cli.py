@@ -13,10 +13,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
-from processes import start
 
 from ekd_lite.__main__ import main
 from ekd_lite.experiments import runner
+from tests.processes import start
 
 
 @pytest.fixture(scope="module")

@@ -3,16 +3,13 @@
 import functools
 import inspect
 
-import ekd_answers
-import head_answers
-import loss_answers
-import measuring_answers
 import pytest
 import torch
 
 from ekd_lite import coursework
 from ekd_lite.coursework import EXERCISES
 from ekd_lite.coursework.judge import judge
+from tests.coursework import ekd_answers, head_answers, loss_answers, measuring_answers
 
 ANSWERS = {
     answer.__name__: (answer, bugs)

@@ -6,7 +6,6 @@ Each test stands for a kind of false accusation, or of wrong answer that used to
 import numpy as np
 import pytest
 import torch
-from test_checks import ANSWERS, BY_NAME, check
 from torch.nn.functional import cosine_similarity, normalize
 
 from ekd_lite import coursework
@@ -24,6 +23,7 @@ from ekd_lite.coursework import (
     check_tpr_at_fpr,
     check_triplet,
 )
+from tests.coursework.test_checks import ANSWERS, BY_NAME, check
 
 
 def cast(function, dtype):

@@ -6,11 +6,11 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from batches import batches, golden_batch, random_batch
 from hypothesis import given, settings
 
 from ekd_lite.distill import EKDLoss
 from ekd_lite.distill.ekd_pairs import hardest_pairs, rank_pairs, soft_rank, upper_cosines
+from tests.distill.batches import batches, golden_batch, random_batch
 from tests.oracles import distill as oracle
 
 pytestmark = pytest.mark.filterwarnings("ignore:the first batch has too few impostor pairs")

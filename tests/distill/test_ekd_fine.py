@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from batches import batches, random_batch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ekd_lite.distill import DISTILLERS, FineEKDLoss, Setting
+from tests.distill.batches import batches, random_batch
 from tests.oracles import distill as oracle
 
 OPTIONS = {"fprs": (0.5, 0.25, 0.1), "hard_fpr": 0.5}

@@ -5,7 +5,6 @@ from functools import partial
 
 import pytest
 import torch
-from batches import batches, golden_batch, random_batch
 from hypothesis import given, settings
 
 from ekd_lite.distill import (
@@ -26,6 +25,7 @@ from ekd_lite.distill import (
     TripletDistillationLoss,
     parse_method,
 )
+from tests.distill.batches import batches, golden_batch, random_batch
 from tests.oracles import distill as oracle
 
 pytestmark = pytest.mark.filterwarnings("ignore:the first batch has too few impostor pairs")

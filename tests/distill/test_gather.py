@@ -9,11 +9,11 @@ import warnings
 import pytest
 import torch
 import torch.distributed as dist
-from batches import random_batch
-from processes import launch
 
 from ekd_lite.distill import DISTILLERS, FineEKDLoss, Setting
 from ekd_lite.parallel import gather_batch
+from tests.distill.batches import random_batch
+from tests.processes import launch
 
 pytestmark = [
     pytest.mark.starts_process,

@@ -6,8 +6,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from batches import random_batch
-from test_every_loss import LOSSES, NEEDS_LABELS, PROTOTYPES
 
 import ekd_lite.distill
 from ekd_lite.distill import (
@@ -20,6 +18,8 @@ from ekd_lite.distill import (
     semi_hard_triplets,
     soft_rank,
 )
+from tests.distill.batches import random_batch
+from tests.distill.test_every_loss import LOSSES, NEEDS_LABELS, PROTOTYPES
 
 pytestmark = pytest.mark.filterwarnings("ignore:the first batch has too few impostor pairs")
 

@@ -4,7 +4,6 @@ import itertools
 
 import pytest
 import torch
-from batches import random_batch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +17,7 @@ from ekd_lite.distill import (
 )
 from ekd_lite.distill.triplet import semi_hard_triplets
 from ekd_lite.heads import ArcFace
+from tests.distill.batches import random_batch
 from tests.oracles import distill as oracle
 
 

@@ -7,7 +7,6 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from fakes import ColourFaces
 from PIL import Image
 
 from ekd_lite.__main__ import main
@@ -16,6 +15,7 @@ from ekd_lite.evaluate import all_pairs_tpr_at_fpr, embed
 from ekd_lite.experiments import figures, group_runs, read_runs
 from ekd_lite.plots import COLOURS
 from ekd_lite.train import TrainConfig, fit, load_model
+from tests.fakes import ColourFaces
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:the first batch has too few impostor pairs"),

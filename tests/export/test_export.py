@@ -8,7 +8,6 @@ import time
 import numpy as np
 import pytest
 import torch
-from fakes import ColourFaces
 from PIL import Image
 from torch import nn
 
@@ -18,6 +17,7 @@ from ekd_lite.heads import ArcFace
 from ekd_lite.models import build_backbone
 from ekd_lite.ops import unit_rows
 from ekd_lite.train.model_file import Model, load_backbone, load_model, save_backbone, save_model
+from tests.fakes import ColourFaces
 
 onnx = pytest.importorskip("onnx", reason='needs pip install "ekd-lite[export]"')
 onnxruntime = pytest.importorskip("onnxruntime", reason='needs pip install "ekd-lite[export]"')

@@ -1,12 +1,8 @@
 """Counts of the fault tests, printed as a table at the end."""
 
-import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture

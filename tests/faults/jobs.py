@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from fakes import ColourFaces
 from torch.utils.data import get_worker_info
 
 import ekd_lite.__main__
@@ -27,6 +26,7 @@ from ekd_lite.parallel import rank
 from ekd_lite.train import TrainConfig, fit, loop
 from ekd_lite.train.checkpoint import save_checkpoint
 from ekd_lite.train.step import BadBatchError
+from tests.fakes import ColourFaces
 
 SMALL = {
     "image_size": 16,

@@ -6,12 +6,12 @@ import subprocess
 import time
 from collections import Counter
 
-import jobs
 import pytest
 from PIL import Image
-from processes import start, wait_until
 
 from ekd_lite.train.checkpoint import load_checkpoint
+from tests.faults import jobs
+from tests.processes import start, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.starts_process, pytest.mark.timeout(3000)]
 

@@ -5,12 +5,12 @@ import json
 import math
 import random
 
-import jobs
 import pytest
-from processes import start, start_ranks, wait_all
 
 from ekd_lite.train import load_model
 from ekd_lite.train.checkpoint import load_checkpoint
+from tests.faults import jobs
+from tests.processes import start, start_ranks, wait_all
 
 pytestmark = [pytest.mark.slow, pytest.mark.starts_process, pytest.mark.timeout(3000)]
 KINDS = ("input", "teacher", "loss", "gradient")

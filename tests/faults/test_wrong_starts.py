@@ -2,9 +2,10 @@
 
 import shutil
 
-import jobs
 import pytest
-from processes import start_ranks, wait_all
+
+from tests.faults import jobs
+from tests.processes import start_ranks, wait_all
 
 pytestmark = [pytest.mark.slow, pytest.mark.starts_process]
 

@@ -12,8 +12,6 @@ import warnings
 import pytest
 import torch
 import torch.distributed as dist
-from fakes import ColourFaces
-from processes import free_port, launch
 
 from ekd_lite.distill import DISTILLERS, FineEKDLoss
 from ekd_lite.files import locked_folder
@@ -24,6 +22,8 @@ from ekd_lite.train import TrainConfig, build_state, fit, train_step
 from ekd_lite.train.distributed import agree, pick_device, process_group
 from ekd_lite.train.model_file import Model
 from ekd_lite.train.step import BadBatchError, Batch
+from tests.fakes import ColourFaces
+from tests.processes import free_port, launch
 
 pytestmark = [
     pytest.mark.starts_process,

@@ -6,7 +6,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from fakes import ColourFaces
 
 from ekd_lite.distill import DISTILLERS
 from ekd_lite.evaluate import all_pairs_tpr_at_fpr, embed
@@ -14,6 +13,7 @@ from ekd_lite.train import TrainConfig, build_state, fit, load_model, train_step
 from ekd_lite.train.log import read_json_lines
 from ekd_lite.train.optim import build_optimizer, learning_rate_at, margin_at
 from ekd_lite.train.step import Batch
+from tests.fakes import ColourFaces
 
 SMALL = {
     "image_size": 16,

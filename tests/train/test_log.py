@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from processes import start
 
 from ekd_lite.train.log import RunLog, read_json_lines
+from tests.processes import start
 
 STEPS = range(3, 31, 3)
 

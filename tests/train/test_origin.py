@@ -5,7 +5,6 @@ import warnings
 
 import pytest
 import torch
-from fakes import ColourFaces
 
 from ekd_lite.assets import DEMO_TEACHER
 from ekd_lite.data import PackedFaces, SyntheticFaces
@@ -15,6 +14,7 @@ from ekd_lite.train import TrainConfig, cache_teacher, fit, load_model, save_mod
 from ekd_lite.train.checkpoint import load_checkpoint, save_checkpoint
 from ekd_lite.train.origin import differences, faces_origin
 from ekd_lite.train.teacher import choose_people, load_teacher
+from tests.fakes import ColourFaces
 
 SMALL = {
     "image_size": 16,

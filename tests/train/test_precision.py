@@ -6,7 +6,6 @@ import shutil
 
 import pytest
 import torch
-from fakes import ColourFaces
 
 from ekd_lite.train import TrainConfig, build_state, cache_teacher, fit, load_model, train_step
 from ekd_lite.train.batches import LoaderError
@@ -14,6 +13,7 @@ from ekd_lite.train.checkpoint import load_checkpoint
 from ekd_lite.train.log import read_json_lines
 from ekd_lite.train.optim import learning_rate_at
 from ekd_lite.train.step import BadBatchError, Batch
+from tests.fakes import ColourFaces
 
 SMALL = {
     "image_size": 16,

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from fakes import ColourFaces
-from processes import start, wait_until
 from torch import nn
 
 from ekd_lite.models import BACKBONES, TinyStudent
 from ekd_lite.train import TrainConfig, fit
 from ekd_lite.train.checkpoint import load_checkpoint, save_checkpoint
+from tests.fakes import ColourFaces
+from tests.processes import start, wait_until
 
 SMALL = {
     "image_size": 16,

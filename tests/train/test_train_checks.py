@@ -11,7 +11,6 @@ import resource
 import numpy as np
 import pytest
 import torch
-from fakes import ColourFaces
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -30,6 +29,7 @@ from ekd_lite.train.checkpoint import CHECKPOINT_MAGIC
 from ekd_lite.train.checks import check_rows
 from ekd_lite.train.config import read_config
 from ekd_lite.train.origin import faces_origin
+from tests.fakes import ColourFaces
 
 SMALL = {
     "image_size": 16,
