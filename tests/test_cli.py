@@ -55,7 +55,8 @@ def run_demo(arguments, folder):
 
 
 def forking_demo(arguments):
-    runner.multiprocessing = SimpleNamespace(get_context=lambda _: get_context("fork"))
+    fork = SimpleNamespace(get_context=lambda _: get_context("fork"))
+    vars(runner)["multiprocessing"] = fork
     return main(["demo", *arguments])
 
 

@@ -133,3 +133,10 @@ def test_promised_methods():
 
     named = "fitnet kd darkrank sp cckd rkd shrinkteanet triplet margin ekd"
     assert set(named.split()) <= DISTILLERS.keys()
+
+
+def test_every_folder_of_tests_is_a_package():
+    """Else pytest names a module by its file alone, and two files of one name collide."""
+    tests = Path(__file__).parent
+    folders = {path.parent for path in tests.rglob("*.py")}
+    assert [folder for folder in sorted(folders) if not (folder / "__init__.py").exists()] == []

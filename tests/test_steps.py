@@ -1,15 +1,14 @@
 """scripts/test.py: every step runs, every failure shows, and the exit code is right."""
 
-import importlib.util
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.programs import load
+
 ROOT = Path(__file__).parents[1]
-spec = importlib.util.spec_from_file_location("steps", ROOT / "scripts" / "test.py")
-steps = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(steps)
+steps = load(ROOT / "scripts" / "test.py")
 
 
 def program(text, code=0):

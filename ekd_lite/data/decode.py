@@ -30,7 +30,7 @@ import torch
 from PIL import Image, ImageFile
 from torch import Tensor
 
-from ekd_lite.data.indexing import index_tensor, one_index
+from ekd_lite.data.indexing import Indices, index_tensor, one_index
 from ekd_lite.ops import check_image_size, fresh
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
@@ -216,7 +216,7 @@ class DecodedFaces:
         position = one_index(index, len(self))
         return self.batch([position])[0], int(self.labels[position])
 
-    def batch(self, indices: Sequence[int] | Tensor) -> Tensor:
+    def batch(self, indices: Indices) -> Tensor:
         """Images in [-1, 1], (B, 3, image_size, image_size) float32.
 
         Raises:

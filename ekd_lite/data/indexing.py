@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
+
+Indices: TypeAlias = Tensor | np.ndarray | Sequence[int]
 
 
 def tensor_of(value: Any, name: str) -> Tensor:
@@ -62,7 +64,7 @@ def one_index(index: int, length: int) -> int:
     return position % length
 
 
-def index_tensor(indices: Tensor | Sequence[int], length: int) -> Tensor:
+def index_tensor(indices: Indices, length: int) -> Tensor:
     """Checks a batch of indices and returns it as int64 `(B,)` on the CPU.
 
     Raises:

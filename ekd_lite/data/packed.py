@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ekd_lite.data.checksums import sha256_of
 from ekd_lite.data.faceset import CacheableFaceSet, FaceSet, digest_of
-from ekd_lite.data.indexing import index_tensor, int64_tensor, one_index
+from ekd_lite.data.indexing import Indices, index_tensor, int64_tensor, one_index
 from ekd_lite.data.mapped import MappedFile, pixels_of
 from ekd_lite.data.processes import capped_workers, cores, map_in_processes
 from ekd_lite.files import (
@@ -112,7 +112,7 @@ class PackedFaces:
             digest.update(self._rows[part].numpy().data)
         return digest.hexdigest()
 
-    def batch(self, indices: Tensor | Sequence[int]) -> Tensor:
+    def batch(self, indices: Indices) -> Tensor:
         """Pictures as float32 `(B, 3, H, W)` in [-1, 1], on the CPU.
 
         Raises:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import posixpath
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 from ekd_lite.data.decode import SUFFIXES
 from ekd_lite.data.faceset import FaceSet
 from ekd_lite.data.folder import ImageFolder
-from ekd_lite.data.indexing import index_tensor, int64_tensor
+from ekd_lite.data.indexing import Indices, index_tensor, int64_tensor
 from ekd_lite.data.names import printable
 from ekd_lite.data.pair_forms import Pair, pairs_in, person, person_and_number
 from ekd_lite.data.verification import VerificationSet
@@ -28,9 +27,7 @@ class Subset:
         labels: identities of these images, where they are not those of the set, (N,).
     """
 
-    def __init__(
-        self, faces: FaceSet, rows: Tensor | Sequence[int], labels: Tensor | None = None
-    ) -> None:
+    def __init__(self, faces: FaceSet, rows: Indices, labels: Tensor | None = None) -> None:
         self.faces = faces
         self.rows = index_tensor(rows, len(faces))
         self._own = labels is not None
@@ -49,7 +46,7 @@ class Subset:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def batch(self, indices: Sequence[int] | Tensor) -> Tensor:
+    def batch(self, indices: Indices) -> Tensor:
         """Images in [-1, 1], (B, 3, image_size, image_size) float32."""
         return self.faces.batch(self.rows[index_tensor(indices, len(self))])
 

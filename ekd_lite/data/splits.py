@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from ekd_lite.data.align import alignment_note
 from ekd_lite.data.faceset import FaceSet, identity_names, images_digest
-from ekd_lite.data.indexing import index_tensor, one_index
+from ekd_lite.data.indexing import Indices, index_tensor, one_index
 from ekd_lite.data.packed import PackedFaces, cache_faces
 from ekd_lite.data.sets import open_faces
 from ekd_lite.data.synthetic import SyntheticFaces
@@ -52,7 +51,7 @@ class Selection:
             f"{images_digest(self._faces, whole=whole)}".encode() + own
         ).hexdigest()
 
-    def batch(self, indices: Sequence[int] | Tensor) -> Tensor:
+    def batch(self, indices: Indices) -> Tensor:
         """Images in [-1, 1], (B, 3, H, H) float32."""
         return self._faces.batch(self._rows[index_tensor(indices, len(self))])
 

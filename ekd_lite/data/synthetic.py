@@ -8,7 +8,6 @@ identity, image), so a picture never depends on what else is in the set or in th
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -16,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from ekd_lite.data.faceset import digest_of
-from ekd_lite.data.indexing import index_tensor, one_index
+from ekd_lite.data.indexing import Indices, index_tensor, one_index
 from ekd_lite.data.renderer.parameters import (
     identity_latents,
     identity_table,
@@ -139,7 +138,7 @@ class SyntheticFaces:
         position = one_index(index, len(self))
         return self.render([position])[0], position // self.images_per_identity
 
-    def batch(self, indices: Tensor | Sequence[int]) -> Tensor:
+    def batch(self, indices: Indices) -> Tensor:
         """Renders pictures on the CPU: float `(B, 3, H, W)` in [-1, 1].
 
         Raises:
@@ -169,9 +168,7 @@ class SyntheticFaces:
         )
 
     @torch.no_grad()
-    def render(
-        self, indices: Tensor | Sequence[int], device: torch.device | str | None = None
-    ) -> Tensor:
+    def render(self, indices: Indices, device: torch.device | str | None = None) -> Tensor:
         """Renders pictures on any device.
 
         Args:

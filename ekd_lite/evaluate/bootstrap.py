@@ -11,14 +11,13 @@ other).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ekd_lite.evaluate.inputs import Array, as_levels
+from ekd_lite.evaluate.inputs import Array, Levels, as_levels
 from ekd_lite.evaluate.resample import Draw, Genuine, impostors_from_the_top
 from ekd_lite.evaluate.roc import UndefinedMetricWarning, warn_if_undefined
 from ekd_lite.evaluate.tiles import count_pairs, sorted_rows
@@ -48,7 +47,7 @@ class BootstrapResult:
 def bootstrap_tpr_at_fpr(
     embeddings: Array,
     labels: Array,
-    fprs: Iterable[float] | Tensor,
+    fprs: Levels,
     *,
     num_resamples: int = 1000,
     confidence: float = 0.95,

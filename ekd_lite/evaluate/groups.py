@@ -14,7 +14,7 @@ shown apart.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ekd_lite.evaluate.inputs import Array, as_levels
+from ekd_lite.evaluate.inputs import Array, Levels, as_levels
 from ekd_lite.evaluate.roc import UndefinedMetricWarning
 from ekd_lite.evaluate.scores import NOBODY, STEPS, Rows
 from ekd_lite.evaluate.thresholds import impostor_thresholds
@@ -63,7 +63,7 @@ def group_rates(
     embeddings: Array,
     labels: Array,
     groups: Sequence[Any] | Array,
-    fprs: Iterable[float] | Tensor,
+    fprs: Levels,
     *,
     min_false_accepts: int = 10,
 ) -> GroupRates:

@@ -10,14 +10,14 @@ a stranger is a false positive identification,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ekd_lite.evaluate.inputs import Array, as_labels, as_levels, as_rows, as_tensor
+from ekd_lite.evaluate.inputs import Array, Levels, as_labels, as_levels, as_rows, as_tensor
 from ekd_lite.evaluate.roc import tpr_from_split
 from ekd_lite.evaluate.scores import (
     MAX_CELLS,
@@ -61,7 +61,7 @@ def identification_rate(
     gallery_labels: Array,
     *,
     ranks: Sequence[int] = (1, 5, 10),
-    fpirs: Iterable[float] | Tensor = (),
+    fpirs: Levels = (),
 ) -> IdentificationResult:
     """Search every probe in the gallery.
 

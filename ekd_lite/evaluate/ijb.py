@@ -17,7 +17,6 @@ the two differ by up to a point at FPR 1e-5 for that reason alone: always say wh
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
@@ -26,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ekd_lite.evaluate.ijb_files import TemplateMedia, TemplatePairs
-from ekd_lite.evaluate.inputs import Array, as_labels, as_levels, as_rows, as_tensor
+from ekd_lite.evaluate.inputs import Array, Levels, as_labels, as_levels, as_rows, as_tensor
 from ekd_lite.evaluate.roc import tpr_at_fpr
 from ekd_lite.evaluate.scores import MAX_CELLS, STEPS, fixed_rows, pair_scores
 
@@ -39,7 +38,7 @@ def ijb_tpr_at_fpr(
     embeddings: Array,
     media: TemplateMedia,
     pairs: TemplatePairs,
-    fprs: Iterable[float] | Tensor = IJB_FPRS,
+    fprs: Levels = IJB_FPRS,
     *,
     mirrored: Array | None = None,
     detector_scores: Array | None = None,

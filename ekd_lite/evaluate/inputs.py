@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 Array: TypeAlias = Tensor | np.ndarray | Sequence[Any]
+Levels: TypeAlias = float | Iterable[float] | Array  # one or several
 """A tensor on any device, a numpy array, or nested lists of numbers."""
 
 CHUNK = 1024  # rows looked at, and held in float64, at a time
@@ -80,7 +81,7 @@ def as_flags(name: str, flags: Array) -> Tensor:
     return flags.bool()
 
 
-def as_levels(fprs: float | Iterable[float] | Array) -> list[float]:
+def as_levels(fprs: Levels) -> list[float]:
     """Check false-positive rates and return them as plain floats; one number is one level.
 
     A float32 tensor holds 1e-5 as 9.99999975e-06; it is read back as the decimal it stands for.

@@ -12,14 +12,13 @@ under the first threshold above it, and cumulative sums of the counts answer for
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ekd_lite.evaluate.inputs import Array, as_flags, as_levels, as_tensor
+from ekd_lite.evaluate.inputs import Array, Levels, as_flags, as_levels, as_tensor
 from ekd_lite.evaluate.lfw_grid import (
     accuracies_of_folds,
     check_rows,
@@ -91,7 +90,7 @@ def verification_accuracy(
     mirrored: tuple[Array, Array] | None = None,
     folds: int | Array = 10,
     far_target: float = 1e-3,
-    fprs: Iterable[float] | Tensor = (1e-1, 1e-2, 1e-3),
+    fprs: Levels = (1e-1, 1e-2, 1e-3),
     name: str | None = None,
 ) -> VerificationResult:
     """Accuracy of telling genuine from impostor pairs, threshold chosen on the other folds.

@@ -8,13 +8,13 @@ impostor pairs. Pairs of a list share people, so that intervals over pairs alone
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ekd_lite.evaluate.inputs import Array, as_flags, as_labels, as_levels, as_tensor
+from ekd_lite.evaluate.inputs import Array, Levels, as_flags, as_labels, as_levels, as_tensor
 
 AT_ONCE = 50  # resamples held at a time
 
@@ -22,7 +22,7 @@ AT_ONCE = 50  # resamples held at a time
 def bootstrap_pair_list(
     scores: Array,
     is_genuine: Array,
-    fprs: float | Iterable[float] | Array,
+    fprs: Levels,
     *,
     people: tuple[Array, Array] | None = None,
     num_resamples: int = 1000,

@@ -7,12 +7,10 @@ impostor score on the way, exactly: the result is the one that sorting every sco
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor
 
-from ekd_lite.evaluate.inputs import Array, as_levels
+from ekd_lite.evaluate.inputs import Array, Levels, as_levels
 from ekd_lite.evaluate.roc import warn_if_undefined
 from ekd_lite.evaluate.thresholds import impostor_thresholds
 from ekd_lite.evaluate.tiles import count_pairs, genuine_scores, sorted_rows
@@ -24,7 +22,7 @@ __all__ = ["all_pairs_tpr_at_fpr", "count_pairs"]
 def all_pairs_tpr_at_fpr(
     embeddings: Array,
     labels: Array,
-    fprs: Iterable[float] | Tensor,
+    fprs: Levels,
     *,
     progress: bool = False,
 ) -> Tensor:

@@ -11,13 +11,12 @@ Names elsewhere: FPR = FMR (ISO 19795-1) = FAR (IJB, insightface); TPR = 1 - FNM
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ekd_lite.evaluate.inputs import Array, as_flags, as_levels, as_tensor
+from ekd_lite.evaluate.inputs import Array, Levels, as_flags, as_levels, as_tensor
 from ekd_lite.ops import false_accepts_at, largest
 
 
@@ -120,7 +119,7 @@ def roc(
 def tpr_at_fpr(
     scores: Array,
     is_genuine: Array,
-    fprs: Iterable[float] | Tensor,
+    fprs: Levels,
     *,
     convention: Literal["conservative", "nearest"] = "conservative",
 ) -> Tensor:

@@ -1,6 +1,5 @@
 """book/tools/book.py and the nbval gate find what they are there to find."""
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -11,14 +10,9 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from tests.programs import load
+
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def load(path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 book = load(ROOT / "book" / "tools" / "rules.py")

@@ -1,6 +1,7 @@
 """What students hand in for EKD: loops over pairs and thresholds."""
 
 import math
+from typing import Any
 
 import torch
 
@@ -32,7 +33,7 @@ def impostor_thresholds(embeddings, labels, fprs, bug=""):
 def soft_rank(similarity, thresholds, temperature, bug=""):
     ranks = []
     for a in similarity:
-        rank = 0
+        rank: Any = 0
         for t in thresholds:
             z = (t - a) if bug == "sign of the difference" else (a - t)
             if bug == "temperature multiplied":

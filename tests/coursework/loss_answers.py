@@ -1,6 +1,7 @@
 """What students hand in for the losses: loops over pairs, the mean taken at the wrong place."""
 
 import math
+from typing import Any
 
 import torch
 
@@ -133,7 +134,7 @@ def cckd(student, teacher, gamma, order, bug=""):
         kernels = [torch.exp(-gamma * torch.cdist(x, x) ** 2) for x in (student, t)]
         return ((kernels[0] - kernels[1]) ** 2).mean()
     last = order - 1 if bug == "last power missing" else order
-    total = 0
+    total: Any = 0
     for p in range(1, last + 1):
         factor = (2 * gamma) ** p / (1 if bug == "factorial missing" else math.factorial(p))
         total = total + factor * (gram(student) ** p - gram(t) ** p)

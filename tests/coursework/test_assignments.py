@@ -1,7 +1,6 @@
 """Assignments: starters hold no solution and fail kindly, solved versions get full points."""
 
 import csv
-import importlib.util
 import json
 import re
 import shutil
@@ -12,11 +11,10 @@ import pytest
 from ekd_lite.coursework.__main__ import main
 from ekd_lite.coursework.grade import grade, mark_namespace, read_notebook, run_cells
 from ekd_lite.coursework.schemes import SCHEMES
+from tests.programs import load
 
 ROOT = Path(__file__).parents[2]
-spec = importlib.util.spec_from_file_location("assignments", ROOT / "scripts" / "assignments.py")
-assignments = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(assignments)
+assignments = load(ROOT / "scripts" / "assignments.py")
 
 
 @pytest.fixture(scope="module")

@@ -199,8 +199,7 @@ def test_the_detector_asks_for_bgr_and_takes_the_largest_face(monkeypatch, tmp_p
             seen["bgr"] = bgr
             return 1, self.rows
 
-    cv2 = types.ModuleType("cv2")
-    cv2.FaceDetectorYN = types.SimpleNamespace(create=lambda *a: Net())
+    cv2 = types.SimpleNamespace(FaceDetectorYN=types.SimpleNamespace(create=lambda *a: Net()))
     monkeypatch.setitem(sys.modules, "cv2", cv2)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: spec)
     detector = LandmarkDetector()

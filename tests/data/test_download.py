@@ -7,6 +7,7 @@ import threading
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -82,7 +83,8 @@ def server():
 
 
 def get(url, path, **changes):
-    return fetch(url, path, **({"sha256": SHA, "max_bytes": LIMIT} | changes))
+    options: dict[str, Any] = {"sha256": SHA, "max_bytes": LIMIT} | changes
+    return fetch(url, path, **options)
 
 
 @pytest.mark.parametrize("kind", ["good", "redirect-good", "no-range"])
@@ -191,7 +193,7 @@ def test_nobody_answers(tmp_path):
 
 def test_by_name(server, tmp_path, monkeypatch, capsys):
     source = Source("free", "a test", "x.bin", f"{server}/good/x", SHA, LIMIT)
-    monkeypatch.setitem(module.REGISTRY, "test", source)
+    monkeypatch.setitem(REGISTRY, "test", source)
     assert download("test", tmp_path).read_bytes() == GOOD
     assert main(["data", "download", "--name", "test", "--out", str(tmp_path)]) == 0
     assert "Terms: free" in capsys.readouterr().out

@@ -12,6 +12,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.reduction import ForkingPickler
+from typing import Any
 
 import numpy as np
 import pytest
@@ -213,10 +214,11 @@ def test_bad_arrays_and_indices(faces):
     with pytest.raises(ValueError, match="labels must be a tensor, an array or a list of numbers"):
         PackedFaces(good, ["ann", "bob"])
     with pytest.raises(ValueError, match="images must be"):
-        PackedFaces("faces.npy", [0, 1])
+        PackedFaces("faces.npy", [0, 1])  # type: ignore[arg-type]
     for labels in ([0, 1], np.array([0, 1], np.int32), np.array([0, 1], ">i8"), (0, 1)):
         assert PackedFaces(good.numpy(), labels).labels.tolist() == [0, 1]
     cached = PackedFaces(good, torch.tensor([0, 1]))
+    wrong: Any
     for wrong in (2, -3, 0.5):
         with pytest.raises(IndexError, match="index"):
             cached[wrong]
@@ -226,6 +228,7 @@ def test_bad_arrays_and_indices(faces):
     for wrong in ("ab", None, {0, 1}, [None], [0.0], [True], [[0]], [2**70]):
         with pytest.raises(IndexError, match="ind"):
             cached.batch(wrong)
+    right: Any
     for right in (
         np.array([1, 0], np.uint16),
         np.array([1, 0], ">i8"),

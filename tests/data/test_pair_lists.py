@@ -1,5 +1,7 @@
 """Lists of pairs: CSV and LFW's own form, and what is wrong with a line is named."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -185,6 +187,7 @@ def test_calfw_and_cplfw_with_all_images_in_one_folder(faces, tmp_path):
     (tmp_path / "p.txt").write_text(CPLFW)
     pairs = read_pairs(tmp_path / "p.txt", ImageFolder(tmp_path / "flat", image_size=16))
     assert pairs.is_genuine.tolist() == [True, False]
+    assert isinstance(pairs.left, Subset)
     assert pairs.left.rows.tolist() == [0, 4]
     assert pairs.left.labels.tolist() == [0, 1]
     assert pairs.right.labels.tolist() == [0, 0]
@@ -234,12 +237,13 @@ def test_text_of_another_kind_and_broken_quotes_are_named(faces, tmp_path):
 
 def test_sets_of_pairs_take_arrays_and_lists_and_check_them(faces):
     left, right = Subset(faces, [0, 4]), Subset(faces, np.array([2, 0]))
-    pairs = VerificationSet(left, right, [True, False], fold=np.array([0, 1], np.int32))
+    make: Any = VerificationSet  # whose fields are tensors, whatever it is made from
+    pairs = make(left, right, [True, False], fold=np.array([0, 1], np.int32))
     check(pairs, faces)
     assert pairs.fold.dtype == torch.int64
     with pytest.raises(ValueError, match="2 left and 2 right images for 3 pairs"):
-        VerificationSet(left, right, [True, False, True])
+        make(left, right, [True, False, True])
     with pytest.raises(ValueError, match="is_genuine must be one truth value a pair"):
-        VerificationSet(left, right, [1, 2])
+        make(left, right, [1, 2])
     with pytest.raises(ValueError, match="is_genuine must be a tensor, an array or a list"):
-        VerificationSet(left, right, ["yes", "no"])
+        make(left, right, ["yes", "no"])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from ekd_lite.data import IdentityBalancedSampler
 
@@ -74,10 +74,17 @@ def test_any_step_can_be_replayed():
     assert other.batch(0) != batches[0]
 
 
+class Numbers(Dataset[int]):
+    """What stands at every index is the index."""
+
+    def __getitem__(self, index):
+        return index
+
+
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.starts_process)])
 def test_serves_a_data_loader(workers):
     sampler = IdentityBalancedSampler(LABELS, num_steps=3)
-    loader = DataLoader(list(range(300)), batch_sampler=sampler, num_workers=workers)
+    loader = DataLoader(Numbers(), batch_sampler=sampler, num_workers=workers)
     expected = [sampler.batch(step) for step in range(9)]
     for epoch in range(3):
         assert [batch.tolist() for batch in loader] == expected[3 * epoch : 3 * epoch + 3]
@@ -127,7 +134,7 @@ def test_a_pass_can_be_chosen():
     assert next(iter(sampler)) == sampler.batch(35)
     for wrong in (-1, 1.5, True):
         with pytest.raises(ValueError, match="epoch must be a whole number"):
-            sampler.set_epoch(wrong)
+            sampler.set_epoch(wrong)  # type: ignore[arg-type]
 
 
 def test_the_order_of_batches_has_not_changed():

@@ -8,6 +8,7 @@ import struct
 import sys
 import time
 import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,7 +77,7 @@ def genuine():
 @pytest.mark.parametrize("form", genuine())
 def test_every_genuine_form(form, tmp_path):
     (tmp_path / "lfw.bin").write_bytes(genuine()[form])
-    pairs = read_verification_bin(tmp_path / "lfw.bin", image_size=16)
+    pairs: Any = read_verification_bin(tmp_path / "lfw.bin", image_size=16)
     assert len(pairs) == len(pairs.left) == len(pairs.right) == 2
     assert pairs.is_genuine.tolist() == TRUTH
     assert [pairs.left.source(i) for i in range(2)] == IMAGES[0::2]
@@ -95,7 +96,7 @@ def test_python_2_forms_are_what_pickle_reads_too():
 
 def test_sides_are_face_sets(tmp_path):
     (tmp_path / "lfw.bin").write_bytes(pickle.dumps((IMAGES, TRUTH)))
-    pairs = read_verification_bin(tmp_path / "lfw.bin", image_size=16)
+    pairs: Any = read_verification_bin(tmp_path / "lfw.bin", image_size=16)
     cached = cache_faces(pairs.left, tmp_path / "cache", workers=1)
     assert torch.equal(cached.batch([0, 1]), pairs.left.batch([0, 1]))
     assert pairs.left.parameters() != pairs.right.parameters()

@@ -349,16 +349,16 @@ def test_widths_that_must_agree_are_named(name):
     [
         (lambda: KDLoss(temperature=0), "temperature"),
         (lambda: FitNetLoss(student_dim=4), "both student_dim and teacher_dim"),
-        (lambda: ShrinkTeaNetLoss(variant="angular"), "'angular'"),
+        (lambda: ShrinkTeaNetLoss(variant="angular"), "'angular'"),  # type: ignore[arg-type]
         (lambda: DarkRankLoss(beta=1), "beta >= 2"),
         (lambda: DarkRankLoss(variant="soft", length=7), "length <= 6"),
         (lambda: CCKDLoss(order=0), "order >= 1"),
         (lambda: RKDLoss(angle_weight=-1), "weights >= 0"),
-        (lambda: TripletDistillationLoss(distance="l1"), "'l1'"),
+        (lambda: TripletDistillationLoss(distance="l1"), "'l1'"),  # type: ignore[arg-type]
         (lambda: TripletDistillationLoss(min_margin=0.6), "min_margin <= max_margin"),
         (lambda: MarginDistillationLoss(torch.zeros(4)), r"prototypes \(C, D\)"),
         (lambda: MarginDistillationLoss(PROTOTYPES, min_margin=0.6), "min_margin <= max_margin"),
-        (lambda: PWRLoss(variant="rank"), "'rank'"),
+        (lambda: PWRLoss(variant="rank"), "'rank'"),  # type: ignore[arg-type]
         (lambda: PWRLoss(max_pairs=1), "max_pairs >= 2"),
     ],
 )

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from fakes import ColourFaces
 from torch import nn
 
 from ekd_lite.evaluate import embed
+from tests.fakes import ColourFaces
 
 FACES = ColourFaces()
 
@@ -62,4 +62,4 @@ def test_an_empty_set_is_named():
             return 0
 
     with pytest.raises(ValueError, match="the set holds no image"):
-        embed(Net(), Nobody())
+        embed(Net(), Nobody())  # type: ignore[arg-type]

@@ -110,7 +110,7 @@ def test_every_switch_equals_the_slow_protocol_and_scikit_learn(small_set, n, d,
 def test_the_switches_change_the_numbers(small_set):
     """Else the test above would prove nothing about them."""
     folder, images, _ = small_set
-    tables = [slow_ijb(folder, *images, *switch)[1] for switch in SWITCHES]
+    tables = [slow_ijb(folder, *(*images, *switch))[1] for switch in SWITCHES]
     for a in range(8):
         for b in range(a):
             assert abs(tables[a] - tables[b]).max() > 1e-3

@@ -2,6 +2,7 @@
 
 import inspect
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -242,6 +243,8 @@ def test_scores_that_are_no_numbers_give_one_error(bad):
 def test_levels_of_any_form():
     rows, labels = ROWS, LABELS
     expected = evaluate.all_pairs_tpr_at_fpr(rows, labels, [0.1]).tolist()
+    fprs: Any
+    bad: Any
     for fprs in (0.1, (0.1,), np.array([0.1]), np.float32(0.1), [np.float32(0.1)], {0.1: "a"},
                  torch.tensor(0.1), iter([0.1]), np.array(0.1)):  # fmt: skip
         assert evaluate.all_pairs_tpr_at_fpr(rows, labels, fprs).tolist() == expected

@@ -18,7 +18,7 @@ from ekd_lite.evaluate import (
 from ekd_lite.ops import unit_rows
 
 
-def every_pair(embeddings, labels):
+def every_pair(embeddings, labels) -> tuple[torch.Tensor, torch.Tensor]:
     i, j = torch.triu_indices(len(labels), len(labels), 1)
     unit = unit_rows(embeddings)
     return (unit @ unit.T)[i, j], labels[i] == labels[j]
@@ -120,7 +120,7 @@ def test_a_sample_that_misleads_costs_time_but_not_exactness(monkeypatch, one_sw
         thresholds,
         "_brackets",
         lambda rows, labels, ranks, num, error: [
-            thresholds.Bracket(rank, num, *bracket, error) for rank in ranks
+            thresholds.Bracket(rank, num, *bracket, error=error) for rank in ranks
         ],
     )
     embeddings, labels = noisy_identities(60, 5, 16)

@@ -56,10 +56,9 @@ def every_metric(rows, labels, *, seed=0):
     probes = torch.ones(n, dtype=torch.bool)
     probes[entry] = False
     if probes.any():
-        result = identification_rate(
+        found["identification"] = identification_rate(
             rows[probes], labels[probes], rows[entry], labels[entry], ranks=(1,)
-        )
-        found["identification"] = result.rank_rates
+        ).rank_rates
     return found
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:the first batch has too few impostor pairs"),
     pytest.mark.filterwarnings("ignore:.*eyes are not where aligned"),
 ]
-SMALL = {
+SMALL: dict[str, Any] = {
     "image_size": 16,
     "embedding_dim": 16,
     "steps": 6,

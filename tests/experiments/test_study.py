@@ -8,6 +8,7 @@ import os
 import queue
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:the first batch has too few impostor pairs"),
     pytest.mark.filterwarnings("ignore:.*eyes are not where aligned"),
 ]
-NET = {
+NET: dict[str, Any] = {
     "image_size": 16,
     "embedding_dim": 16,
     "general": 8,
@@ -89,6 +90,7 @@ class Here:
     """`Runner`, in this process; stops before run number `limit`."""
 
     limit = 10**6
+    processes: int
     done: list = []  # noqa: RUF012 - set anew by the fixture
 
     def __init__(self, workspace, plan, label, *, processes):

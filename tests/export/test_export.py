@@ -4,6 +4,7 @@ import csv
 import shutil
 import sys
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -440,7 +441,7 @@ def test_the_image_size_must_be_known(student, tmp_path):
 
 
 def test_a_compiled_net_is_exported_as_the_net_inside(student, tmp_path):
-    compiled = torch.compile(student[0].backbone, backend="eager")
+    compiled: Any = torch.compile(student[0].backbone, backend="eager")
     export_onnx(compiled, tmp_path / "net.onnx", info=student[0].info)
     assert (tmp_path / "net.onnx").read_bytes() == (student[1] / "net.onnx").read_bytes()
 

@@ -8,6 +8,7 @@ import contextlib
 import os
 import pathlib
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ pytestmark = [
 ]
 
 IDENTITIES, PER_RANK, STEPS = 11, 8, 2  # 11: the shards of PartialFC are of different size
-BASE = {
+BASE: dict[str, Any] = {
     "image_size": 16,
     "embedding_dim": 8,
     "steps": 10,
@@ -43,7 +44,7 @@ BASE = {
 }
 SPLITTABLE = ("normface", "sphereface", "cosface", "arcface")
 MARGIN = {name: 1.5 if name == "sphereface" else 0.3 for name in HEADS}
-CASES = {
+CASES: dict[str, dict[str, Any]] = {
     **{f"method {name}": {"method": name} for name in DISTILLERS},
     **{f"head {name}": {"head": name, "margin": MARGIN[name]} for name in HEADS},
     **{
@@ -160,8 +161,10 @@ def collectives(number, size):
 
 def refusals(number, folder):
     """What every process is told if one of them was given something else."""
-    tiny = {"image_size": 16, "embedding_dim": 8, "device": "cpu", "steps": 1, "general": 8,
-            "identities": 2}  # fmt: skip
+    tiny: dict[str, Any] = {
+        **{"image_size": 16, "embedding_dim": 8, "device": "cpu", "steps": 1},
+        **{"general": 8, "identities": 2},
+    }
     last = number == world_size() - 1
     faces, same = ColourFaces(seed=int(last)), ColourFaces()
     calls = {

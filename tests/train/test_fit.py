@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from ekd_lite.train.optim import build_optimizer, learning_rate_at, margin_at
 from ekd_lite.train.step import Batch
 from tests.fakes import ColourFaces
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "image_size": 16,
     "embedding_dim": 16,
     "general": 8,
@@ -230,9 +231,9 @@ def test_all_problems_of_a_configuration_come_at_once():
         assert message in str(caught.value)
 
 
-def test_unknown_devices_are_named():
+def test_unknown_devices_are_named(tmp_path):
     with pytest.raises(ValueError, match="unknown device 'gpu'"):
-        fit(TrainConfig(**{**SMALL, "device": "gpu"}), ColourFaces(), None, progress=False)
+        fit(TrainConfig(**{**SMALL, "device": "gpu"}), ColourFaces(), tmp_path, progress=False)
 
 
 def test_configuration_round_trip(tmp_path):

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import shutil
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from ekd_lite.train.optim import learning_rate_at
 from ekd_lite.train.step import BadBatchError, Batch
 from tests.fakes import ColourFaces
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "image_size": 16,
     "embedding_dim": 16,
     "general": 8,
@@ -192,7 +193,7 @@ def test_bad_batches_are_left_out_up_to_a_number_and_written_down(tmp_path):
 
     def poison(state, metrics):
         if state.step in (4, 7):
-            handle = state.backbone.register_forward_hook(
+            handle: Any = state.backbone.register_forward_hook(
                 lambda module, x, y: (handle.remove(), y * float("nan"))[1]
             )
 

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from ekd_lite.train.checkpoint import load_checkpoint, save_checkpoint
 from tests.fakes import ColourFaces
 from tests.processes import start, wait_until
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "image_size": 16,
     "embedding_dim": 16,
     "steps": 20,

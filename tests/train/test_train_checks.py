@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import resource
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ from ekd_lite.train.config import read_config
 from ekd_lite.train.origin import faces_origin
 from tests.fakes import ColourFaces
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "image_size": 16,
     "embedding_dim": 16,
     "general": 8,
@@ -69,7 +70,7 @@ class Dataset(torch.utils.data.Dataset):
 
 
 LABELS = ColourFaces().labels
-BAD_SETS = {
+BAD_SETS: dict[str, tuple[Any, str]] = {
     "0..255": (Turned(lambda x: (x + 1) * 127.5), r"not in \[-1, 1\].* images / 127\.5 - 1"),
     "0..1": (Turned(lambda x: (x + 1) / 2), r"seem to lie in \[0, 1\]; give out 2 \* images - 1"),
     "standardised": (Turned(lambda x: x / 0.225), r"not in \[-1, 1\]"),
@@ -125,7 +126,7 @@ def holed(value):
     return rows
 
 
-BAD_ROWS = {
+BAD_ROWS: dict[str, tuple[Any, str]] = {
     "too many": ([torch.cat([ROWS, ROWS])], r"72 images, \(72, 16\) .* got \(144, 16\)"),
     "too few": ([ROWS[:-1]], r"got \(71, 16\)"),
     "wide": ([torch.randn(72, 512)], r"got \(72, 512\)"),
