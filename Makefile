@@ -10,9 +10,10 @@ endif
 
 # Archives and downloads have no counts of their own: a test each is a count.
 fault_tests = tests/faults tests/data/test_archives.py tests/data/test_download.py
+pages = README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md data/README.md data/results/README.md
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test book print bench faults lint notebooks
+.PHONY: help demo test quick book print links bench faults lint notebooks versions audit dist
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +23,9 @@ demo: $(base)  ## the main job: train teacher and students on procedural faces, 
 
 test: $(full)  ## everything CI checks: lint, types, unit tests, notebooks, book
 	$(python) scripts/test.py
+
+quick: $(full)  ## lint, types and the tests that start no process: while you work
+	$(python) scripts/test.py quick
 
 book: $(full)  ## build the book into _build/html, warnings are errors
 	$(python) book/tools/book.py build
@@ -39,8 +43,23 @@ bench: $(full)  ## speed of the parts against a peer's formula and the lower bou
 faults: $(full)  ## kills, signals, full disks, lost processes, damaged files: counts at the end
 	EKD_FAULTS=full OMP_NUM_THREADS=1 $(python) -m pytest -q -n 2 --dist worksteal $(fault_tests)
 
-lint: $(full)  ## ruff and mypy only
+lint: $(full)  ## ruff, mypy and the checks of .github
 	$(python) scripts/test.py lint
+
+links: $(full)  ## links of the built book and of the README and its neighbours; OUTSIDE=yes: of other sites too
+	$(python) -m linkcheck -f scripts/linkchecker.ini $(if $(OUTSIDE),--check-extern) _build/html/index.html $(pages)
+
+versions: $(full)  ## every command with the lowest and with the newest versions; WHICH=lowest: one of them
+	$(python) scripts/versions.py $(WHICH)
+
+audit: $(full)  ## are there advisories about the pinned versions?
+	$(python) -m pip_audit --strict --no-deps --disable-pip -r constraints.txt
+
+dist: $(full)  ## build the sdist and the wheel into dist/ and check them; TAG=v1.2.3: is this its version?
+	rm -rf dist
+	$(python) -m build
+	$(python) -m twine check --strict dist/*
+	$(if $(TAG),ls dist/ekd_lite-$(TAG:v%=%).tar.gz)
 
 .venv/base: pyproject.toml constraints.txt
 	python3 -m venv .venv

@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import shutil
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 
-from benchmarks.timing import Row, measure, products
+from benchmarks.timing import Row, Variants, measure, products
 from ekd_lite.data import SyntheticFaces
 from ekd_lite.distill import DISTILLERS
 from ekd_lite.heads import ArcFace
@@ -45,7 +46,7 @@ def bench_inference(*, quick: bool) -> Iterator[Row]:
         last = images.to(memory_format=torch.channels_last)
         net = build_backbone(name, image_size=size).eval()
         net_last = build_backbone(name, image_size=size).eval()
-        net_last = net_last.to(memory_format=torch.channels_last)
+        net_last = net_last.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
         def run(model: Callable[..., object], x: torch.Tensor, *, half: bool = False) -> None:
             with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
@@ -67,11 +68,12 @@ def bench_inference(*, quick: bool) -> Iterator[Row]:
 def bench_training(*, quick: bool) -> Iterator[Row]:
     """Steps: ArcFace, 1,000 people, AdamW; "peer" is torch's default format."""
     for name, size, _, count in NETS[:2] if quick else NETS:
-        options = {"ours": {}, "peer": {"channels_last": False}, "bf16": {"precision": "bf16"}}
+        options: dict[str, dict[str, Any]] = {"ours": {}, "peer": {"channels_last": False}}
+        options["bf16"] = {"precision": "bf16"}
         if not quick and _compiles(name):
             torch.compiler.reset()
             options["compiled"] = {"compile": True}
-        variants = {}
+        variants: Variants = {}
         for variant, changes in options.items():
             config = TrainConfig(
                 backbone=name, image_size=size, steps=10_000, device="cpu", general=count, **changes
@@ -128,7 +130,7 @@ def bench_demo(*, quick: bool) -> Iterator[Row]:
     rows = torch.randn(96, 128, generator=generator)
     labels = torch.arange(96) // 4
 
-    def make(**changes: object) -> Callable[..., object]:
+    def make(**changes: Any) -> Callable[..., object]:
         config = TrainConfig(
             method="fitnet", teacher="in memory", device="cpu", steps=100_000, **changes
         )

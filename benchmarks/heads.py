@@ -45,7 +45,7 @@ def bench_heads(*, quick: bool) -> Iterator[Row]:
             x.grad = None
             for weight in weights:
                 weight.grad = None
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
 
         full, tenth = PartialFC(ArcFace, DIM, count), PartialFC(
             ArcFace, DIM, count, sample_rate=0.1, sparse=True

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.timing import Row, measure
+from benchmarks.timing import Row, Variants, measure
 from ekd_lite.distill import (
     CCKDLoss,
     DarkRankLoss,
@@ -65,7 +65,8 @@ class PlainEKD:
             (1 / (1 + torch.exp(-((z[:, None] - t) / 0.01).clamp(-50, 50)))).sum(1)
             for z, t in zip((a, b), self.running, strict=True)
         ]
-        return F.mse_loss(*ranked)
+        student, teacher = ranked
+        return F.mse_loss(student, teacher)
 
 
 def plain_sp(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
@@ -83,7 +84,8 @@ def plain_cckd(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
         for p, factorial in ((0, 1), (1, 1), (2, 2)):
             total = total + 0.8**p / factorial * product**p
         kernels.append(total * torch.exp(torch.tensor(-0.8)))
-    return F.mse_loss(*kernels)
+    first, second = kernels
+    return F.mse_loss(first, second)
 
 
 def plain_darkrank(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
@@ -135,7 +137,7 @@ MOST = {"rkd": 1024}  # N^3: 4096 would take minutes
 def step(loss: Loss, *inputs: Tensor) -> None:
     """Forward and backward."""
     inputs[0].grad = None
-    loss(*inputs).backward()
+    loss(*inputs).backward()  # type: ignore[no-untyped-call]
 
 
 def bound(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
@@ -157,7 +159,7 @@ def bench_pairwise(*, quick: bool) -> Iterator[Row]:
                 continue
             batch = make_batch(n)
             floor = ekd_bound if name.startswith("ekd") else bound
-            variants = {"ours": lambda x=batch, f=ours: step(f, *x)}
+            variants: Variants = {"ours": lambda x=batch, f=ours: step(f, *x)}
             if plain is not None and n <= most_plain:
                 variants["peer"] = lambda x=batch, f=plain: step(f, *x)
             variants["bound"] = lambda x=batch, f=floor: step(f, *x)

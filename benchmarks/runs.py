@@ -9,14 +9,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 
 from benchmarks.backbones import student_step
-from benchmarks.timing import REPEATS, Row, interleave
-from ekd_lite.experiments.demo import METHODS, DemoConfig
+from benchmarks.timing import REPEATS, Row, Variants, interleave
+from ekd_lite.experiments import METHODS, DemoConfig
 from ekd_lite.heads import ArcFace
 from ekd_lite.models import build_backbone
 from ekd_lite.parallel import world_size
@@ -36,7 +36,7 @@ def bench_whole(*, quick: bool) -> Iterator[Row]:
     )
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as the demo's processes have it
-    steps = {method: student_step(method) for method in METHODS}
+    steps: Variants = {method: student_step(method) for method in METHODS}
     steps["teacher"] = teacher_step()
     ms = interleave(steps)
     torch.set_num_threads(threads)
@@ -57,7 +57,7 @@ def bench_whole(*, quick: bool) -> Iterator[Row]:
     yield Row("demo", runs, {"ours": ours, "bound": bound}, note=f"{ours / 6e4:.1f} min, once")
 
 
-def teacher_step() -> object:
+def teacher_step() -> Callable[[], object]:
     """A training step of the demo's teacher."""
     config = TrainConfig(backbone="tiny_teacher", device="cpu", steps=100_000)
     state = build_state(config, 1000, None, "cpu")

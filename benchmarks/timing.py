@@ -88,7 +88,7 @@ def _seconds(run: Callable[[], object], times: int = 1) -> float:
     return time.perf_counter() - start
 
 
-def products(macs: float) -> Callable[[], object]:
+def products(macs: float) -> Callable[[], list[torch.Tensor]]:
     """Matrix products of so many multiply-adds. No bound: convolutions may be faster."""
     side = 512 if macs > 1e9 else 128
     a, b = torch.randn(2, side, side)

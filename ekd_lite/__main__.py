@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from typing import Annotated
 
@@ -10,14 +11,17 @@ import tyro
 from ekd_lite.commands.bench import Bench
 from ekd_lite.commands.compare import Compare
 from ekd_lite.commands.data import Convert, Download, Info, Preview, Verify
+from ekd_lite.commands.demo import Demo
 from ekd_lite.commands.export import Export
 from ekd_lite.commands.nets import Embed, Evaluate
 from ekd_lite.commands.train import Train, recipe_of
-from ekd_lite.experiments.demo import DemoConfig
 from ekd_lite.train.batches import LoaderError
 
+# Torch's objects live as long as the command: a collection that walks through them takes 0.1 s.
+gc.freeze()
+
 Command = (
-    Annotated[DemoConfig, tyro.conf.subcommand("demo")]
+    Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[
         Annotated[Preview, tyro.conf.subcommand("preview")]
         | Annotated[Info, tyro.conf.subcommand("info")]
@@ -35,8 +39,24 @@ Command = (
 )
 
 
+# What another command line would mend; the exit status is 2. ConnectionError and its like are no
+# usage, though they are OSErrors.
+USAGE = (
+    *(ValueError, ModuleNotFoundError, FileNotFoundError, FileExistsError),
+    *(IsADirectoryError, NotADirectoryError, PermissionError),
+)
+# What happened to a command that was right: a full disk, a broken image, a loss that is not finite,
+# another process that died. The exit status is 1, and the same command goes on from there.
+FAILURE = (OSError, FloatingPointError, LoaderError)
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; errors of use are one message, not a trace."""
+    """Run the command line; errors of use are one message, not a trace.
+
+    Returns:
+        0; 2 if the command line or what it names is wrong; 1 if the work failed; 130 after Ctrl-C.
+        A run that SIGTERM stops saves its state and exits with 143.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         recipe = recipe_of(arguments) if arguments[:1] == ["train"] else None
@@ -49,9 +69,12 @@ def main(arguments: list[str] | None = None) -> int:
             config=(tyro.conf.OmitArgPrefixes,),
         )
         command.run()
-    except (ValueError, OSError, FloatingPointError, LoaderError, ModuleNotFoundError) as error:
+    except USAGE as error:
         print(f"ekd-lite: {error}", file=sys.stderr)
         return 2
+    except FAILURE as error:
+        print(f"ekd-lite: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("ekd-lite: interrupted; the same command goes on from here", file=sys.stderr)
         return 130

@@ -1,13 +1,49 @@
-"""Files that are whole or not there, whatever stops the program while it writes."""
+"""Files that are whole or not there, whatever stops the program while it writes.
+
+A process that is killed cannot tidy up. So whoever writes holds a lock on its temporary file, which
+the system takes away when the process ends, however it ends: a temporary file without a lock is a
+left-over, and the next start may delete it.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 import secrets
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
+
+from filelock import FileLock, Timeout
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+CACHE_VARIABLE = "EKD_LITE_CACHE"
+# Names that only this package makes, the last one for links to checkpoints.
+_LEFTOVER = re.compile(r"\..+\.(\d+\.[0-9a-f]{8}\.tmp|lock)|.+\.\d+\.tmp")
+_POLL = 0.05  # seconds
+UNFINISHED = ".unfinished"
+_WINDOWS = sys.platform == "win32"
+
+
+def user_cache() -> Path:
+    """The folder for what can be made again: $EKD_LITE_CACHE, else the user's cache folder.
+
+    On Linux that is `~/.cache/ekd_lite`, on macOS `~/Library/Caches/ekd_lite`.
+    """
+    chosen = os.environ.get(CACHE_VARIABLE)
+    if chosen:
+        return Path(chosen).expanduser()
+    import platformdirs  # here, since most programs never ask
+
+    return Path(platformdirs.user_cache_dir("ekd_lite"))
 
 
 @contextlib.contextmanager
@@ -18,23 +54,36 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     beside it; a killed process leaves a `.tmp` file that `remove_leftovers` deletes. Several
     processes may write the same path at once: one of them wins, whole.
     """
-    # Beside the target, since a rename is atomic only within a file system. Not tempfile: its files
-    # are readable by their owner alone, and a shared cache would be of no use to anyone else.
-    name = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
-    flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0)
-    handle = os.open(name, flags, 0o666)
+    name, opened = _temporary(path)
     try:
-        with os.fdopen(handle, "w+b") as file:
+        with opened as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(name, path)
+            if not _WINDOWS:  # under the lock, or the file could be taken for a left-over
+                os.replace(name, path)
+        if _WINDOWS:  # which renames no open file, and deletes none either
+            os.replace(name, path)
     except BaseException as error:
         name.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(path)  # "No space left on device" alone does not say where
         raise
     _sync_folder(path.parent)
+
+
+def _temporary(path: Path) -> tuple[Path, BinaryIO]:
+    """A new file beside another one, open and locked."""
+    # Beside the target, since a rename is atomic only within a file system. Not tempfile: its files
+    # are readable by their owner alone, and a shared cache would be of no use to anyone else.
+    flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0)
+    while True:
+        name = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+        file: BinaryIO = os.fdopen(os.open(name, flags, 0o666), "w+b")
+        _lock(file)
+        if _is_still(name, file):  # nobody took it for a left-over before it was locked
+            return name, file
+        file.close()
 
 
 def check_output(path: Path, *sources: Path) -> None:
@@ -45,7 +94,8 @@ def check_output(path: Path, *sources: Path) -> None:
         sources: files and folders that the command reads.
 
     Raises:
-        ValueError: `path` is a folder, is one of the sources, or is the model in one of them.
+        ValueError: `path` is a folder, its folder cannot be written to, or it is one of the sources
+            or the model in one of them.
     """
     if path.is_dir():
         raise ValueError(f"{path} is a folder: name a file to write")
@@ -53,13 +103,15 @@ def check_output(path: Path, *sources: Path) -> None:
         read = [source, source / "model.safetensors"] if source.is_dir() else [source]
         if any(_same_file(path, file) for file in read):
             raise ValueError(f"{path} is what is read here, and would be lost: write another file")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(path.parent, os.W_OK):
+        raise ValueError(f"{path} cannot be written: its folder is read-only")
 
 
 def _same_file(path: Path, other: Path) -> bool:
     if path.exists() and other.exists():
-        return path.samefile(
-            other
-        )  # also by a link, or in other letters on a disk that ignores case
+        # Also by a link, or in other letters on a disk that ignores case.
+        return path.samefile(other)
     return path.resolve() == other.resolve()
 
 
@@ -70,10 +122,146 @@ def write_atomically(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+@contextlib.contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Keep a folder for this process; it is made if it is not there, and kept unless it is empty.
+
+    The lock is the operating system's on a file `.lock` in the folder, which is gone afterwards.
+    It ends with the process, however that ends, so that a killed one does not block the next.
+
+    Raises:
+        ValueError: another process has the folder.
+        OSError: the folder cannot be made or written to.
+    """
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / ".lock"
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(
+            f"another process is writing to {folder}: wait until it has ended, or name another "
+            "folder"
+        ) from None
+    try:
+        yield
+    finally:
+        # Unlinked while it is locked: who opens the file before that, and locks it after, finds
+        # that it has no name any more (filelock looks) and starts over. Windows refuses.
+        with contextlib.suppress(OSError):
+            path.unlink()
+        lock.release()
+        with contextlib.suppress(OSError):
+            if is_new:
+                folder.rmdir()  # only if nothing came of it
+
+
 def remove_leftovers(folder: Path) -> None:
-    """Delete temporary files of a process that was killed while writing."""
-    for leftover in folder.glob("*.tmp"):
-        leftover.unlink(missing_ok=True)
+    """Delete what killed processes left in a folder: temporary and lock files that nobody holds."""
+    for leftover in folder.glob("*"):
+        if _LEFTOVER.fullmatch(leftover.name) and leftover.is_file():
+            with contextlib.suppress(OSError):  # gone already, not ours, or open under Windows
+                with leftover.open("r+b") as file:
+                    if _lock(file) and not _WINDOWS:
+                        leftover.unlink()
+                if _WINDOWS:
+                    leftover.unlink()
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Run the block while no other process runs one for this path; wait for those that do.
+
+    The lock is a file `.NAME.lock` beside `path`, gone when the block has ended. One that a killed
+    process left behind keeps nobody out.
+    """
+    lock = path.with_name(f".{path.name}.lock")
+    with _held(lock, wait=True) as file:
+        try:
+            yield
+        finally:
+            _remove_held(lock, file)
+
+
+@contextlib.contextmanager
+def unfinished(folder: Path) -> Iterator[bool]:
+    """Mark a folder as unfinished until the block has ended.
+
+    Yields whether it bears the mark of an earlier block, which was killed: what is in the folder is
+    then half of something. A block that raises an `Exception` has to tidy up itself, and the mark
+    goes unless it was there before; Ctrl-C is taken for a kill.
+
+    Raises:
+        ValueError: another process is writing into the folder now.
+    """
+    mark = folder / UNFINISHED
+    earlier = mark.exists()
+    try:
+        with _held(mark, wait=False) as file:
+            try:
+                yield earlier
+            except Exception:
+                if not earlier:
+                    _remove_held(mark, file)
+                raise
+            _remove_held(mark, file)
+    except _HeldError:
+        raise ValueError(f"{folder}: another process is writing into it") from None
+
+
+class _HeldError(Exception):
+    """Another process holds the file."""
+
+
+@contextlib.contextmanager
+def _held(path: Path, *, wait: bool) -> Iterator[IO[bytes]]:
+    """A file, made if it is not there, that no other process holds; it stays there."""
+    told = False
+    while True:
+        file = path.open("ab")
+        # Another process may have removed the file between our opening and our locking it.
+        if _lock(file) is not False and _is_still(path, file):
+            break
+        busy = _is_still(path, file)
+        file.close()
+        if busy and not wait:
+            raise _HeldError
+        if busy and not told:
+            told = True
+            print(f"waiting for another process, which holds {path}", file=sys.stderr)
+        time.sleep(_POLL if busy else 0)
+    with file:
+        yield file
+
+
+def _remove_held(path: Path, file: IO[bytes]) -> None:
+    if _WINDOWS:  # which deletes no open file
+        file.close()
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def _is_still(path: Path, file: IO[bytes]) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _lock(file: IO[bytes]) -> bool | None:
+    """Lock an open file until it is closed; False if another one holds it, None if none can."""
+    try:
+        if sys.platform == "win32":
+            place = file.tell()
+            file.seek(1 << 40)  # far behind the content, which others could not read otherwise
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            file.seek(place)
+        else:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return False if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK) else None
+    return True
 
 
 def _sync_folder(folder: Path) -> None:

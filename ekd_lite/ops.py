@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+MAX_IMAGE_SIZE = 1024  # pixels; the largest weights of a net grow as its square
+
 
 def unit_rows(x: Tensor, *, eps: float = 1e-6) -> Tensor:
     """Scale every row to length one, in float32 or better, with a finite gradient everywhere.
@@ -148,7 +150,26 @@ def check_embeddings(output: Any, num_images: int) -> Tensor:
     return output
 
 
+def one_line(error: BaseException) -> str:
+    """An error's message on one line of at most 200 characters; its type where it has none."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    text = f"there is no {text}" if isinstance(error, KeyError) else text
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+def check_tensors(**values: Any) -> None:
+    """Raise a ValueError that names the first argument that is no tensor."""
+    for name, value in values.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(
+                f"{name.replace('_', ' ')} must be a torch Tensor, got {type(value).__name__}: "
+                "torch.as_tensor makes one of an array or a list"
+            )
+
+
 def check_image_size(image_size: int) -> None:
-    """Raise a ValueError unless the side is a positive multiple of 16, the backbones' stride."""
-    if image_size < 16 or image_size % 16:
-        raise ValueError(f"image_size must be a multiple of 16, got {image_size}")
+    """Raise a ValueError unless the side is a multiple of 16, the backbones' stride, up to 1024."""
+    if not 16 <= image_size <= MAX_IMAGE_SIZE or image_size % 16:
+        raise ValueError(
+            f"image_size must be a multiple of 16 up to {MAX_IMAGE_SIZE}, got {image_size}"
+        )

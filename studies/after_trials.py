@@ -20,6 +20,7 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +37,7 @@ from ekd_lite.evaluate import (
     embed,
     paired_difference,
 )
-from ekd_lite.experiments.tables import over_seeds
+from ekd_lite.experiments import over_seeds
 from ekd_lite.heads.margin import add_angle
 from ekd_lite.ops import unit_rows
 from ekd_lite.train import TrainConfig, cache_teacher, fit, load_model
@@ -124,7 +125,8 @@ def methods_of(method: str, setting: str) -> dict[str, Distiller]:
 
 def configure(method: str, setting: str, seed: int) -> TrainConfig:
     """The run of a setting."""
-    common = {"steps": STEPS, "checkpoint_every": STEPS, "seed": seed, "device": "cpu"}
+    common: dict[str, Any] = {"steps": STEPS, "checkpoint_every": STEPS}
+    common |= {"seed": seed, "device": "cpu"}
     if method == "none":
         return TrainConfig(**common)
     common |= {"teacher": str(DEMO_TEACHER)}
@@ -206,6 +208,7 @@ def main(path: Path) -> None:
                 tpr = all_pairs_tpr_at_fpr(embed(net, validation), validation.labels, LEVELS)
                 table.add((*key, "validation"), dict(zip(TPR, tpr.tolist(), strict=True)))
             row = table.find(*key)
+            assert row is not None  # it has just been added
             scores.append(float(row["tpr@1e-3"]) + float(row["tpr@1e-4"]))  # as the study
         chosen[method] = settings[scores.index(max(scores))]
     found: dict[str, list[BootstrapResult]] = {method: [] for method in chosen}

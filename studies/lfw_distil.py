@@ -35,6 +35,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ekd_lite.data import ImageFolder, PackedFaces, cache_faces
+from ekd_lite.data.faceset import people_of
 from ekd_lite.data.splits import Selection
 from ekd_lite.evaluate import (
     BootstrapResult,
@@ -43,7 +44,7 @@ from ekd_lite.evaluate import (
     embed,
     paired_difference,
 )
-from ekd_lite.experiments.tables import over_seeds
+from ekd_lite.experiments import over_seeds
 from ekd_lite.heads import NormFace
 from ekd_lite.models import build_backbone
 from ekd_lite.train import Model, TrainConfig, fit, load_model, save_model
@@ -172,7 +173,7 @@ def write_stand_in(path: Path, faces: Faces) -> str:
     info = {"backbone": "mobilefacenet", "embedding_dim": DIM, "image_size": SIZE, "margin": 0.0}
     info |= {"head": "normface", "num_identities": len(means), "scale": SCALE, "method": "none"}
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_model(path, Model(backbone, head, info))
+    save_model(path, Model(backbone, head, info, people_of(faces.images)))
     return str(path)
 
 
@@ -198,7 +199,7 @@ def train(run: Run, data: Path, work: Path) -> Model:
         seed=run.seed,
         device="cpu",
     )
-    return load_model(fit(config, faces.images, folder, teacher_embeddings=[faces.teacher]))
+    return load_model(fit(config, faces.images, folder, teacher_embeddings=[faces.teacher] * 2))
 
 
 def carry_out(task: tuple[Run, Path, Path]) -> Row:
@@ -237,7 +238,7 @@ def measure(rows: Tensor, on: str, data: Path, work: Path, folder: Path) -> Row:
     result = bootstrap_tpr_at_fpr(rows, faces.images.labels, LEVELS, seed=0)
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {"embeddings": rows, "estimate": result.estimate, "samples": result.samples}
-    np.savez(folder / "test.npz", **{name: array.numpy() for name, array in arrays.items()})
+    np.savez(folder / "test.npz", **{name: array.numpy() for name, array in arrays.items()})  # type: ignore[arg-type]
     number = {file: i for i, file in enumerate(faces.files)}
     pairs = on_pairs(data / "lfw_pairs_devtest.csv", number, rows, None)[0]
     ends = intervals(result.estimate, result.low, result.high)
@@ -246,7 +247,7 @@ def measure(rows: Tensor, on: str, data: Path, work: Path, folder: Path) -> Row:
 
 def intervals(estimate: Tensor, low: Tensor, high: Tensor) -> Row:
     """The columns of TPR and of its intervals."""
-    row = {}
+    row: Row = {}
     for m, name in enumerate(TPR):
         row |= {name: percent(estimate[m]), f"{name}_low": percent(low[m])}
         row[f"{name}_high"] = percent(high[m])
@@ -284,8 +285,8 @@ class Table:
 
     def has(self, run: Run, people: int) -> bool:
         """Whether a run's row is there."""
-        key = (run.stage, run.method, "yes" if run.labels else "no", run.backbone)
-        key += (str(people), f"{run.margin:g}", str(run.seed))
+        about = (run.stage, run.method, "yes" if run.labels else "no", run.backbone)
+        key = (*about, str(people), f"{run.margin:g}", str(run.seed))
         names = ("stage", "method", "labels", "backbone", "people", "margin", "seed")
         return any(tuple(row[n] for n in names) == key for row in self.rows)
 
@@ -389,7 +390,7 @@ def main() -> None:
     torch.set_num_threads(1)
     if options.work.resolve().is_relative_to(OUT.parents[2]):
         sys.exit("--work must lie outside of the repository: it will hold pictures of real people")
-    folders = [options.data.resolve(), options.work.resolve()]
+    folders = (options.data.resolve(), options.work.resolve())
     table = Table(options.out)
     if not any(row["method"] == "SFace" for row in table.rows):
         teacher = read_faces(*folders, "test").teacher

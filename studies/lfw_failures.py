@@ -63,7 +63,7 @@ def groups_of(data: Path, work: Path) -> tuple[Tensor, dict[tuple[str, str], Ten
     labels = faces.images.labels
     i, j = torch.triu_indices(len(labels), len(labels), offset=1)
     genuine = labels[i] == labels[j]
-    groups = {}
+    groups: dict[tuple[str, str], Tensor] = {}
     for by, value in values.items():
         gap = (value[i] - value[j]).abs()
         low, high = np.quantile(gap[genuine].numpy(), [1 / 3, 2 / 3])

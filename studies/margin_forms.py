@@ -65,10 +65,10 @@ def build(method: str, form: str, prototypes: Tensor, scale: float) -> torch.nn.
     fixed = form[0].isdigit()
     low, high = (float(form), float(form)) if fixed else (LOW, HIGH)
     if method == "triplet":
-        kind = ShuffledTriplets if form == "shuffled" else TripletDistillationLoss
-        return kind(min_margin=low, max_margin=high)
-    kind = MarginDistillationLoss if fixed or form == "teacher" else OtherMargins
-    loss = kind(prototypes, scale=scale, min_margin=low, max_margin=high)
+        triplets = ShuffledTriplets if form == "shuffled" else TripletDistillationLoss
+        return triplets(min_margin=low, max_margin=high)
+    margins = MarginDistillationLoss if fixed or form == "teacher" else OtherMargins
+    loss = margins(prototypes, scale=scale, min_margin=low, max_margin=high)
     if isinstance(loss, OtherMargins):
         loss.form = form
     return loss

@@ -13,6 +13,7 @@ import csv
 import sys
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -21,7 +22,10 @@ from ekd_lite.evaluate import all_pairs_tpr_at_fpr, embed
 from ekd_lite.train import TrainConfig, fit, load_model
 
 LEVELS = (1e-2, 1e-3, 1e-4)
-RATES = {"adamw": (1e-3, 3e-3, 1e-2, 3e-2), "sgd": (0.03, 0.1)}
+RATES: dict[Literal["adamw", "sgd"], tuple[float, ...]] = {
+    "adamw": (1e-3, 3e-3, 1e-2, 3e-2),
+    "sgd": (0.03, 0.1),
+}
 DECAY = {"adamw": 0.05, "sgd": 5e-4}  # SGD's is multiplied by a rate some ten times as large
 SEEDS = (0, 1, 2)
 

@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
 from benchmarks.__main__ import BENCHES, compare
 from benchmarks.losses import PAIRWISE, make_batch
 from benchmarks.runs import CASES, launch, time_step
@@ -21,10 +19,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:the first batch has too few impo
 
 
 def test_a_slower_variant_takes_longer():
+    """Ten times as long asleep; a busy machine adds some milliseconds to both."""
     found = interleave(
-        {"fast": lambda: time.sleep(0.002), "slow": lambda: time.sleep(0.02)}, repeats=3
+        {"fast": lambda: time.sleep(0.02), "slow": lambda: time.sleep(0.2)}, repeats=3
     )
-    assert 3 < found["slow"] / found["fast"] < 30
+    assert 2 < found["slow"] / found["fast"] < 11
 
 
 @pytest.mark.parametrize("macs", [1e7, 3e9])
@@ -33,6 +32,7 @@ def test_products_are_as_much_arithmetic_as_was_asked_for(macs):
     assert len(made) * len(made[0]) ** 3 == pytest.approx(macs, rel=0.1)
 
 
+@pytest.mark.starts_process
 def test_steps_of_several_processes_are_timed():
     """The first of two processes tells; nothing hangs."""
     assert launch("alone", 2, 8) > 0.1
@@ -56,6 +56,7 @@ print(json.dumps(peak_mb({
 """
 
 
+@pytest.mark.starts_process
 def test_memory_is_what_a_variant_needs():
     """In a process of its own: here the memory of other tests comes and goes."""
     root = Path(__file__).parent.parent
@@ -93,6 +94,7 @@ def test_a_ratio_worse_by_a_fifth_is_marked():
     assert not compare(before, before)
 
 
+@pytest.mark.starts_process
 def test_the_command_writes_and_compares(tmp_path, capsys):
     file = tmp_path / "now.json"
     assert main(["bench", "lfw", "--quick", "--json", str(file)]) == 0

@@ -7,12 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import get_context
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from ekd_lite.__main__ import main
+from ekd_lite.experiments import runner
+from tests.processes import start
 
 
 @pytest.fixture(scope="module")
@@ -37,25 +41,38 @@ SMALL = ["--teacher-steps", "40", "--student-steps", "20", "--seeds", "0", "1", 
 def demo(people, tmp_path_factory):
     """A finished small demo on a folder of faces, run in a folder of its own."""
     work = tmp_path_factory.mktemp("demo")
-    result = run_cli(["demo", "--faces", str(people), "--image-size", "16", *SMALL], work)
-    assert result.returncode == 0, result.stderr
-    return work, result.stdout
+    code, output = run_demo(["--faces", str(people), "--image-size", "16", *SMALL], work)
+    assert code == 0, output
+    return work, output
 
 
-def run_cli(arguments, folder):
-    return subprocess.run(
-        [sys.executable, "-m", "ekd_lite", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def run_demo(arguments, folder):
+    """Exit code and output of a demo in `folder`, whose twelve runs need not import torch again."""
+    log = folder.with_suffix(".log")
+    log.unlink(missing_ok=True)
+    code = start(forking_demo, arguments, log=log, cwd=folder).wait(300)
+    return code, log.read_text()
 
 
+def forking_demo(arguments):
+    fork = SimpleNamespace(get_context=lambda _: get_context("fork"))
+    vars(runner)["multiprocessing"] = fork
+    return main(["demo", *arguments])
+
+
+@pytest.mark.starts_process
 def test_demo_leaves_what_it_promises(demo):
     work, output = demo
     folder = work / "runs" / "demo"
-    for name in ("table.csv", "table.md", "roc.png", "scores.png", "faces.png", "config.json"):
+    for name in (
+        "table.csv",
+        "differences.csv",
+        "table.md",
+        "roc.png",
+        "scores.png",
+        "faces.png",
+        "config.json",
+    ):
         assert (folder / name).stat().st_size > 100
     with (folder / "table.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -71,17 +88,18 @@ def test_demo_leaves_what_it_promises(demo):
         assert 0 <= tpr <= 100
         assert float(row["train_seconds"]) >= 0
     assert "student alone" in output
-    assert "What beats what" in output
+    assert "Differences of the means over seeds" in output
     assert (folder / "ekd-1" / "log.jsonl").read_text().count("\n") == 1
 
 
+@pytest.mark.starts_process
 def test_demo_again_does_nothing_anew_and_gives_the_same_table(demo, people):
     work, _ = demo
     folder = work / "runs" / "demo"
     table = (folder / "table.csv").read_text()
     before = (folder / "ekd-0" / "model.safetensors").stat().st_mtime_ns
-    result = run_cli(["demo", "--faces", str(people), "--image-size", "16", *SMALL], work)
-    assert result.returncode == 0, result.stderr
+    code, output = run_demo(["--faces", str(people), "--image-size", "16", *SMALL], work)
+    assert code == 0, output
     assert (folder / "ekd-0" / "model.safetensors").stat().st_mtime_ns == before
     strip = [
         [v for k, v in row.items() if k != "latency_ms"]
@@ -92,13 +110,13 @@ def test_demo_again_does_nothing_anew_and_gives_the_same_table(demo, people):
         for row in csv.DictReader((folder / "table.csv").read_text().splitlines())
     ]
     assert strip == again
-    other = run_cli(
-        ["demo", "--faces", str(people), "--image-size", "32", *SMALL, "--processes", "1"], work
-    )
-    assert other.returncode == 2
-    assert "results of other options (image_size: 16, now 32)" in other.stderr
+    arguments = ["--faces", str(people), "--image-size", "32", *SMALL, "--processes", "1"]
+    code, output = run_demo(arguments, work)
+    assert code == 2
+    assert "results of other options (image_size: 16, now 32)" in output
 
 
+@pytest.mark.starts_process
 def test_embed_and_evaluate(demo, people, tmp_path, capsys):
     work, _ = demo
     model = work / "runs" / "demo" / "teacher"
@@ -111,6 +129,7 @@ def test_embed_and_evaluate(demo, people, tmp_path, capsys):
     assert "FPR 1e-01: TPR" in text
 
 
+@pytest.mark.starts_process
 @pytest.mark.filterwarnings("ignore:.*eyes are not where aligned")
 def test_train_reports_the_teacher_first(demo, people, tmp_path, capsys, monkeypatch):
     work, _ = demo
@@ -154,7 +173,11 @@ def test_info_counts_and_names_what_is_no_image(people, tmp_path, capsys):
     ],
 )
 def test_what_cannot_work_is_one_message(arguments, message, capsys, tmp_path, monkeypatch):
+    """And that message comes before any face is drawn."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        "ekd_lite.commands.train.load_splits", lambda *_, **__: pytest.fail("faces")
+    )
     try:
         code = main(arguments)
     except SystemExit as error:  # tyro's own way out
@@ -174,6 +197,7 @@ def test_few_identities_are_refused(tmp_path, capsys):
     assert "10 identities are the least" in capsys.readouterr().err
 
 
+@pytest.mark.starts_process
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_demo_leaves_no_process_and_goes_on(people, tmp_path, number, code):
     arguments = ["demo", "--faces", str(people), "--image-size", "16", "--teacher-steps", "30"]
@@ -187,13 +211,13 @@ def test_an_interrupted_demo_leaves_no_process_and_goes_on(people, tmp_path, num
         start_new_session=True,
     )
     log = tmp_path / "runs" / "demo" / "alone-0" / "log.jsonl"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not (log.exists() and log.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(number)
     with process.stderr:
         error = process.stderr.read()
-    assert process.wait(timeout=60) == code, error
+    assert process.wait(timeout=120) == code, error
     assert "Traceback" not in error
     saved = log.parent / "checkpoint.pt"
     assert saved.exists()

@@ -1,11 +1,24 @@
 """Files are replaced whole: after any failure the old content is there and nothing beside it."""
 
 import os
+import signal
 import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
 
 import pytest
 
-from ekd_lite.files import remove_leftovers, replacing, write_atomically
+from ekd_lite.files import (
+    locked,
+    locked_folder,
+    remove_leftovers,
+    replacing,
+    unfinished,
+    user_cache,
+    write_atomically,
+)
 
 
 def names(folder):
@@ -59,7 +72,7 @@ def test_others_may_read_what_the_umask_allows(tmp_path):
 
 def test_leftovers_of_a_killed_process_go(tmp_path):
     write_atomically(tmp_path / "x", b"1")
-    (tmp_path / ".x.123.abcd.tmp").write_bytes(b"half")
+    (tmp_path / ".x.123.abcd0123.tmp").write_bytes(b"half")
     remove_leftovers(tmp_path)
     assert names(tmp_path) == ["x"]
 
@@ -72,3 +85,157 @@ def test_an_error_while_writing_names_the_file(tmp_path):
     ):
         raise OSError(28, "No space left on device")
     assert not list(tmp_path.iterdir())
+
+
+def test_left_overs_that_somebody_holds_and_foreign_files_stay(tmp_path):
+    (tmp_path / "mine.tmp").write_bytes(b"a user's own")
+    (tmp_path / ".x.123.0badcafe.tmp").write_bytes(b"half, of a killed process")
+    (tmp_path / ".x.lock").touch()
+    (tmp_path / "checkpoint.previous.123.tmp").touch()
+    with replacing(tmp_path / "y") as file, locked(tmp_path / "z"):
+        remove_leftovers(tmp_path)
+        assert len(names(tmp_path)) == 3
+        assert {".z.lock", "mine.tmp"} < set(names(tmp_path))
+        file.write(b"whole")
+    assert names(tmp_path) == ["mine.tmp", "y"]
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from ekd_lite.files import locked, unfinished
+kind, path = sys.argv[1:]
+with {"locked": locked, "unfinished": unfinished}[kind](Path(path)):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def holder():
+    """Starts another process that holds a path until a line comes, or until it is killed."""
+    started = []
+
+    def start(kind, path):
+        process = subprocess.Popen(
+            [sys.executable, "-c", HOLD, kind, str(path)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        started.append(process)
+        assert process.stdout.readline() == "held\n"
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.starts_process
+def test_a_lock_is_waited_for_and_leaves_nothing(tmp_path, holder, capfd):
+    process = holder("locked", tmp_path / "x")
+    threading.Timer(0.3, lambda: process.communicate("go\n")).start()
+    with locked(tmp_path / "x"):
+        process.wait(5)  # it has ended, or we would not be here
+    assert "waiting for another process" in capfd.readouterr().err
+    assert names(tmp_path) == []
+
+
+@pytest.mark.starts_process
+def test_the_lock_of_a_killed_process_keeps_nobody_out(tmp_path, holder):
+    process = holder("locked", tmp_path / "x")
+    process.kill()
+    process.wait()
+    assert names(tmp_path) == [".x.lock"]
+    with locked(tmp_path / "x"):
+        pass
+    assert names(tmp_path) == []
+
+
+@pytest.mark.starts_process
+def test_a_folder_is_marked_until_its_block_has_ended_well(tmp_path, holder):
+    with unfinished(tmp_path) as earlier:
+        assert not earlier
+    assert names(tmp_path) == []
+    with pytest.raises(KeyError), unfinished(tmp_path):
+        raise KeyError
+    assert names(tmp_path) == []
+    with pytest.raises(KeyboardInterrupt), unfinished(tmp_path):
+        raise KeyboardInterrupt
+    assert names(tmp_path) == [".unfinished"]
+    process = holder("unfinished", tmp_path)
+    with (
+        pytest.raises(ValueError, match="another process is writing into it"),
+        unfinished(tmp_path),
+    ):
+        pass
+    process.kill()
+    process.wait()
+    with unfinished(tmp_path) as earlier:
+        assert earlier
+    assert names(tmp_path) == []
+
+
+def test_the_cache_of_the_user(monkeypatch, tmp_path):
+    monkeypatch.setenv("EKD_LITE_CACHE", str(tmp_path))
+    assert user_cache() == tmp_path
+    monkeypatch.setenv("EKD_LITE_CACHE", "~/there")
+    assert user_cache() == Path.home() / "there"
+    monkeypatch.delenv("EKD_LITE_CACHE")
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: f"/somewhere/{name}")
+    assert user_cache() == Path("/somewhere/ekd_lite")
+
+
+HOLD_FOLDER = """
+import os, pathlib, sys, time
+from ekd_lite.files import locked_folder
+with locked_folder(pathlib.Path(sys.argv[1])):
+    if os.fork() == 0:
+        time.sleep(20)
+        os._exit(0)
+    print("locked", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_folder_is_locked_for_others_and_left_as_it_was(tmp_path):
+    out = tmp_path / "a" / "run"
+    with locked_folder(out):
+        for path in (out, tmp_path / "a" / ".." / "a" / "run"):
+            with (
+                pytest.raises(ValueError, match=r"another process is writing to .*run: wait"),
+                locked_folder(path),
+            ):
+                pass
+        (out / "x").touch()
+    assert names(out) == ["x"]
+    with locked_folder(out):
+        pass
+    assert names(out) == ["x"]
+    with pytest.raises(KeyError), locked_folder(tmp_path / "new"):
+        raise KeyError
+    assert not (tmp_path / "new").exists()  # nothing came of it
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="File exists"), locked_folder(tmp_path / "file"):
+        pass
+
+
+@pytest.mark.starts_process
+def test_the_lock_of_a_killed_process_does_not_block_though_its_readers_live_on(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD_FOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout.readline() == "locked\n"
+        with pytest.raises(ValueError, match="another process"), locked_folder(tmp_path):
+            pass
+        process.kill()
+        process.wait()
+        assert names(tmp_path) == [".lock"]
+        with locked_folder(tmp_path):
+            pass
+        assert names(tmp_path) == []
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.stdout.close()

@@ -25,7 +25,7 @@ def keep_together(app: Sphinx, tree: nodes.document) -> None:
         found = CLOSING.match(after.astext()) if isinstance(after, nodes.Text) else None
         if found is None:
             continue
-        parent[place + 1] = nodes.Text(after.astext()[found.end() :])
+        parent[place + 1] = nodes.Text(found.string[found.end() :])
         parent[place] = nodes.inline("", "", formula, nodes.Text(found.group()), classes=["nobr"])
 
 

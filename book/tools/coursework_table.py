@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from ekd_lite.coursework import EXERCISES  # noqa: E402
-from ekd_lite.coursework.exercise import Exercise, mistake_name  # noqa: E402
+from ekd_lite.coursework.exercise import Exercise  # noqa: E402
 
 PAGE = ROOT / "book" / "api" / "coursework.md"
 HEADER = """# Checks for exercises
@@ -29,12 +29,13 @@ from ekd_lite.coursework import check_arcface
 check_arcface(my_arcface)
 ```
 
-A verdict shows itself as text; it is true if everything is right, and `verdict.score` is the share
-of the parts that are, for partial credit. A check calls the function on a few small seeded inputs,
-compares the results with the reference within 1e-6 + 1e-5 times the expected value, and looks for a
-known mistake that gives the same wrong numbers. It also notices wrong shapes, NaN, arguments that
-are changed in place, exceptions (shown with their line), a missing gradient, a constant factor, and
-answers that depend on chance. It never raises.
+The feedback shows itself as text; it is true if everything is right, and its `score` is the share
+of the parts that are, for partial credit. A check calls the function on a few small seeded inputs
+and compares the results with the reference so loosely that an answer in float32 is right, too. It
+looks for a known mistake that gives the same wrong numbers. It also notices wrong shapes, NaN,
+arguments that are changed in place, exceptions (shown with their line), a missing gradient, a
+constant factor, half precision, and answers that depend on chance. Some cases try what is easily
+forgotten, such as a batch without genuine pairs. A check never raises.
 
 """
 
@@ -47,7 +48,7 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 def known(exercise: Exercise) -> list[str]:
     """Names of all mistakes that a check tells by name."""
-    names = [mistake_name(mistake) for mistake in exercise.mistakes]
+    names = [*exercise.mistakes]
     names += ["no gradient"] if exercise.gradient else []
     return names + (["missing detach"] if exercise.detached else [])
 

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from browser import Browser, find_browser
+from weigh import pages_of
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDTHS = (1280, 400)
@@ -88,11 +89,7 @@ def main() -> int:
         sys.exit("no Chromium here: apt-get install chromium, or set CHROME")
     site = options.site.resolve()
     options.out.mkdir(parents=True, exist_ok=True)
-    paths = [site / f"{page}.html" for page in options.pages] or [
-        path
-        for path in sorted(site.rglob("*.html"))
-        if not {"_static", "_modules"} & set(path.parts) and path.name != "print.html"
-    ]
+    paths = [site / f"{page}.html" for page in options.pages] or pages_of(site)
     seen: dict[str, list[str]] = {}
     with Browser(program) as browser:
         for path in paths:

@@ -30,7 +30,7 @@ D the width of the embeddings, C the number of identities.
 
 def needs(method: Distiller) -> str:
     """What the loss takes besides the student's side, in words."""
-    parts = [method.needs]
+    parts: list[str] = [method.needs]
     parts += ["labels"] if method.needs_labels else []
     parts += ["equal widths"] if method.needs_same_width else []
     parts += ["the teacher's prototypes"] if method.replaces_identity_loss else []

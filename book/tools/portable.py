@@ -28,13 +28,18 @@ HIDDEN: dict[str, Any] = {"cellView": "form", "jupyter": {"source_hidden": True}
 
 
 class Repository:
-    """Addresses of files, from the one place that holds the repository's: _config.yml."""
+    """Addresses of files and pages, from the one place that holds those of both: _config.yml."""
 
     def __init__(self, config: Path = ROOT / "_config.yml") -> None:
         import yaml
 
-        given = yaml.safe_load(config.read_text())["repository"]
+        whole = yaml.safe_load(config.read_text())
+        given, self.site = whole["repository"], whole["html"]["baseurl"]
         self.url, self.branch = given["url"].rstrip("/"), given["branch"]
+
+    def page(self, file: Path) -> str:
+        """Where the site shows what a file of the book says; on GitHub its markup would show."""
+        return f"{self.site}{file.relative_to(BOOK).with_suffix('.html').as_posix()}"
 
     def colab(self, name: str) -> str:
         """Where Colab opens the copy of a chapter."""
@@ -52,6 +57,8 @@ class Repository:
             raise UnknownMarkupError(f"no such file: {path}")
         if file.suffix == ".ipynb" and file.parent == BOOK / "chapters":
             return self.colab(file.stem)
+        if file.suffix == ".md" and file.is_relative_to(BOOK):
+            return self.page(file)
         kind = "raw" if is_picture else "blob"
         return f"{self.url}/{kind}/{self.branch}/{file.relative_to(ROOT).as_posix()}"
 
@@ -85,10 +92,10 @@ def portable(path: Path, labels: dict[str, Any], works: dict[str, Any]) -> Any:
 
 def about(path: Path, number: str, repository: Repository) -> str:
     """The first cell: what this is, and how to keep what one writes."""
+    book = f"[Face Recognition, Distilled]({repository.site})"
     return (
-        f"*{number} of [Face Recognition, Distilled]({repository.url}), made from "
-        f"[`book/chapters/{path.name}`]({repository.url}/blob/{repository.branch}/book/chapters/"
-        f"{path.name}). Run it from top to bottom: Runtime, Run all. To keep your answers: File, "
+        f"*[{number}]({repository.page(path)}) of {book}. "
+        "Run it from top to bottom: Runtime, Run all. To keep your answers: File, "
         "Save a copy in Drive.*"
     )
 

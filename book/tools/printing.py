@@ -42,6 +42,7 @@ def one_page(site: Path, toc: Path) -> Path:
     bodies = [article(site, page, pages) for page in pages]
     first = (site / f"{pages[0]}.html").read_text(encoding="utf-8")
     head = re.sub(r"<script.*?</script>", "", first[: first.index("</head>")], flags=re.DOTALL)
+    head = re.sub(r'<link rel="canonical"[^>]*>', '<meta name="robots" content="noindex">', head)
     head = re.sub(r"<html[^>]*>", '<html lang="en" data-theme="light" data-mode="light">', head)
     head += f"{formulas(site, pages)}<style>{STYLE}</style></head>"
     text = "\n".join([head, "<body>", *bodies, "</body></html>\n"])

@@ -64,18 +64,33 @@ def check() -> list[str]:
 
 
 def check_address() -> list[str]:
-    """The repository's address stands in _config.yml; nothing in the book may name another."""
+    """The addresses of repository and site stand in _config.yml; nothing may name another.
+
+    The README, which a reader sees on GitHub, is held to the same two.
+    """
     import yaml
 
-    url = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
+    config = yaml.safe_load((ROOT / "_config.yml").read_text())
+    url, site = config["repository"]["url"], config["html"]["baseurl"]
     owner = url.rsplit("/", 2)[1]
+    repository = re.compile(r"https://github\.com/[\w.-]+/[\w.-]*\w")
+    copy = re.compile(r"https://colab\.research\.google\.com/github/[\w.-]+/[\w.-]*\w")
+    page = re.compile(r"https://[\w-]+\.github\.io/[\w.-]*/?")
+    right = {
+        repository: url,
+        copy: url.replace("https://github.com", "https://colab.research.google.com/github"),
+        page: site,
+    }
     problems = []
-    for path in [*BOOK.rglob("*.md"), *CHAPTERS.glob("*.ipynb"), ROOT / "pyproject.toml"]:
-        for found in set(re.findall(r"https://github\.com/[\w.-]+/[\w.-]*\w", path.read_text())):
-            if owner in found and found != url:
-                problems.append(
-                    f"{os.path.relpath(path, ROOT)}: {found}, but _config.yml says {url}"
-                )
+    sources = [*BOOK.rglob("*.md"), *CHAPTERS.glob("*.ipynb")]
+    for path in [*sources, ROOT / "pyproject.toml", ROOT / "README.md"]:
+        text = path.read_text()
+        for form, wanted in right.items():
+            for found in set(form.findall(text)):
+                if owner in found and found.removesuffix(".git") != wanted:
+                    problems.append(
+                        f"{os.path.relpath(path, ROOT)}: {found}, but _config.yml says {wanted}"
+                    )
     return problems
 
 

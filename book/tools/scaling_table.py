@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ekd_lite.experiments.cost import Job, Machine
+from ekd_lite.experiments import Machine, PlannedRun
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "book" / "scaling.md"
@@ -25,13 +25,13 @@ DENSE = 2 * 6_296_485_888 * 64 / (0.147 - 0.068)
 MACHINE = Machine(student=STUDENT, dense=DENSE)
 STEPS, PEOPLE = 591_344, 85_742
 JOBS = {
-    "MS1MV2, 1 GPU": Job(STEPS, 512, 1, PEOPLE),
-    "MS1MV2, 1 GPU, teacher cached": Job(STEPS, 512, 1, PEOPLE, teacher_macs=0),
-    "MS1MV2, 8 GPUs, whole head on each": Job(STEPS, 64, 8, PEOPLE, is_split=False),
-    "MS1MV2, 8 GPUs, split": Job(STEPS, 64, 8, PEOPLE),
-    "2 M people, 8 GPUs, whole head on each": Job(STEPS, 64, 8, 2_000_000, is_split=False),
-    "2 M people, 8 GPUs, split": Job(STEPS, 64, 8, 2_000_000),
-    "2 M people, 8 GPUs, split, a tenth": Job(STEPS, 64, 8, 2_000_000, sample_rate=0.1),
+    "MS1MV2, 1 GPU": PlannedRun(STEPS, 512, 1, PEOPLE),
+    "MS1MV2, 1 GPU, teacher cached": PlannedRun(STEPS, 512, 1, PEOPLE, teacher_macs=0),
+    "MS1MV2, 8 GPUs, whole head on each": PlannedRun(STEPS, 64, 8, PEOPLE, is_split=False),
+    "MS1MV2, 8 GPUs, split": PlannedRun(STEPS, 64, 8, PEOPLE),
+    "2 M people, 8 GPUs, whole head on each": PlannedRun(STEPS, 64, 8, 2_000_000, is_split=False),
+    "2 M people, 8 GPUs, split": PlannedRun(STEPS, 64, 8, 2_000_000),
+    "2 M people, 8 GPUs, split, a tenth": PlannedRun(STEPS, 64, 8, 2_000_000, sample_rate=0.1),
 }
 
 
@@ -142,7 +142,7 @@ def fill(text: str) -> str:
         begin, end = f"% begin {name}\n", f"% end {name}"
         text, count = re.subn(
             re.escape(begin) + ".*?" + re.escape(end),
-            lambda _, b=begin, m=made, e=end: f"{b}\n{m}\n\n{e}",
+            f"{begin}\n{made}\n\n{end}".replace("\\", r"\\"),
             text,
             flags=re.DOTALL,
         )

@@ -13,11 +13,15 @@ from typing import Annotated, Literal
 import tyro
 
 from ekd_lite.data import FaceSet, load_splits, open_faces
-from ekd_lite.experiments.compare import compare_runs
-from ekd_lite.experiments.folders import Run, read_runs
-from ekd_lite.experiments.plan import load_study
-from ekd_lite.experiments.runner import FPRS
-from ekd_lite.experiments.study import describe_study, run_study
+from ekd_lite.experiments import (
+    FPRS,
+    Run,
+    compare_runs,
+    describe_study,
+    load_study,
+    read_runs,
+    run_study,
+)
 from ekd_lite.train.distributed import pick_device
 
 
@@ -44,7 +48,7 @@ class Compare:
     """Folder of the results, by default runs/compare, or runs/NAME for a study."""
     faces: Path | None = None
     """Set of faces to test on, and for a study to train on; procedural faces if left out."""
-    part: Annotated[Literal["test", "validation", "all"], tyro.conf.arg(name="set")] = "test"
+    split: Annotated[Literal["test", "validation", "all"], tyro.conf.arg(name="set")] = "test"
     """Which of its people: those that `train --faces` keeps for the test or for validation, or all,
     for a set that no run was trained on."""
     fprs: tuple[float, ...] = FPRS
@@ -57,22 +61,23 @@ class Compare:
     device: str = "auto"
     """cpu, cuda, cuda:1, ... or auto: cuda where there is one."""
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         """Refuse what could only fail after minutes."""
         if not self.fprs or not all(0 < fpr <= 1 for fpr in self.fprs):
             raise ValueError(f"fprs must be one or more rates in (0, 1], got {self.fprs}")
         if self.resamples < 1:
             raise ValueError(f"resamples must be at least 1, got {self.resamples}")
-        if self.faces is None and self.part == "all":
+        if self.faces is None and self.split == "all":
             raise ValueError("--set all needs --faces: the procedural faces include training ones")
         if self.recipe is None and (self.only or self.processes is not None or self.dry_run):
             raise ValueError("--only, --processes and --dry-run belong to a study: give --recipe")
-        same = self.part == "test" and self.fprs == FPRS and self.curve is None
+        same = self.split == "test" and self.fprs == FPRS and self.curve is None
         if self.recipe is not None and not (same and self.device == "auto" and not self.runs):
             raise ValueError("a study has its own runs, set, rates and device: give --recipe alone")
 
     def run(self) -> None:
         """Read, measure, write."""
+        self._check()
         if self.recipe is not None:
             self._run_study(self.recipe)
             return
@@ -81,7 +86,7 @@ class Compare:
 
         @functools.cache
         def faces_at(image_size: int) -> FaceSet:
-            return open_part(self.faces, self.part, image_size, runs)
+            return open_split(self.faces, self.split, image_size, runs)
 
         compare_runs(
             runs,
@@ -106,7 +111,7 @@ class Compare:
             run_study(study, out, resamples=self.resamples)
 
 
-def open_part(folder: Path | None, part: str, image_size: int, runs: Sequence[Run]) -> FaceSet:
+def open_split(folder: Path | None, split: str, image_size: int, runs: Sequence[Run]) -> FaceSet:
     """The test faces at one size, with a warning if a run seems to have been trained on them.
 
     A model file does not say which faces it was trained on, but how many people they were: the
@@ -114,14 +119,14 @@ def open_part(folder: Path | None, part: str, image_size: int, runs: Sequence[Ru
     """
     if folder is None:
         splits = load_splits(image_size=image_size)
-        return splits.validation if part == "validation" else splits.test
-    if part == "all":
+        return splits.validation if split == "validation" else splits.test
+    if split == "all":
         faces: FaceSet = open_faces(folder, image_size=image_size)
         total = faces.num_identities
         suspicious = {total, int(0.6 * total)}
     else:
         splits = load_splits(folder, image_size=image_size)
-        faces = splits.validation if part == "validation" else splits.test
+        faces = splits.validation if split == "validation" else splits.test
         total = sum(s.num_identities for s in (splits.train, splits.validation, splits.test))
         suspicious = {total}
     for run in runs:

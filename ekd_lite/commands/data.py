@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
+import tyro
 from tqdm import tqdm
 
 from ekd_lite.data import PackedFaces, convert, open_faces, open_packed, preview, verify
@@ -49,17 +50,29 @@ class Preview:
         print(f"wrote {self.out}")
 
 
+def _named(path: Path | None, faces: Path | None, command: str) -> Path:
+    """The set that was named, by its place or by the option."""
+    if path is None and faces is None:
+        raise ValueError(f"name the set: ekd-lite data {command} PATH")
+    if path is not None and faces is not None:
+        raise ValueError(f"name the set once, got {path} and --faces {faces}")
+    return path if path is not None else cast(Path, faces)
+
+
 @dataclass(frozen=True)
 class Info:
     """Count the images and identities of a set, and read every image once."""
 
-    faces: Path
+    path: tyro.conf.Positional[Path | None] = None
     """Folder of identity/image.jpg, .rec file, or packed set."""
+    faces: Path | None = None
+    """The same, as an option."""
 
     def run(self) -> None:
         """Count and read."""
-        packed = (self.faces / "images.npy").is_file()
-        faces = open_packed(self.faces) if packed else open_faces(self.faces)
+        path = _named(self.path, self.faces, "info")
+        packed = (path / "images.npy").is_file()
+        faces = open_packed(path) if packed else open_faces(path)
         for index in tqdm(range(len(faces)), desc="reading", disable=None):
             faces.batch([index])
         sizes = torch.bincount(faces.labels)
@@ -105,23 +118,26 @@ class Convert:
 class Verify:
     """Name every damaged image and file of a set; the exit status is 2 if there is one."""
 
-    faces: Path
+    path: tyro.conf.Positional[Path | None] = None
     """Folder of identity/image.jpg, .rec or .bin file, or what `convert` wrote."""
+    faces: Path | None = None
+    """The same, as an option."""
     write_checksums: bool = False
     """For a folder of images: write SHA256SUMS, which later finds damage that still decodes."""
 
     def run(self) -> None:
         """Look at everything."""
+        path = _named(self.path, self.faces, "verify")
         if self.write_checksums:
-            count = write_checksums(self.faces)
-            print(f"wrote {self.faces / 'SHA256SUMS'}: {count:,} images, all of them readable")
+            count = write_checksums(path)
+            print(f"wrote {path / 'SHA256SUMS'}: {count:,} images, all of them readable")
             return
-        count, faults = verify(self.faces)
+        count, faults = verify(path)
         for fault in faults:
             print(fault)
         if faults:
-            raise ValueError(f"{len(faults):,} damaged of {count:,} in {self.faces}; named above")
-        print(f"{count:,} checked in {self.faces}: none damaged")
+            raise ValueError(f"{len(faults):,} damaged of {count:,} in {path}; named above")
+        print(f"{count:,} checked in {path}: none damaged")
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import tempfile
 import warnings
@@ -17,7 +15,7 @@ from torch import nn
 from ekd_lite.commands.nets import measurable
 from ekd_lite.data import load_splits
 from ekd_lite.evaluate import UndefinedMetricWarning
-from ekd_lite.experiments.tables import level, percents
+from ekd_lite.experiments import level, percents, write_table
 from ekd_lite.export import (
     FormatCost,
     OnnxModel,
@@ -26,7 +24,7 @@ from ekd_lite.export import (
     export_onnx,
     quantize_int8,
 )
-from ekd_lite.files import check_output, write_atomically
+from ekd_lite.files import check_output
 from ekd_lite.train import load_backbone, save_backbone
 
 Format = Literal["safetensors", "onnx", "int8-dynamic", "int8-static"]
@@ -106,6 +104,11 @@ class Export:
         _, info = load_backbone(self.model)
         test = load_splits(self.faces, image_size=info["image_size"]).test
         levels = measurable(FPRS, test.labels)
+        if not levels:
+            raise ValueError(
+                f"the {len(test.labels)} test images have too few pairs of two people for a report "
+                f"at FPR {max(FPRS):g}"
+            )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UndefinedMetricWarning)  # the table says it
             costs = compare_formats(nets, test, levels, num_resamples=self.resamples)
@@ -113,11 +116,7 @@ class Export:
             {"model": str(self.model), "format": name, "bytes": sizes[name], **_columns(cost)}
             for name, cost in costs.items()
         ]
-        buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, rows[0].keys(), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_atomically(path, buffer.getvalue().encode())
+        write_table(path, rows)
         _show(costs, sizes)
         print(f"wrote {path}")
 

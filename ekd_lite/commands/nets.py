@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import math
+import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+import tyro
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ekd_lite.data import ImageFolder, load_splits
-from ekd_lite.evaluate import all_pairs_tpr_at_fpr, bootstrap_tpr_at_fpr, count_pairs, embed
-from ekd_lite.files import write_atomically
+from ekd_lite.commands.verification import MIN_FALSE_ACCEPTS, evaluate_pairs, open_pairs
+from ekd_lite.data import ImageFolder, load_splits, open_faces
+from ekd_lite.evaluate import (
+    UndefinedMetricWarning,
+    all_pairs_tpr_at_fpr,
+    bootstrap_tpr_at_fpr,
+    count_pairs,
+    embed,
+)
+from ekd_lite.evaluate.inputs import as_labels, as_rows, check_finite
+from ekd_lite.files import check_output, write_atomically
 from ekd_lite.ops import false_accepts_at
 from ekd_lite.train.model_file import load_backbone
 
@@ -28,34 +40,42 @@ def measurable(fprs: Iterable[float], labels: Tensor) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class Embed:
-    """Embed a folder of faces with a trained net."""
+    """Embed a set of faces with a trained net."""
 
     model: Path
     """Run folder or model.safetensors."""
     faces: Path
-    """Folder of identity/image.jpg."""
+    """Folder of identity/image.jpg, .rec file or packed set."""
     out: Path = Path("embeddings.safetensors")
-    """File for embeddings (N, D) and labels (N,), with the file names in its metadata."""
+    """File for embeddings (N, D) and labels (N,); with a folder's file names in its metadata."""
 
     def run(self) -> None:
         """Embed and write."""
+        check_output(self.out, self.model)
         backbone, info = load_backbone(self.model)
-        faces = ImageFolder(self.faces, image_size=info["image_size"])
+        faces = open_faces(self.faces, image_size=info["image_size"])
         rows = embed(backbone, faces, progress="embedding")
-        names = [file.relative_to(faces.root).as_posix() for file in faces.files]
-        data = save({"embeddings": rows, "labels": faces.labels}, {"files": json.dumps(names)})
+        metadata = {}
+        if isinstance(faces, ImageFolder):
+            files = [file.relative_to(faces.root).as_posix() for file in faces.files]
+            metadata = {"files": json.dumps(files)}
+        data = save({"embeddings": rows, "labels": faces.labels}, metadata)
         write_atomically(self.out, data)
         print(f"wrote {self.out}: {tuple(rows.shape)}, {faces.num_identities} identities")
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """TPR at FPR over all pairs, with 95 % intervals from an identity bootstrap."""
+    """TPR at FPR with 95 % intervals, over all pairs of a set or over the pairs of a list."""
 
-    source: Path
+    source: Annotated[Path, tyro.conf.arg(aliases=("--model",))]
     """Embeddings written by `embed`; or a run folder or model, to be tested on unseen people."""
     faces: Path | None = None
-    """With a model: the folder it was trained from; procedural faces if left out."""
+    """With a model: the folder it was trained from, whose unseen people are tested (procedural
+    faces if left out); or a verification file such as lfw.bin, for the accuracy over folds too."""
+    pairs: Path | None = None
+    """List of pairs over the images of --faces, such as LFW's pairs.txt, those of CALFW and CPLFW,
+    or a CSV with the columns left, right, is_genuine: tested in place of all pairs."""
     fprs: tuple[float, ...] = FPRS
     """False-positive rates."""
     resamples: int = 1000
@@ -63,32 +83,93 @@ class Evaluate:
 
     def run(self) -> None:
         """Print the table."""
-        rows, labels = self._embeddings()
-        num_genuine, num_impostor = count_pairs(labels)
-        print(f"{len(rows):,} images, {num_genuine:,} genuine and {num_impostor:,} impostor pairs")
-        shown = measurable(self.fprs, labels)
-        for fpr in set(self.fprs) - set(shown):
-            print(f"FPR {fpr:.0e}: not measurable with {num_impostor:,} impostor pairs")
-        if self.resamples:
-            result = bootstrap_tpr_at_fpr(rows, labels, shown, num_resamples=self.resamples)
-            for m, fpr in enumerate(shown):
-                low, high = 100 * float(result.low[m]), 100 * float(result.high[m])
-                tpr = 100 * float(result.estimate[m])
-                print(f"FPR {fpr:.0e}: TPR {tpr:6.2f} % [{low:.2f}, {high:.2f}]")
-        else:
-            tprs = all_pairs_tpr_at_fpr(rows, labels, shown).tolist()
-            for fpr, tpr in zip(shown, tprs, strict=True):
-                print(f"FPR {fpr:.0e}: TPR {100 * tpr:6.2f} %")
+        bad = [fpr for fpr in self.fprs if not 0 < fpr <= 1]
+        if bad or not self.fprs:
+            got = f"got {bad[0]:g}" if bad else "got none"
+            raise ValueError(f"--fprs takes rates above 0 and up to 1, such as 1e-3; {got}")
+        if self.resamples < 0:
+            raise ValueError(f"--resamples must be 0 (no intervals) or more, got {self.resamples}")
+        if self.pairs is not None or (self.faces is not None and self.faces.suffix == ".bin"):
+            self._run_on_pairs()
+            return
+        labels, rows_of = self._open()
+        shown = self._announce(labels)
+        rows = rows_of()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UndefinedMetricWarning)  # the lines say it
+            if self.resamples:
+                result = bootstrap_tpr_at_fpr(
+                    rows,
+                    labels,
+                    shown,
+                    num_resamples=self.resamples,
+                    min_false_accepts=MIN_FALSE_ACCEPTS,
+                )
+                tprs, low, high = result.estimate, result.low, result.high
+            else:
+                tprs = all_pairs_tpr_at_fpr(rows, labels, shown)
+        for m, fpr in enumerate(shown):
+            interval = ""
+            if self.resamples:
+                ends = 100 * float(low[m]), 100 * float(high[m])
+                interval = f" [{ends[0]:.2f}, {ends[1]:.2f}]"
+                if math.isnan(ends[0]):
+                    interval = f", no interval: {self._why_none(fpr, labels)}"
+            print(f"FPR {_rate(fpr)}: TPR {100 * float(tprs[m]):6.2f} %{interval}")
 
-    def _embeddings(self) -> tuple[Tensor, Tensor]:
-        """Read them, or make them with a model."""
+    def _run_on_pairs(self) -> None:
+        """Measure on a list of pairs."""
+        if self.faces is None:
+            raise ValueError("--pairs needs --faces, the folder that its images are in")
+        net, info = load_backbone(self.source)
+        found, name = open_pairs(self.faces, self.pairs, image_size=info["image_size"])
+        evaluate_pairs(net, found, name, fprs=self.fprs, resamples=self.resamples)
+
+    def _why_none(self, fpr: float, labels: Tensor) -> str:
+        """Why the bootstrap gives no interval at a level."""
+        accepts = false_accepts_at(fpr, count_pairs(labels)[1])
+        if accepts < MIN_FALSE_ACCEPTS:
+            return f"it needs {MIN_FALSE_ACCEPTS} false accepts, and the level allows {accepts}"
+        return "with so few people some resamples cannot show the level"
+
+    def _announce(self, labels: Tensor) -> tuple[float, ...]:
+        """Say what the pairs can show, before any work, and return those levels."""
+        num_genuine, num_impostor = count_pairs(labels)
+        print(
+            f"{len(labels):,} images, {num_genuine:,} genuine and {num_impostor:,} impostor pairs"
+        )
+        if not num_genuine:
+            raise ValueError("no two images show one person: there is no genuine pair to measure")
+        if not num_impostor:
+            raise ValueError("all images show one person: there is no impostor pair to measure")
+        shown = measurable(self.fprs, labels)
+        for fpr in self.fprs:
+            if fpr not in shown:
+                print(f"FPR {_rate(fpr)}: not measurable with {num_impostor:,} impostor pairs")
+        if not shown:
+            raise ValueError(
+                f"none of the FPRs can be measured: the finest is {1 / num_impostor:.2g}, one pair "
+                f"of {num_impostor:,}; give a larger one with --fprs"
+            )
+        return shown
+
+    def _open(self) -> tuple[Tensor, Callable[[], Tensor]]:
+        """Labels, and what returns the embeddings: it may have to make them."""
         if self.source.is_file():
             try:
                 tensors = load_file(self.source)
             except SafetensorError as error:
                 raise ValueError(f"{self.source} is no safetensors file: {error}") from error
             if {"embeddings", "labels"} <= tensors.keys():
-                return tensors["embeddings"], tensors["labels"]
+                rows = as_rows("embeddings", tensors["embeddings"])
+                check_finite("embeddings", rows)
+                return as_labels("labels", tensors["labels"], len(rows)), lambda: rows
         backbone, info = load_backbone(self.source)
         test = load_splits(self.faces, image_size=info["image_size"]).test
-        return embed(backbone, test, progress="embedding"), test.labels
+        return test.labels, lambda: embed(backbone, test, progress="embedding")
+
+
+def _rate(fpr: float) -> str:
+    """A rate as people write it: 1e-03, and 1.5e-02 where one digit is not enough."""
+    short = f"{fpr:.0e}"
+    return short if float(short) == fpr else f"{fpr:.15g}"

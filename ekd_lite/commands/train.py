@@ -12,12 +12,19 @@ from torch import Tensor
 from ekd_lite.commands.nets import measurable
 from ekd_lite.data import FaceSet, Splits, load_splits
 from ekd_lite.data.sets import open_faces
-from ekd_lite.evaluate import all_pairs_tpr_at_fpr, embed
+from ekd_lite.evaluate import all_pairs_tpr_at_fpr, count_pairs, embed
 from ekd_lite.parallel import rank, world_size
 from ekd_lite.train import TrainConfig, fit, load_model
 from ekd_lite.train.distributed import pick_device, process_group
 from ekd_lite.train.estimate import estimate
 from ekd_lite.train.recipes import load_recipe
+
+
+class TrainOptions(TrainConfig):
+    """How to train."""
+
+    def __post_init__(self) -> None:
+        """Nothing yet: `Train` checks, so that the parser does not put its own words around it."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,7 @@ class Train:
     """Train on all people of --faces, read on the fly; measure on another set afterwards."""
     people: int = 1000
     """Procedural training identities."""
-    config: TrainConfig = field(default_factory=TrainConfig)
+    config: TrainOptions = field(default_factory=TrainOptions)
     """How to train."""
 
     @classmethod
@@ -50,25 +57,28 @@ class Train:
             recipe=name,
             everyone=recipe.everyone,
             people=recipe.people,
-            config=recipe.config,
+            config=TrainOptions(**vars(recipe.config)),
         )
 
     def run(self) -> None:
         """Train, and report the teacher first."""
+        config = TrainConfig(**vars(self.config))
         if self.everyone and self.faces is None and not self.dry_run:
             raise ValueError(
                 "this trains on all people of a real set: name it with --faces, e.g. "
                 "--faces ms1mv2/train.rec (data/README.md says where it comes from)"
             )
         if self.dry_run:
-            print(self.plan())
+            print(self.plan(config))
             return
-        config = self.config
         device = pick_device(config.device)
         with process_group(device, timeout=config.rank_timeout):
+            has_teacher = config.method != "none" and config.teacher is not None
+            if has_teacher:
+                load_model(str(config.teacher))  # before faces are made: it may be missing
             train, validation = self._faces()
-            if config.method != "none" and config.teacher is not None:
-                _report(f"teacher {config.teacher}", config.teacher, validation)
+            if has_teacher:
+                _report(f"teacher {config.teacher}", str(config.teacher), validation)
             path = fit(config, train, self.out)
             _report(f"{self.out}", path, validation)
             if rank() == 0:
@@ -82,9 +92,8 @@ class Train:
         splits: Splits = load_splits(self.faces, image_size=size, people=self.people)
         return splits.train, splits.validation
 
-    def plan(self) -> str:
+    def plan(self, config: TrainConfig) -> str:
         """What a dry run prints."""
-        config = self.config
         recipe = None if self.recipe is None else load_recipe(self.recipe)
         processes = world_size() if recipe is None else recipe.processes
         if self.faces is not None:
@@ -149,6 +158,9 @@ def _report(name: str, path: Path | str, validation: FaceSet | None) -> None:
         return
     labels: Tensor = validation.labels
     levels = measurable((1e-1, 1e-2, 1e-3), labels)
+    if not levels or not count_pairs(labels)[0]:
+        print(f"{name}: the validation identities have too few pairs to measure", flush=True)
+        return
     tpr = all_pairs_tpr_at_fpr(embed(load_model(path).backbone, validation), labels, levels)
     pairs = zip(tpr.tolist(), levels, strict=True)
     text = ", ".join(f"{value:.1%} at FPR {fpr:.0e}" for value, fpr in pairs)

@@ -5,40 +5,44 @@
     cosface: not written yet
 
 Every check calls the function on a few small inputs, compares it with the library's answer, and
-where it differs looks for a known mistake that gives the same numbers. It returns a `Verdict`,
+where it differs looks for a known mistake that gives the same numbers. It returns `Feedback`,
 which shows itself as text, is true if all is right, and has a `score` for partial credit. It never
-raises, whatever the function does.
+raises, whatever the function does. `two_models` and `small_faces` are what the assignments measure.
 """
 
 from __future__ import annotations
 
-from ekd_lite.coursework.arcface import ARCFACE, check_arcface
-from ekd_lite.coursework.best_accuracy import BEST_ACCURACY, check_best_accuracy
-from ekd_lite.coursework.bootstrap import BOOTSTRAP, check_bootstrap
-from ekd_lite.coursework.cckd import CCKD, check_cckd
-from ekd_lite.coursework.conv_macs import CONV_MACS, check_conv_macs
-from ekd_lite.coursework.cosface import COSFACE, check_cosface
-from ekd_lite.coursework.cosine_logits import COSINE_LOGITS, check_cosine_logits
-from ekd_lite.coursework.darkrank import DARKRANK, check_darkrank
-from ekd_lite.coursework.ekd import EKD, check_ekd
 from ekd_lite.coursework.exercise import Exercise
-from ekd_lite.coursework.fitnet import FITNET, check_fitnet
-from ekd_lite.coursework.impostor_thresholds import IMPOSTOR_THRESHOLDS, check_impostor_thresholds
-from ekd_lite.coursework.kd import KD, check_kd
-from ekd_lite.coursework.learning_rate import LEARNING_RATE, check_learning_rate
-from ekd_lite.coursework.margin import MARGIN, check_margin
-from ekd_lite.coursework.paired_interval import PAIRED_INTERVAL, check_paired_interval
-from ekd_lite.coursework.rkd import RKD, check_rkd
-from ekd_lite.coursework.shrinkteanet import SHRINKTEANET, check_shrinkteanet
-from ekd_lite.coursework.similarity_transform import (
+from ekd_lite.coursework.exercises.arcface import ARCFACE, check_arcface
+from ekd_lite.coursework.exercises.best_accuracy import BEST_ACCURACY, check_best_accuracy
+from ekd_lite.coursework.exercises.bootstrap import BOOTSTRAP, check_bootstrap
+from ekd_lite.coursework.exercises.cckd import CCKD, check_cckd
+from ekd_lite.coursework.exercises.conv_macs import CONV_MACS, check_conv_macs
+from ekd_lite.coursework.exercises.cosface import COSFACE, check_cosface
+from ekd_lite.coursework.exercises.cosine_logits import COSINE_LOGITS, check_cosine_logits
+from ekd_lite.coursework.exercises.darkrank import DARKRANK, check_darkrank
+from ekd_lite.coursework.exercises.ekd import EKD, check_ekd
+from ekd_lite.coursework.exercises.fitnet import FITNET, check_fitnet
+from ekd_lite.coursework.exercises.impostor_thresholds import (
+    IMPOSTOR_THRESHOLDS,
+    check_impostor_thresholds,
+)
+from ekd_lite.coursework.exercises.kd import KD, check_kd
+from ekd_lite.coursework.exercises.learning_rate import LEARNING_RATE, check_learning_rate
+from ekd_lite.coursework.exercises.margin import MARGIN, check_margin
+from ekd_lite.coursework.exercises.paired_interval import PAIRED_INTERVAL, check_paired_interval
+from ekd_lite.coursework.exercises.rkd import RKD, check_rkd
+from ekd_lite.coursework.exercises.shrinkteanet import SHRINKTEANET, check_shrinkteanet
+from ekd_lite.coursework.exercises.similarity_transform import (
     SIMILARITY_TRANSFORM,
     check_similarity_transform,
 )
-from ekd_lite.coursework.soft_rank import SOFT_RANK, check_soft_rank
-from ekd_lite.coursework.sp import SP, check_sp
-from ekd_lite.coursework.tpr_at_fpr import TPR_AT_FPR, check_tpr_at_fpr
-from ekd_lite.coursework.triplet import TRIPLET, check_triplet
-from ekd_lite.coursework.verdict import Verdict
+from ekd_lite.coursework.exercises.soft_rank import SOFT_RANK, check_soft_rank
+from ekd_lite.coursework.exercises.sp import SP, check_sp
+from ekd_lite.coursework.exercises.tpr_at_fpr import TPR_AT_FPR, check_tpr_at_fpr
+from ekd_lite.coursework.exercises.triplet import TRIPLET, check_triplet
+from ekd_lite.coursework.feedback import Feedback
+from ekd_lite.coursework.material import SmallFaces, TwoModels, small_faces, two_models
 
 EXERCISES: tuple[Exercise, ...] = (
     TPR_AT_FPR,
@@ -67,7 +71,9 @@ EXERCISES: tuple[Exercise, ...] = (
 
 __all__ = [
     "EXERCISES",
-    "Verdict",
+    "Feedback",
+    "SmallFaces",
+    "TwoModels",
     "check_arcface",
     "check_best_accuracy",
     "check_bootstrap",
@@ -90,4 +96,6 @@ __all__ = [
     "check_sp",
     "check_tpr_at_fpr",
     "check_triplet",
+    "small_faces",
+    "two_models",
 ]

@@ -20,13 +20,29 @@ class Case:
     Attributes:
         name: what is special about it, a few words.
         arguments: in the order of the reference.
-        unless_finite: empty where the value is compared. Otherwise value and gradient need only be
-            finite, and this says why they may not be and how to mend it.
+        hint: empty for an ordinary case. A case with a hint tries what is easily forgotten, such as
+            an empty list of pairs: value and gradient must be finite there, and the hint says why
+            they may not be and what to do. Mistakes are recognised on the ordinary cases alone.
+        is_compared: whether the value is compared, too. False only with a hint.
     """
 
     name: str
     arguments: tuple[Any, ...]
-    unless_finite: str = ""
+    hint: str = ""
+    is_compared: bool = True
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A wrong answer that people give.
+
+    Attributes:
+        explanation: what is wrong and how to put it right.
+        function: gives the same wrong numbers, on the interface of the exercise.
+    """
+
+    explanation: str
+    function: Function
 
 
 @dataclass(frozen=True)
@@ -34,11 +50,10 @@ class Exercise:
     """A function to be written.
 
     Attributes:
-        name: as the verdict begins.
+        name: as the feedback begins.
         reference: the right answer; its parameters are the interface.
-        cases: made afresh for every check, the smallest first.
-        mistakes: wrong answers on the same interface. The name of the function names the mistake,
-            its docstring explains it.
+        cases: made afresh for every check; the smallest first, those with a hint last.
+        mistakes: by their names, a few words each. The first that fits is the one that is named.
         gradient: arguments whose gradient must be that of the reference.
         detached: arguments that must get no gradient (the teacher).
     """
@@ -46,7 +61,7 @@ class Exercise:
     name: str
     reference: Function
     cases: Callable[[], list[Case]]
-    mistakes: tuple[Function, ...]
+    mistakes: dict[str, Mistake]
     gradient: tuple[str, ...] = ()
     detached: tuple[str, ...] = ()
 
@@ -59,21 +74,6 @@ class Exercise:
     def interface(self) -> str:
         """How the reader's function is called."""
         return f"f({', '.join(self.parameters)})"
-
-
-def mistake_name(mistake: Function) -> str:
-    """The mistake in words."""
-    return str(mistake.__name__).strip("_").replace("_", " ")
-
-
-def explanation(mistake: Function) -> str:
-    """What a mistake's docstring says, in one line."""
-    return " ".join((mistake.__doc__ or "").split())
-
-
-def replaced(given: tuple[Any, ...], changes: dict[int, Any]) -> list[Any]:
-    """Arguments with some of them, by position, exchanged for others."""
-    return [changes.get(index, argument) for index, argument in enumerate(given)]
 
 
 def normal(seed: int, *shape: int) -> Tensor:

@@ -91,9 +91,9 @@ def mark_namespace(notebook: str, name: str, namespace: dict[str, Any]) -> list[
         elif part.answer not in namespace:
             marks.append(Mark(notebook, part.title, part.points, 0.0, f"no {part.answer}"))
         else:
-            verdict = part.check(namespace[part.answer])
-            earned = round(2 * part.points * verdict.score) / 2  # half points
-            remark = verdict.mistake or verdict.headline.split(": ", 1)[1]
+            feedback = part.check(namespace[part.answer])
+            earned = round(2 * part.points * feedback.score) / 2  # half points
+            remark = feedback.mistake or feedback.headline.split(": ", 1)[1]
             marks.append(Mark(notebook, part.title, part.points, earned, remark))
     return marks
 

@@ -1,76 +1,94 @@
 """Run a reader's function on the cases of an exercise and say what is wrong.
 
-Values are equal within 1e-6 + 1e-5 |expected|, computed from float64 inputs. A wrong answer is
-compared with those of the known mistakes on the same cases; if none fits, the smallest case that
-fails is shown. Nothing that a reader's function does or raises stops the check.
+Values are equal within 1e-6 + 1e-5 |expected| + 1e-6 max |expected|; for gradients the relative
+parts are a hundred times as large. So an answer in float32 is as right as one in float64. A wrong
+answer is compared with those of the known mistakes on the same cases; if none fits, the smallest
+case that fails is shown. Nothing that a reader's function does or raises stops the check.
 """
 
 from __future__ import annotations
 
 import inspect
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ekd_lite.coursework.exercise import (
-    Case,
-    Exercise,
-    Function,
-    explanation,
-    mistake_name,
-)
+from ekd_lite.coursework.exercise import Case, Exercise, Function, Mistake
+from ekd_lite.coursework.feedback import Feedback
 from ekd_lite.coursework.outcome import Outcome, call, show, show_arguments
-from ekd_lite.coursework.verdict import Verdict
 
+DIFFERS = "differs"
 MISSING_DETACH = (
     "Missing detach: the value is right, but the gradient also flows into {name}. The teacher is "
     "the target and must stand still; otherwise the loss can fall by making the teacher worse. "
     "Write {name}.detach() where it enters."
 )
+NO_GRADIENT = (
+    "No gradient: the value is right, but no gradient reaches {name}, so nothing could be trained "
+    "with it. Return a tensor that torch computed from it: no float(), .item(), .detach(), "
+    ".numpy() or torch.no_grad() on the way."
+)
+WRONG_GRADIENT = (
+    "The value is right, but not its gradient with respect to {name} (case "
+    "{case!r}: {difference}). Most often a part of the computation is hidden from it, by "
+    ".detach(), .item() or no_grad()."
+)
+NO_FINITE_GRADIENT = (
+    "The value is right, but its gradient with respect to {name} is NaN or infinite (case "
+    "{case!r}). Some step has no finite slope there: a root or a norm at 0, arccos at 1, a "
+    "division by 0, an exp that overflows. Keep its argument away from that place, or take that "
+    "entry out before the step; torch.where after it does not help."
+)
+NEARLY = (
+    "The values are right to two or three digits. Was something computed in half precision "
+    "(float16, bfloat16), rounded, or kept from zero by too large a number?"
+)
 
 
-def judge(exercise: Exercise, function: Function) -> Verdict:
-    """The verdict on a reader's function."""
+@dataclass(frozen=True)
+class Trial:
+    """What a function gave on all cases, what it should give, and what is wrong on each ("")."""
+
+    exercise: Exercise
+    function: Function
+    cases: list[Case]
+    answers: list[Outcome]
+    expected: list[Outcome]
+    findings: list[str]
+
+    @property
+    def ordinary(self) -> list[int]:
+        """The cases on which mistakes are recognised."""
+        return [i for i, case in enumerate(self.cases) if not case.hint]
+
+
+def judge(exercise: Exercise, function: Function) -> Feedback:
+    """What to say about a reader's function."""
     cases = exercise.cases()
+    num_parts = len(cases) + bool(exercise.gradient)  # what can be right
     problem = wrong_signature(exercise, function, cases[0])
     if problem:
-        return Verdict(exercise.name, ok=False, lines=(problem,), num_parts=parts(exercise, cases))
+        return Feedback(exercise.name, ok=False, lines=(problem,), num_parts=num_parts)
     answers = [call(exercise, function, case) for case in cases]
     if all(answer.is_missing for answer in answers):
-        return Verdict(exercise.name, ok=False, num_parts=parts(exercise, cases), is_written=False)
+        return Feedback(exercise.name, ok=False, num_parts=num_parts, is_written=False)
     expected = [call(exercise, exercise.reference, case) for case in cases]
-    findings = [
-        find(case, answer, want)
-        for case, answer, want in zip(cases, answers, expected, strict=True)
-    ]
+    findings = [find(*each) for each in zip(cases, answers, expected, strict=True)]
     num_right = findings.count("")
-    if any(
-        finding and not case.unless_finite for case, finding in zip(cases, findings, strict=True)
-    ):
-        # Finite but wrong is no merit.
-        num_right -= sum(
-            bool(case.unless_finite and not finding)
-            for case, finding in zip(cases, findings, strict=True)
-        )
+    compared = [finding for case, finding in zip(cases, findings, strict=True) if case.is_compared]
+    if any(compared):
+        num_right = compared.count("")  # finite but wrong is no merit
+    trial = Trial(exercise, function, cases, answers, expected, findings)
+    mistake, lines = "", tuple[str, ...]()
+    if not any(findings[i] for i in trial.ordinary):
+        mistake, lines = explain_gradient(trial)
     if any(findings):
-        mistake, lines = explain(exercise, function, cases, answers, expected, findings)
-    else:
-        mistake, lines = explain_gradient(exercise, cases, answers, expected)
-        num_right += bool(exercise.gradient and not lines)
-    return Verdict(
-        exercise.name,
-        ok=not lines,
-        lines=lines,
-        num_right=num_right,
-        num_parts=parts(exercise, cases),
-        mistake=mistake,
-    )
-
-
-def parts(exercise: Exercise, cases: list[Case]) -> int:
-    """How many things can be right: every case, and the gradient."""
-    return len(cases) + bool(exercise.gradient)
+        named, more = explain(trial)
+        mistake, lines = mistake or named, lines + more
+    num_right += bool(exercise.gradient and not lines)
+    return Feedback(exercise.name, not lines, lines, num_right, num_parts, mistake)
 
 
 def wrong_signature(exercise: Exercise, function: Any, case: Case) -> str:
@@ -82,20 +100,23 @@ def wrong_signature(exercise: Exercise, function: Any, case: Case) -> str:
         )
     try:
         signature = inspect.signature(function)
-    except (TypeError, ValueError):  # some callables written in C tell nothing
+    except (TypeError, ValueError):  # some callables written in C have no signature
         return ""
+    names = tuple(signature.parameters)
+    calls = f"The check calls {exercise.interface}, but your function takes ({', '.join(names)})"
     try:
         signature.bind(*case.arguments)
     except TypeError as error:
-        names = ", ".join(signature.parameters)
-        return f"The check calls {exercise.interface}, but your function takes ({names}): {error}."
+        return f"{calls}: {error}."
+    if names != exercise.parameters and set(names) == set(exercise.parameters):
+        return f"{calls}: the same arguments in another order."
     return ""
 
 
 def find(case: Case, answer: Outcome, want: Outcome) -> str:
     """What is wrong with one answer, or "": the same input must give the same, finite output."""
     if answer.error:
-        return f"On case {case.name!r} {answer.error}"
+        return f"On case {case.name!r} {answer.error} {case.hint}".rstrip()
     if answer.changed:
         return (
             f"The function changes its argument {answer.changed} in place (case {case.name!r}). "
@@ -106,14 +127,12 @@ def find(case: Case, answer: Outcome, want: Outcome) -> str:
         return f"On case {case.name!r} the function returns {answer.kind}, expected numbers."
     if value.shape != target.shape:
         return wrong_shape(case, value, target)
-    if case.unless_finite:
-        is_finite = bool(value.isfinite().all()) and all(
-            bool(gradient.isfinite().all()) for gradient in answer.gradients.values()
+    results = [value, *(answer.gradients.values() if case.hint else ())]
+    if not all(bool(result.isfinite().all()) for result in results):
+        return f"NaN or infinite on case {case.name!r}" + (
+            f". {case.hint}" if case.hint else f": {show_arguments(want)}."
         )
-        return "" if is_finite else f"NaN or infinite on case {case.name!r}. {case.unless_finite}"
-    if not value.isfinite().all():
-        return f"NaN or infinite on case {case.name!r}: {show_arguments(want)}."
-    return "" if is_close(value, target) else "differs"
+    return DIFFERS if case.is_compared and not is_close(value, target) else ""
 
 
 def wrong_shape(case: Case, value: Tensor, target: Tensor) -> str:
@@ -124,67 +143,99 @@ def wrong_shape(case: Case, value: Tensor, target: Tensor) -> str:
     )
     if value.ndim == 2 and value.T.shape == target.shape and is_close(value.T, target):
         return f"{text} Transposed, it would be right."
-    if target.ndim == 0 and value.ndim == 1:
-        return f"{text} One value per row; the loss is one number for the batch, their mean."
+    if value.numel() == target.numel():
+        is_right = is_close(value.reshape(target.shape), target)
+        reason = "The numbers are right, only their shape is not: a" if is_right else "A"
+        if value.squeeze().shape == target.shape:
+            return f"{text} {reason}pply .squeeze()."
+        if is_right:
+            return f"{text} {reason}pply .reshape(...)."
+    rows = [len(x) for x in case.arguments if isinstance(x, Tensor) and x.ndim]
+    if target.ndim == 0 and value.ndim == 1 and len(value) in rows:
+        return f"{text} One value per row; the result is one number for all, most often their mean."
     return text
 
 
-def is_close(value: Tensor | None, target: Tensor | None, *, equal_nan: bool = False) -> bool:
-    """Equal shapes, and equal numbers within 1e-6 + 1e-5 |target|."""
+def is_close(
+    value: Tensor | None, target: Tensor | None, *, equal_nan: bool = False, slack: float = 1.0
+) -> bool:
+    """Equal shapes, and equal numbers within 1e-6 + 1e-5 |target| + 1e-6 max |target|, and more.
+
+    Args:
+        value: what is compared.
+        target: with what.
+        equal_nan: whether NaN is equal to NaN.
+        slack: a factor on the tolerance relative to the largest number.
+    """
     if value is None or target is None or value.shape != target.shape:
         return False
-    return torch.allclose(value, target, rtol=1e-5, atol=1e-6, equal_nan=equal_nan)
+    largest = float(target.nan_to_num(0, 0, 0).abs().max()) if target.numel() else 0.0
+    atol = 1e-6 + 1e-6 * slack * largest
+    return torch.allclose(value, target, rtol=1e-5 * slack, atol=atol, equal_nan=equal_nan)
 
 
-def explain(
-    exercise: Exercise,
-    function: Function,
-    cases: list[Case],
-    answers: list[Outcome],
-    expected: list[Outcome],
-    findings: list[str],
-) -> tuple[str, tuple[str, ...]]:
+def fits(trial: Trial, mistake: Mistake, indices: list[int]) -> bool:
+    """Whether a mistake gives the reader's values on these cases."""
+    given = (call(trial.exercise, mistake.function, trial.cases[i]).value for i in indices)
+    return all(
+        is_close(trial.answers[i].value, value, equal_nan=True)
+        for i, value in zip(indices, given, strict=True)
+    )
+
+
+def explain(trial: Trial) -> tuple[str, tuple[str, ...]]:
     """Name and lines for an answer whose values are wrong."""
-    first = next(index for index, finding in enumerate(findings) if finding)
-    compared = [i for i, case in enumerate(cases) if not case.unless_finite]
-    case, answer, want = cases[first], answers[first], expected[first]
-
-    def fits(mistake: Function, indices: list[int]) -> bool:
-        given = (call(exercise, mistake, cases[i]).value for i in indices)
-        return all(
-            is_close(answers[i].value, value, equal_nan=True)
-            for i, value in zip(indices, given, strict=True)
-        )
-
-    is_about_values = first in compared and not (answer.error or answer.changed)
-    example = f"Case {case.name!r}: {show_arguments(want)}; {difference(answer, want)}."
-    for mistake in exercise.mistakes:
-        if is_about_values and fits(mistake, compared):
-            return mistake_name(mistake), (f"{explanation(mistake)}", example)
-    if findings[first] != "differs":
-        return "", (findings[first],)
-    if not is_close(call(exercise, function, case).value, answer.value):
+    failing = [i for i, finding in enumerate(trial.findings) if finding]
+    first, ordinary = failing[0], trial.ordinary
+    case, answer, want = trial.cases[first], trial.answers[first], trial.expected[first]
+    example = f"Case {case.name!r}: {show_arguments(want)}; {difference(answer.value, want.value)}."
+    if first in ordinary and not (answer.error or answer.changed):
+        for name, mistake in trial.exercise.mistakes.items():
+            if fits(trial, mistake, ordinary):
+                return name, (mistake.explanation, example)
+    if trial.findings[first] != DIFFERS:
+        return "", (telling_shape(trial, first),)
+    if not is_close(call(trial.exercise, trial.function, case).value, answer.value):
         return "", (
             f"Two calls with the same input (case {case.name!r}) give different results: the "
             "answer must not depend on chance or on earlier calls.",
         )
-    lines = [example, *common_factor(answers, expected, compared)]
-    wrong = [i for i in compared if findings[i] == "differs"]
-    for mistake in exercise.mistakes:
+    if case.hint:
+        return "", (f"{example} {case.hint}",)
+    lines = [example, *common_factor(trial)]
+    if all(is_nearly(trial.answers[i].value, trial.expected[i].value) for i in ordinary):
+        return "", (example, NEARLY)
+    wrong = [i for i in ordinary if trial.findings[i] == DIFFERS]
+    for mistake in trial.exercise.mistakes.values():
         # On one case alone it may be chance.
-        if sum(fits(mistake, [i]) for i in wrong) >= 2:
+        if sum(fits(trial, mistake, [i]) for i in wrong) >= 2:
             lines.append(
-                f"On some of the cases it is what this mistake gives: {explanation(mistake)}"
+                f"On some of the cases it is what this mistake gives: {mistake.explanation}"
             )
             break
     return "", tuple(lines)
 
 
-def common_factor(
-    answers: list[Outcome], expected: list[Outcome], compared: list[int]
-) -> list[str]:
+def telling_shape(trial: Trial, first: int) -> str:
+    """The first finding; of wrong shapes one with more than one row, where they are plain."""
+    shape = "Wrong shape"
+    plain = (
+        finding
+        for finding, answer in zip(trial.findings, trial.answers, strict=True)
+        if finding.startswith(shape) and answer.value is not None and answer.value.numel() > 1
+    )
+    finding = trial.findings[first]
+    return next(plain, finding) if finding.startswith(shape) else finding
+
+
+def is_nearly(value: Tensor | None, target: Tensor | None) -> bool:
+    """Right to two or three digits."""
+    return is_close(value, target, slack=1000)
+
+
+def common_factor(trial: Trial) -> list[str]:
     """A line if every value is the same multiple of the right one."""
-    pairs = [(answers[i].value, expected[i].value) for i in compared]
+    pairs = [(trial.answers[i].value, trial.expected[i].value) for i in trial.ordinary]
     if any(value is None or want is None or value.shape != want.shape for value, want in pairs):
         return []
     value = torch.cat([value.flatten() for value, _ in pairs if value is not None])
@@ -195,50 +246,53 @@ def common_factor(
     return [f"Every value is {factor:.4g} times the right one: look for a constant factor."]
 
 
-def difference(answer: Outcome, want: Outcome) -> str:
-    """Expected and got, in full if small, else where they differ most."""
-    value, target = answer.value, want.value
-    assert target is not None
-    if value is None:
-        return f"expected {show(target)}, got {answer.kind}"
-    if value.shape != target.shape or target.numel() <= 8:
-        return f"expected {show(target)}, got {show(value)}"
-    flat = int((value - target).abs().argmax())
-    place = [int(i) for i in torch.unravel_index(torch.tensor(flat), target.shape)]
-    return f"at {place} expected {show(target.flatten()[flat])}, got {show(value.flatten()[flat])}"
+def difference(value: Tensor | None, target: Tensor | None) -> str:
+    """Expected and got, in full if small, else where they differ most; so many digits as differ."""
+    if value is None or target is None:
+        return "expected numbers, got none" if value is None else "expected none, got numbers"
+    place = ""
+    if value.shape == target.shape and target.numel() > 8:
+        flat = int((value - target).abs().nan_to_num(torch.inf).argmax())
+        index = torch.unravel_index(torch.tensor(flat), target.shape)
+        place = f"at {[int(i) for i in index]} "
+        value, target = value.flatten()[flat], target.flatten()[flat]
+    for digits in range(4, 18):
+        want, got = show(target, digits), show(value, digits)
+        if want != got:
+            break
+    return f"{place}expected {want}, got {got}"
 
 
-def explain_gradient(
-    exercise: Exercise, cases: list[Case], answers: list[Outcome], expected: list[Outcome]
-) -> tuple[str, tuple[str, ...]]:
+def explain_gradient(trial: Trial) -> tuple[str, tuple[str, ...]]:
     """Name and lines for an answer whose values are right but not its gradient."""
-    compared = [i for i, case in enumerate(cases) if not case.unless_finite]
-    has_gradient = any(expected[i].gradients for i in compared)
-    if has_gradient and not any(answers[i].gradients for i in compared):
-        return "no gradient", (
-            f"No gradient: the value is right, but no gradient reaches {exercise.gradient[0]}, so "
-            "nothing could be trained with it. Return a tensor that torch computed from it: no "
-            "float(), .item(), .detach(), .numpy() or torch.no_grad() on the way.",
-        )
+    exercise, ordinary = trial.exercise, trial.ordinary
+    answers = [trial.answers[i].gradients for i in ordinary]
+    expected = [trial.expected[i].gradients for i in ordinary]
+    if any(expected) and not any(answers):
+        return "no gradient", (NO_GRADIENT.format(name=exercise.gradient[0]),)
 
-    def differing(others: dict[int, Outcome]) -> list[str]:
-        return [
-            name
+    def first_wrong(others: list[dict[str, Tensor]]) -> tuple[str, int] | None:
+        wrong = (
+            (name, number)
             for name in exercise.gradient
-            for i in compared
-            if not is_close(answers[i].gradients.get(name), others[i].gradients.get(name))
-        ]
-
-    wrong = differing({i: expected[i] for i in compared})
-    if wrong:
-        for mistake in exercise.mistakes:
-            if not differing({i: call(exercise, mistake, cases[i]) for i in compared}):
-                return mistake_name(mistake), (explanation(mistake),)
-        return "", (
-            f"The value is right, but not its gradient with respect to {wrong[0]}: "
-            "some part of the computation is hidden from it, by .detach(), .item() or no_grad().",
+            for number, (mine, other) in enumerate(zip(answers, others, strict=True))
+            if not is_close(mine.get(name), other.get(name), slack=100)
         )
+        return next(wrong, None)
+
+    wrong = first_wrong(expected)
+    if wrong:
+        for name, mistake in exercise.mistakes.items():
+            given = (call(exercise, mistake.function, trial.cases[i]) for i in ordinary)
+            if not first_wrong([outcome.gradients for outcome in given]):
+                return name, (mistake.explanation,)
+        name, number = wrong
+        mine, want = answers[number].get(name), expected[number].get(name)
+        is_finite = mine is None or bool(mine.isfinite().all())
+        text = WRONG_GRADIENT if is_finite else NO_FINITE_GRADIENT
+        case = trial.cases[ordinary[number]].name
+        return "", (text.format(name=name, case=case, difference=difference(mine, want)),)
     for name in exercise.detached:
-        if any(bool((answers[i].gradients.get(name, torch.zeros(1)) != 0).any()) for i in compared):
+        if any(bool((gradients.get(name, torch.zeros(1)) != 0).any()) for gradients in answers):
             return "missing detach", (MISSING_DETACH.format(name=name),)
     return "", ()

@@ -124,20 +124,20 @@ def summary(value: Any) -> str:
     return str(tuple(value.shape)) if isinstance(value, Tensor) else str(value)
 
 
-def show(value: Any) -> str:
-    """Few numbers in full, to four digits; many by their shape."""
+def show(value: Any, digits: int = 4) -> str:
+    """Few numbers in full, to some digits; many by their shape."""
     if not isinstance(value, Tensor):
         return f"{value:.6g}" if isinstance(value, float) else str(value)
     if value.numel() > 16:
         return f"a tensor of shape {tuple(value.shape)}"
-    return nested(value.tolist())
+    return nested(value.tolist(), digits)
 
 
-def nested(values: Any) -> str:
+def nested(values: Any, digits: int) -> str:
     """A list of lists with short numbers."""
     if isinstance(values, list):
-        return f"[{', '.join(map(nested, values))}]"
-    return f"{values:.4g}" if isinstance(values, float) else str(values)
+        return f"[{', '.join(nested(value, digits) for value in values)}]"
+    return f"{values:.{digits}g}" if isinstance(values, float) else str(values)
 
 
 def show_arguments(outcome: Outcome) -> str:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ekd_lite import coursework
-from ekd_lite.coursework.verdict import Verdict
+from ekd_lite.coursework.feedback import Feedback
 
 
 @dataclass(frozen=True)
-class Part:
+class Task:
     """One line of a marking scheme.
 
     Attributes:
@@ -24,29 +24,29 @@ class Part:
     title: str
     points: int
     answer: str = ""
-    check: Callable[[Any], Verdict] | None = None
+    check: Callable[[Any], Feedback] | None = None
 
 
-SCHEMES: dict[str, tuple[Part, ...]] = {
+SCHEMES: dict[str, tuple[Task, ...]] = {
     "measuring": (
-        Part("TPR at FPR", 4, "tpr_at_fpr", coursework.check_tpr_at_fpr),
-        Part("Best accuracy", 3, "best_accuracy", coursework.check_best_accuracy),
-        Part("One resample of the people", 5, "resample", coursework.check_bootstrap),
-        Part("Interval of a difference", 4, "paired_interval", coursework.check_paired_interval),
-        Part("Which model is better? (text)", 4),
+        Task("TPR at FPR", 4, "tpr_at_fpr", coursework.check_tpr_at_fpr),
+        Task("Best accuracy", 3, "best_accuracy", coursework.check_best_accuracy),
+        Task("One resample of the people", 5, "resample", coursework.check_bootstrap),
+        Task("Interval of a difference", 4, "paired_interval", coursework.check_paired_interval),
+        Task("Which model is better? (text)", 4),
     ),
     "heads": (
-        Part("Cosine logits", 3, "cosine_logits", coursework.check_cosine_logits),
-        Part("CosFace", 4, "cosface", coursework.check_cosface),
-        Part("ArcFace with a stable gradient", 5, "arcface", coursework.check_arcface),
-        Part("Learning rate", 2, "learning_rate", coursework.check_learning_rate),
-        Part("What the curves say (text)", 6),
+        Task("Cosine logits", 3, "cosine_logits", coursework.check_cosine_logits),
+        Task("CosFace", 4, "cosface", coursework.check_cosface),
+        Task("ArcFace with a stable gradient", 5, "arcface", coursework.check_arcface),
+        Task("Learning rate", 2, "learning_rate", coursework.check_learning_rate),
+        Task("What the curves say (text)", 6),
     ),
     "distillation": (
-        Part("KD", 3, "kd", coursework.check_kd),
-        Part("RKD, distances", 4, "rkd", coursework.check_rkd),
-        Part("Thresholds of a batch", 3, "thresholds", coursework.check_impostor_thresholds),
-        Part("EKD", 6, "ekd", coursework.check_ekd),
-        Part("Does distillation help here? (text)", 4),
+        Task("KD", 3, "kd", coursework.check_kd),
+        Task("RKD, distances", 4, "rkd", coursework.check_rkd),
+        Task("Thresholds of a batch", 3, "thresholds", coursework.check_impostor_thresholds),
+        Task("EKD", 6, "ekd", coursework.check_ekd),
+        Task("Does distillation help here? (text)", 4),
     ),
 }

@@ -13,6 +13,7 @@ from ekd_lite.data.faceset import FaceSet
 from ekd_lite.data.folder import ImageFolder
 from ekd_lite.data.packed import PackedFaces, cache_faces
 from ekd_lite.data.pair_lists import read_pairs
+from ekd_lite.data.processes import capped_workers
 from ekd_lite.data.recordio import RecordIO
 from ekd_lite.data.registry import REGISTRY
 from ekd_lite.data.sampler import IdentityBalancedSampler
@@ -35,6 +36,7 @@ __all__ = [
     "VerificationSet",
     "align_face",
     "cache_faces",
+    "capped_workers",
     "convert",
     "decode_image",
     "load_splits",

@@ -13,11 +13,13 @@ Pixel centres have whole coordinates, as in OpenCV: (0, 0) is the middle of the 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ekd_lite.data.faceset import FaceSet
+from ekd_lite.data.indexing import tensor_of
 
 # x, y of: eye on the left of the image, eye on the right, nose, corner of the mouth left, right.
 TEMPLATE_112 = (
@@ -47,18 +49,19 @@ def template_landmarks(image_size: int = 112) -> Tensor:
     raise ValueError(f"image_size must be a multiple of 112 or 128, got {image_size}")
 
 
-def five_of_68(landmarks: Tensor) -> Tensor:
+def five_of_68(landmarks: Tensor | Any) -> Tensor:
     """The five points among the 68 of the iBUG scheme, (..., 68, 2) -> (..., 5, 2).
 
     An eye is the middle of its two corners.
     """
+    landmarks = tensor_of(landmarks, "landmarks")
     if landmarks.shape[-2:] != (68, 2):
         raise ValueError(f"landmarks must have shape (..., 68, 2), got {tuple(landmarks.shape)}")
     corners = landmarks[..., [36, 42], :], landmarks[..., [39, 45], :]
     return torch.cat([(corners[0] + corners[1]) / 2, landmarks[..., [30, 48, 54], :]], dim=-2)
 
 
-def similarity_transform(landmarks: Tensor, places: Tensor) -> Tensor:
+def similarity_transform(landmarks: Tensor | Any, places: Tensor | Any) -> Tensor:
     """The similarity that takes landmarks nearest to their places, in the least-squares sense.
 
     Args:
@@ -71,6 +74,7 @@ def similarity_transform(landmarks: Tensor, places: Tensor) -> Tensor:
     Raises:
         ValueError: other shapes, values that are not finite, or landmarks that all coincide.
     """
+    landmarks, places = tensor_of(landmarks, "landmarks"), tensor_of(places, "places")
     if (
         landmarks.shape[-1:] != (2,)
         or landmarks.ndim < 2
@@ -95,7 +99,7 @@ def similarity_transform(landmarks: Tensor, places: Tensor) -> Tensor:
     return torch.cat([linear, shift.unsqueeze(-1)], dim=-1)
 
 
-def warp_image(image: Tensor, matrix: Tensor, image_size: int) -> Tensor:
+def warp_image(image: Tensor | Any, matrix: Tensor | Any, image_size: int) -> Tensor:
     """Draw an image through a similarity, bilinearly; outside of it there is black.
 
     Args:
@@ -106,6 +110,7 @@ def warp_image(image: Tensor, matrix: Tensor, image_size: int) -> Tensor:
     Returns:
         uint8 (3, image_size, image_size).
     """
+    image, matrix = tensor_of(image, "image"), tensor_of(matrix, "matrix")
     if image.dtype != torch.uint8 or image.ndim != 3:
         raise ValueError(f"image must be uint8 (3, H, W), got {image.dtype} {tuple(image.shape)}")
     full = torch.cat([matrix.double(), torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64)])
@@ -121,7 +126,7 @@ def warp_image(image: Tensor, matrix: Tensor, image_size: int) -> Tensor:
     return drawn[0].round().clamp(0, 255).to(torch.uint8)
 
 
-def align_face(image: Tensor, landmarks: Tensor, *, image_size: int = 112) -> Tensor:
+def align_face(image: Tensor | Any, landmarks: Tensor | Any, *, image_size: int = 112) -> Tensor:
     """Cut one face out of a picture, aligned to the template.
 
     Args:
@@ -135,6 +140,7 @@ def align_face(image: Tensor, landmarks: Tensor, *, image_size: int = 112) -> Te
     Raises:
         ValueError: other shapes or types, or an impossible size.
     """
+    landmarks = tensor_of(landmarks, "landmarks")
     points = five_of_68(landmarks) if landmarks.shape[-2:] == (68, 2) else landmarks
     return warp_image(
         image, similarity_transform(points, template_landmarks(image_size)), image_size

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ekd_lite.data.indexing import tensor_of
+
 _MODEL = Path("models", "face_detection_yunet_2023mar_int8bq.onnx")
 _HINT = "the detector needs an optional extra: pip install 'ekd-lite[align]'"
 
@@ -42,7 +44,7 @@ class LandmarkDetector:
             raise ModuleNotFoundError(_HINT, name="cv2") from error
         self._net: Any = cv2.FaceDetectorYN.create(str(model), "", (0, 0), min_score)
 
-    def __call__(self, image: Tensor) -> Tensor | None:
+    def __call__(self, image: Tensor | Any) -> Tensor | None:
         """Landmarks in the order of the template, (5, 2) float32, pixels; None without a face.
 
         Args:
@@ -51,6 +53,7 @@ class LandmarkDetector:
         Raises:
             ValueError: another shape or type.
         """
+        image = tensor_of(image, "image")
         if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
             raise ValueError(
                 f"image must be uint8 (3, H, W), got {image.dtype} {tuple(image.shape)}"

@@ -11,6 +11,7 @@ from typing import Any
 
 from ekd_lite.data.checksums import sha256_of
 from ekd_lite.data.registry import REGISTRY
+from ekd_lite.files import locked
 from ekd_lite.ops import nearest_name
 
 _TIMEOUT = 30  # seconds without a byte
@@ -41,7 +42,8 @@ def fetch(url: str, path: Path, *, sha256: str, max_bytes: int) -> Path:
     """Download one file, unless a good one is there.
 
     A download that breaks off leaves `NAME.part`, and the next call goes on from there. `path`
-    itself is only ever a whole file with the right checksum.
+    itself is only ever a whole file with the right checksum. While one process downloads a file,
+    others that want it wait.
 
     Args:
         url: https only, redirects included.
@@ -56,8 +58,18 @@ def fetch(url: str, path: Path, *, sha256: str, max_bytes: int) -> Path:
     if path.is_file() and sha256_of(path) == sha256:
         return path
     _check_address(url)
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
+    for file in (path, part):
+        if file.exists() and not file.is_file():
+            raise ValueError(f"{file} is there and is no file: move it, or name another folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path):
+        if path.is_file() and sha256_of(path) == sha256:  # another process was faster
+            return path
+        return _fetch(url, path, part, sha256, max_bytes)
+
+
+def _fetch(url: str, path: Path, part: Path, sha256: str, max_bytes: int) -> Path:
     try:
         _read(url, part, max_bytes)
     except (OSError, HTTPException) as error:
@@ -74,10 +86,13 @@ def fetch(url: str, path: Path, *, sha256: str, max_bytes: int) -> Path:
     return path
 
 
-def _check_address(url: str) -> None:
+def _check_address(url: str, *, coming_from: str | None = None) -> None:
     parts = urllib.parse.urlsplit(url)
-    # http to this machine itself is what the tests use.
-    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
+    # http to this machine itself is what the tests use. No server elsewhere may send us there.
+    if coming_from is not None and urllib.parse.urlsplit(coming_from).scheme != "http":
+        if parts.scheme != "https":
+            raise ValueError(f"{coming_from} leads to {url}: only https is used")
+    elif parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
         raise ValueError(f"{url}: only https is used")
 
 
@@ -85,7 +100,7 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(
         self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str
     ) -> Any:
-        _check_address(newurl)
+        _check_address(newurl, coming_from=req.full_url)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 

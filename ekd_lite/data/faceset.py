@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
+import json
+import unicodedata
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import numpy as np
+import torch
 from torch import Tensor
+
+SAMPLE = 4096  # images (up to twice as many) that stand for a large set that has no `digest`
 
 
 class FaceSet(Protocol):
     """N images of identities 0 .. num_identities - 1.
+
+    A set may have more, and is then held to it: `identities`, the names of the people by label, by
+    which they are compared with a teacher's; and `digest(*, whole=False)`, a text that changes
+    where an image does (`images_digest` says what is done without it).
 
     Attributes:
         labels: identity of every image, (N,) int64.
@@ -39,3 +51,76 @@ class CacheableFaceSet(FaceSet, Protocol):
     def parameters(self) -> dict[str, Any]:
         """Everything the pixels depend on, as plain values: the key of a cache."""
         ...
+
+
+def identity_names(faces: FaceSet) -> list[str] | None:
+    """The names of the people of a set, by label; None where it gives none.
+
+    Numbers that only repeat the labels, "0", "1", ... in order, name nobody and count as none.
+
+    Raises:
+        ValueError: there is not one name for every identity, or two have the same.
+    """
+    names = getattr(faces, "identities", None)
+    if not isinstance(names, list | tuple | np.ndarray | Tensor):
+        return None
+    listed = names.tolist() if isinstance(names, np.ndarray | Tensor) else names
+    # An accented letter is one character or two, depending on the computer that wrote the name.
+    texts = [unicodedata.normalize("NFC", str(name)) for name in listed]
+    if len(texts) != faces.num_identities:
+        raise ValueError(
+            f"the set has {faces.num_identities} identities and {len(texts)} names of identities: "
+            "expected one name for every label"
+        )
+    if len(set(texts)) != len(texts):
+        twice = next(name for name in texts if texts.count(name) > 1)
+        raise ValueError(f"two identities of the set have the name {twice!r}: names must differ")
+    return None if texts == [str(label) for label in range(len(texts))] else texts
+
+
+def people_keys(names: Sequence[str]) -> Tensor:
+    """One number for every name, (C,) int64: compares people without keeping their names.
+
+    The first 8 bytes of the BLAKE2b of the name: among ten million people the chance that any two
+    share a number is one in a hundred thousand.
+    """
+    digests = b"".join(hashlib.blake2b(name.encode(), digest_size=8).digest() for name in names)
+    return torch.from_numpy(np.frombuffer(digests, "<i8").astype(np.int64))
+
+
+def people_of(faces: FaceSet) -> Tensor | None:
+    """The numbers of a set's people, (C,) int64; None where it does not name them."""
+    names = identity_names(faces)
+    return None if names is None else people_keys(names)
+
+
+def images_digest(faces: FaceSet, *, whole: bool = False) -> str | None:
+    """A digest of all images of a set in their order; None if it gives others at every reading.
+
+    A set's own `digest` is used where there is one. Otherwise the pixels are read: all of them, or,
+    unless `whole`, some thousands of a set of more than `SAMPLE` images, evenly spaced.
+
+    Args:
+        faces: the set.
+        whole: leave no image out, even if that takes minutes.
+    """
+    own = getattr(faces, "digest", None)
+    if callable(own):
+        takes_whole = "whole" in inspect.signature(own).parameters
+        return str(own(whole=whole) if takes_whole else own())
+    step = 1 if whole else max(1, len(faces) // SAMPLE)
+    first, second = (_pixels_digest(faces, step) for _ in range(2))
+    return first if first == second else None
+
+
+def _pixels_digest(faces: FaceSet, step: int) -> str:
+    digest = hashlib.sha256()
+    for part in torch.split(torch.arange(0, len(faces), step), 256):
+        digest.update(faces.batch(part).contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def digest_of(values: Any) -> str:
+    """The sha256 of plain values, whatever the order of a dictionary's keys."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import os
+import stat
+import warnings
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from ekd_lite.data.decode import SUFFIXES, DecodedFaces, find_bad
+from ekd_lite.data.decode import SUFFIXES, VERSION, DecodedFaces, find_bad
+from ekd_lite.data.names import FileNames, is_foreign, natural, printable
+from ekd_lite.files import UNFINISHED
+
+# What describes images may lie beside them; it is no image that was overlooked.
+_NOTES = frozenset(
+    [
+        *(".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml"),
+        *(".toml", ".html", ".pdf", ".log", ".lst", ".py", ".pts", ".mat"),
+    ]
+)
 
 
 class ImageFolder(DecodedFaces):
     """Images of `root/identity/image.jpg`, decoded when asked for.
 
-    Identities are numbered in the alphabetical order of their folders. Images are taken to be
-    aligned crops; they are scaled to the wanted size, nothing else.
+    Identities are numbered in the order of their folders' names, numbers in them by size (1, 2,
+    10), and so are the images of each. Images are taken to be aligned crops; they are turned
+    upright (EXIF) and scaled to the wanted size, nothing else.
+
+    Hidden files and folders, and those that systems leave behind, are not looked at. What else is
+    passed over, files of other kinds and deeper folders, is counted in one warning.
 
     Args:
         root: folder with one sub-folder an identity.
@@ -24,14 +43,14 @@ class ImageFolder(DecodedFaces):
 
     Attributes:
         labels: (N,) int64, 0..num_identities - 1.
-        files: the N paths.
+        files: the N paths, a sequence.
         identities: the folder names, by label.
         bad: names of the images left out.
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: nothing usable in it, faces lie directly in it without identity folders, or too
-            many bad images.
+        ValueError: nothing usable in it, faces lie directly in it without identity folders, too
+            many bad images, or a pipe or device that has the name of an image.
     """
 
     def __init__(
@@ -41,43 +60,140 @@ class ImageFolder(DecodedFaces):
         self.root = Path(root)
         if not self.root.is_dir():
             raise FileNotFoundError(f"no such folder of faces: {self.root}")
-        folders = sorted(path for path in self.root.iterdir() if path.is_dir())
-        self._use([file for folder in folders for file in _images_in(folder)])
+        if (self.root / UNFINISHED).exists():
+            raise ValueError(f"{self.root} is not finished: what wrote it was killed; run it again")
+        found = _Search(self.root)
+        if not found.images:
+            raise ValueError(
+                f"no face found in {self.root}{found.hint()}: expected one sub-folder per identity "
+                f"with {', '.join(SUFFIXES)} files in it"
+            )
+        self._use_names(found.images)
+        found.warn()
         bad = set(find_bad(self, max_bad_fraction))
         if bad:
             self.bad = [self.name(index) for index in sorted(bad)]
-            self._use([file for index, file in enumerate(self.files) if index not in bad])
+            self._use_names([name for i, name in enumerate(found.images) if i not in bad])
+            if not len(self):
+                raise ValueError(f"no image in {self.root} can be decoded")
 
-    def _use(self, files: list[Path]) -> None:
-        if not files:
-            loose = len(_images_in(self.root))
-            hint = f" ({loose} images lie directly in it, outside any folder)" if loose else ""
-            raise ValueError(
-                f"no face found in {self.root}{hint}: expected one sub-folder per identity with "
-                f"{', '.join(SUFFIXES)} files in it"
-            )
-        self.files = files
-        self.identities = list(dict.fromkeys(file.parent.name for file in files))
+    def _use(self, files: Sequence[Path]) -> None:
+        """Take these files, below the root, for the set."""
+        self._use_names([file.relative_to(self.root).as_posix() for file in files])
+
+    def _use_names(self, names: Sequence[str]) -> None:
+        self.files = FileNames(self.root, names)
+        people = [name.split("/", 1)[0] for name in names]
+        self.identities = list(dict.fromkeys(people))
         number = {name: label for label, name in enumerate(self.identities)}
-        self.labels = torch.tensor([number[file.parent.name] for file in files])
+        self.labels = torch.tensor([number[name] for name in people], dtype=torch.int64)
 
-    def source(self, index: int) -> Path:
-        """The file of an image."""
-        return self.files[index]
+    def source(self, index: int) -> str:
+        """The path of an image."""
+        return self.files.path(index)
 
     def name(self, index: int) -> str:
-        """The file of an image, as text."""
-        return str(self.files[index])
+        """The file of an image, as text that can be printed."""
+        return printable(self.files.path(index))
 
     def parameters(self) -> dict[str, object]:
         """What the pixels depend on, for the cache: every file with its size and time."""
-        stats = [file.stat() for file in self.files]
-        files = [
-            [file.relative_to(self.root).as_posix(), stat.st_size, stat.st_mtime_ns]
-            for file, stat in zip(self.files, stats, strict=True)
-        ]
-        return {"kind": "folder", "image_size": self.image_size, "files": files}
+        files = []
+        for index, file in enumerate(self.files):
+            status = file.stat()
+            files.append([self.files.relative(index), status.st_size, status.st_mtime_ns])
+        kind = {"kind": "folder", "decoder": VERSION, "image_size": self.image_size}
+        return kind | {"files": files}
 
 
-def _images_in(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+class _Search:
+    """All images of a folder of identities, and the count of what is none of them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.images: list[str] = []
+        self._unknown: Counter[str] = Counter()  # files, by their suffix
+        self._deeper = self._deeper_images = self._loose = self._without = 0
+        people = []
+        for entry in _entries(root):
+            if entry.is_dir():
+                people.append(entry)
+            elif _suffix(entry.name) in SUFFIXES:
+                self._loose += 1
+        for person in sorted(people, key=lambda entry: natural(entry.name)):
+            self._look_at(person)
+
+    def _look_at(self, person: os.DirEntry[str]) -> None:
+        images, overlooked = [], 0
+        for entry in _entries(person.path):
+            suffix = _suffix(entry.name)
+            if entry.is_dir():
+                inside = _count_images(entry.path)
+                self._deeper += inside > 0
+                self._deeper_images += inside
+                overlooked += inside
+            elif suffix in SUFFIXES:
+                _check_regular(entry)
+                images.append(entry.name)
+            elif suffix not in _NOTES:
+                self._unknown[suffix or "no suffix"] += 1
+                overlooked += 1
+        self._without += not images and overlooked > 0
+        self.images += [f"{person.name}/{name}" for name in sorted(images, key=natural)]
+
+    def hint(self) -> str:
+        """What was found instead of images in folders, in brackets."""
+        return f" ({'; '.join(self._parts())})" if self._parts() else ""
+
+    def warn(self) -> None:
+        """Say what was passed over, if anything was."""
+        if self._parts():
+            warnings.warn(
+                f"{self.root}: passed over: {'; '.join(self._parts())}. Images are read from "
+                f"root/identity/*{{{','.join(SUFFIXES)}}}",
+                stacklevel=3,
+            )
+
+    def _parts(self) -> list[str]:
+        parts = []
+        if self._loose:
+            parts.append(f"{self._loose:,} images lie directly in it, outside any folder")
+        if self._deeper:
+            parts.append(f"{self._deeper_images:,} images in {self._deeper:,} deeper folders")
+        if self._unknown:
+            often = sorted(self._unknown.items(), key=lambda item: (-item[1], item[0]))
+            kinds = ", ".join(f"{count:,} {printable(suffix)}" for suffix, count in often[:8])
+            more = ", ..." if len(self._unknown) > 8 else ""
+            parts.append(f"{sum(self._unknown.values()):,} files of other kinds ({kinds}{more})")
+        if self._without:
+            parts.append(f"{self._without:,} folders that hold nothing else")
+        return parts
+
+
+def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return [entry for entry in entries if not is_foreign(entry.name)]
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+def _check_regular(entry: os.DirEntry[str]) -> None:
+    # A link that leads nowhere is left to whoever reads it, as any other damaged image.
+    if entry.is_file() or not os.path.exists(entry.path):
+        return
+    kind = stat.filemode(entry.stat().st_mode)[0]
+    raise ValueError(
+        f"{printable(entry.path)} has the name of an image and is no regular file (kind {kind!r}: "
+        "a pipe, a socket or a device): remove it"
+    )
+
+
+def _count_images(folder: str) -> int:
+    """Images in a folder and all below it, links not followed."""
+    count = 0
+    for _, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not is_foreign(name)]
+        count += sum(_suffix(name) in SUFFIXES and not is_foreign(name) for name in files)
+    return count

@@ -5,11 +5,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,12 +16,22 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ekd_lite.data.checksums import sha256_of
-from ekd_lite.data.faceset import CacheableFaceSet, FaceSet
-from ekd_lite.data.indexing import index_tensor, one_index
-from ekd_lite.files import replacing, write_atomically
+from ekd_lite.data.faceset import CacheableFaceSet, FaceSet, digest_of
+from ekd_lite.data.indexing import Indices, index_tensor, int64_tensor, one_index
+from ekd_lite.data.mapped import MappedFile, pixels_of
+from ekd_lite.data.processes import capped_workers, cores, map_in_processes
+from ekd_lite.files import (
+    CACHE_VARIABLE,
+    locked,
+    remove_leftovers,
+    replacing,
+    user_cache,
+    write_atomically,
+)
 from ekd_lite.ops import fresh
 
 _IMAGES_PER_TASK = 512
+_MOST_HASHED = 4 << 30
 _MIN_IMAGES_PER_WORKER = 2000  # starting a process takes about as long as rendering so many
 
 
@@ -32,11 +39,14 @@ class PackedFaces:
     """Images in one memory-mapped array of bytes, with their labels.
 
     Args:
-        images: uint8 array or tensor `(N, 3, H, W)`, usually a memory map.
-        labels: int64 `(N,)` identity numbers from 0.
+        images: uint8 array or tensor `(N, 3, H, W)`, usually a memory map, which every process maps
+            for itself.
+        labels: `(N,)` identity numbers from 0, a tensor, array or list.
+        identities: names of the identities by label, if they are known.
 
     Attributes:
         labels: int64 tensor `(N,)`.
+        identities: as given, or None.
         image_size: height and width in pixels.
         num_identities: one more than the largest label.
 
@@ -44,26 +54,39 @@ class PackedFaces:
         ValueError: the shapes or types are not these.
     """
 
-    def __init__(self, images: np.ndarray[Any, Any] | Tensor, labels: Tensor):
-        with warnings.catch_warnings():
-            # torch warns that a read-only map must not be written to; nothing here writes.
-            warnings.filterwarnings("ignore", message=".*not writable.*", category=UserWarning)
-            pixels = torch.as_tensor(images)
+    def __init__(
+        self,
+        images: np.ndarray[Any, Any] | Tensor,
+        labels: Tensor | Sequence[int] | Any,
+        *,
+        identities: Sequence[Any] | None = None,
+    ) -> None:
+        pixels = pixels_of(images)
         if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3:
             raise ValueError(
                 f"images must be uint8 of shape (N, 3, H, W), got {pixels.dtype} "
                 f"{tuple(pixels.shape)}"
             )
-        if labels.dtype != torch.int64 or labels.shape != pixels.shape[:1]:
-            raise ValueError(
-                f"labels must be int64 of shape ({len(pixels)},), got {labels.dtype} "
-                f"{tuple(labels.shape)}"
-            )
         self._shape = pixels.shape[1:]
         self._rows = pixels.reshape(len(pixels), -1)  # a view: rows gather faster than images
-        self.labels = labels
+        self._file = MappedFile.of(images)
+        self.labels = int64_tensor(labels, "labels", len(pixels))
+        self.identities = identities
         self.image_size = int(pixels.shape[-1])
-        self.num_identities = int(labels.max()) + 1 if len(labels) else 0
+        self.num_identities = int(self.labels.max()) + 1 if len(self.labels) else 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A process that is spawned gets the place of the map and opens its own: pickled, all pixels
+        # would go through memory.
+        state = self.__dict__.copy()
+        if self._file is not None:
+            del state["_rows"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self._file is not None:
+            self._rows = pixels_of(self._file.open()).reshape(len(self.labels), -1)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -77,7 +100,19 @@ class PackedFaces:
         position = one_index(index, len(self))
         return self.batch([position])[0], int(self.labels[position])
 
-    def batch(self, indices: Tensor | Sequence[int]) -> Tensor:
+    def digest(self, *, whole: bool = False) -> str:
+        """The sha256 of the pixels, a gigabyte in about a second.
+
+        Of a set of more than `_MOST_HASHED` bytes that many, in whole images evenly spaced, unless
+        it shall be `whole`.
+        """
+        digest = hashlib.sha256(f"{tuple(self._shape)}".encode())
+        step = 1 if whole else -(-max(self._rows.numel(), 1) // _MOST_HASHED)
+        for part in torch.split(torch.arange(0, len(self), step), 1024):
+            digest.update(self._rows[part].numpy().data)
+        return digest.hexdigest()
+
+    def batch(self, indices: Indices) -> Tensor:
         """Pictures as float32 `(B, 3, H, W)` in [-1, 1], on the CPU.
 
         Raises:
@@ -89,13 +124,12 @@ class PackedFaces:
 
 def cache_key(parameters: dict[str, Any]) -> str:
     """Name of a set's cache: a hash of its parameters, whatever their order."""
-    text = json.dumps(parameters, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:20]
+    return digest_of(parameters)[:20]
 
 
 def cache_faces(
     dataset: CacheableFaceSet,
-    directory: str | Path,
+    directory: str | Path | None = None,
     *,
     workers: int | None = None,
     progress: bool = True,
@@ -104,11 +138,13 @@ def cache_faces(
 
     The files `<key>.npy` (pixels) and `<key>.json` (parameters, checksum) appear complete or not
     at all; a checksum is compared at every opening, and a damaged file is rendered anew with a
-    warning. Several processes may cache the same set at once.
+    warning. Of several processes that cache the same set one renders it, and the others wait.
+    Programs need no `if __name__ == "__main__"`: the workers do not run the script again.
 
     Args:
         dataset: what to render; its `parameters()` decide the key.
-        directory: where to keep the files; made if it is not there.
+        directory: where to keep the files; made if it is not there. By default `faces` in
+            $EKD_LITE_CACHE or else in the user's cache folder (`ekd_lite.files.user_cache`).
         workers: processes that render; by default one for each core for sets large enough.
         progress: show a bar, on a terminal.
 
@@ -116,24 +152,44 @@ def cache_faces(
         The set, bit for bit as `dataset` renders it on the CPU.
 
     Raises:
-        ValueError: `workers` is less than 1.
+        ValueError: `workers` is less than 1, or pixels are not in [-1, 1].
         OSError: the disk is full or the directory cannot be written; nothing is left behind.
     """
     workers = _checked_workers(workers, len(dataset))
-    folder = Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = user_cache() / "faces" if directory is None else Path(directory)
     parameters = dataset.parameters()
     pixels_path = folder / f"{cache_key(parameters)}.npy"
     note_path = pixels_path.with_suffix(".json")
-    if pixels_path.exists() and note_path.exists():
-        fault = _fault(pixels_path, note_path, dataset)
-        if fault is None:
-            return _open(pixels_path, dataset)
-        warnings.warn(f"{pixels_path}: {fault}; rendering the faces again", stacklevel=2)
 
-    sha256 = write_pixels(dataset, pixels_path, workers=workers, progress=progress)
-    note = {"parameters": parameters, "sha256": sha256}
-    write_atomically(note_path, json.dumps(note, indent=1, sort_keys=True).encode())
+    def is_good() -> bool:
+        if not (pixels_path.exists() and note_path.exists()):
+            return False
+        fault = _fault(pixels_path, note_path, dataset)
+        if fault is not None:
+            text = f"{pixels_path}: {fault}; rendering the faces again"
+            warnings.warn(text, stacklevel=3)
+        return fault is None
+
+    if is_good():
+        return _open(pixels_path, dataset)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
+        with locked(pixels_path):
+            # Another process may have rendered it while this one waited.
+            if not (pixels_path.exists() and note_path.exists()) or _fault(
+                pixels_path, note_path, dataset
+            ):
+                sha256 = write_pixels(dataset, pixels_path, workers=workers, progress=progress)
+                note = {"parameters": parameters, "sha256": sha256}
+                text = json.dumps(note, indent=1, sort_keys=True)
+                write_atomically(note_path, text.encode())
+    except PermissionError as error:
+        raise PermissionError(
+            error.errno,
+            f"the cache of faces cannot be written: name another folder, or set {CACHE_VARIABLE}",
+            str(folder),
+        ) from error
     return _open(pixels_path, dataset)
 
 
@@ -152,7 +208,7 @@ def write_pixels(
         The sha256 of the file, in hexadecimal.
 
     Raises:
-        ValueError: `workers` is less than 1.
+        ValueError: `workers` is less than 1, or pixels are not in [-1, 1].
         OSError: the disk is full; nothing is left behind.
     """
     workers = _checked_workers(workers, len(dataset))
@@ -178,7 +234,7 @@ def write_pixels(
         raise OSError(
             errno.ENOSPC,
             f"no space left for {need:.0f} MB of rendered faces: free some, or choose another "
-            "directory",
+            f"directory (by its argument or by {CACHE_VARIABLE})",
             str(path.parent),
         ) from error
     return digest.hexdigest()
@@ -197,21 +253,13 @@ class _Hashed:
 
 def _checked_workers(workers: int | None, num_images: int) -> int:
     if workers is None:
-        return max(1, min(_cores(), num_images // _MIN_IMAGES_PER_WORKER))
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-        raise ValueError(f"workers must be None or at least 1, got {workers!r}")
-    return workers
-
-
-def _cores() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on Linux
-        return os.cpu_count() or 1
+        return max(1, min(cores(), num_images // _MIN_IMAGES_PER_WORKER))
+    return capped_workers(workers)
 
 
 def _open(path: Path, dataset: CacheableFaceSet) -> PackedFaces:
-    return PackedFaces(np.load(path, allow_pickle=False, mmap_mode="r"), dataset.labels)
+    pixels = np.load(path, allow_pickle=False, mmap_mode="r")
+    return PackedFaces(pixels, dataset.labels, identities=getattr(dataset, "identities", None))
 
 
 def _fault(pixels_path: Path, note_path: Path, dataset: CacheableFaceSet) -> str | None:
@@ -231,22 +279,25 @@ def _fault(pixels_path: Path, note_path: Path, dataset: CacheableFaceSet) -> str
 
 def _render_part(dataset: FaceSet, start: int, stop: int) -> np.ndarray[Any, Any]:
     images = dataset.batch(range(start, stop))
-    return ((images + 1.0) * 127.5).round_().to(torch.uint8).numpy()
-
-
-def _use_one_thread() -> None:
-    torch.set_num_threads(1)
+    size = dataset.image_size
+    if images.shape != (stop - start, 3, size, size):
+        raise ValueError(
+            f"the set gives images of shape {tuple(images.shape)}, expected "
+            f"{(stop - start, 3, size, size)}"
+        )
+    levels = ((images + 1.0) * 127.5).round_()
+    inside = ((levels >= 0) & (levels <= 255)).flatten(1).all(dim=1)  # false for NaN too
+    if not bool(inside.all()):
+        row = int((~inside).nonzero()[0])
+        low, high = float(images[row].min()), float(images[row].max())
+        raise ValueError(
+            f"image {start + row} of the set has pixels from {low:g} to {high:g}, expected -1 to "
+            "1: x / 127.5 - 1 makes that of 0 to 255, 2 x - 1 of 0 to 1"
+        )
+    return levels.to(torch.uint8).numpy()
 
 
 def _render_parts(dataset: FaceSet, workers: int) -> Iterator[np.ndarray[Any, Any]]:
     starts = range(0, len(dataset), _IMAGES_PER_TASK)
-    stops = [min(start + _IMAGES_PER_TASK, len(dataset)) for start in starts]
-    if workers == 1:
-        for start, stop in zip(starts, stops, strict=True):
-            yield _render_part(dataset, start, stop)
-        return
-    # Spawned, not forked: a fork would copy the locks of torch's threads in whatever state.
-    with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_use_one_thread
-    ) as pool:
-        yield from pool.map(_render_part, [dataset] * len(stops), starts, stops)
+    parts = [(start, min(start + _IMAGES_PER_TASK, len(dataset))) for start in starts]
+    return map_in_processes(_render_part, dataset, parts, workers=workers)

@@ -1,30 +1,21 @@
-"""Lists of pairs over a folder of faces: CSV, and the text files of LFW."""
+"""Lists of pairs over a folder of faces: CSV, and the text files of LFW, CALFW and CPLFW."""
 
 from __future__ import annotations
 
-import csv
+import posixpath
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ekd_lite.data.decode import SUFFIXES
 from ekd_lite.data.faceset import FaceSet
 from ekd_lite.data.folder import ImageFolder
-from ekd_lite.data.indexing import index_tensor
+from ekd_lite.data.indexing import Indices, index_tensor, int64_tensor
+from ekd_lite.data.names import printable
+from ekd_lite.data.pair_forms import Pair, pairs_in, person, person_and_number
 from ekd_lite.data.verification import VerificationSet
-
-_COLUMNS = {"left": ("left", "file1"), "right": ("right", "file2")}
-_TRUTH = {"1": True, "true": True, "0": False, "false": False}
-
-
-class _Pair(NamedTuple):
-    left: str
-    right: str
-    is_genuine: bool
-    fold: int | None
 
 
 class Subset:
@@ -32,24 +23,30 @@ class Subset:
 
     Args:
         faces: the set.
-        rows: indices of the images, (N,) int64.
+        rows: indices of the images, (N,), a tensor, array or list.
+        labels: identities of these images, where they are not those of the set, (N,).
     """
 
-    def __init__(self, faces: FaceSet, rows: Tensor) -> None:
+    def __init__(self, faces: FaceSet, rows: Indices, labels: Tensor | None = None) -> None:
         self.faces = faces
         self.rows = index_tensor(rows, len(faces))
-        self.labels = faces.labels[self.rows]
+        self._own = labels is not None
+        self.labels = (
+            faces.labels[self.rows]
+            if labels is None
+            else int64_tensor(labels, "labels", len(self.rows))
+        )
         self.image_size = faces.image_size
 
     @property
     def num_identities(self) -> int:
         """Number of identities of the whole set, whose labels these are."""
-        return self.faces.num_identities
+        return int(self.labels.max()) + 1 if self._own else self.faces.num_identities
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def batch(self, indices: Sequence[int] | Tensor) -> Tensor:
+    def batch(self, indices: Indices) -> Tensor:
         """Images in [-1, 1], (B, 3, image_size, image_size) float32."""
         return self.faces.batch(self.rows[index_tensor(indices, len(self))])
 
@@ -59,9 +56,15 @@ def read_pairs(
 ) -> VerificationSet:
     """Read a list of pairs over a folder of faces.
 
-    Two forms: CSV with the columns left, right, is_genuine and, if wanted, fold (file1, file2 will
-    do for the files, which are relative to the folder); and LFW's pairs.txt, where `name 1 4` is a
-    genuine pair, `name 1 other 2` an impostor pair, and a first line `folds pairs` gives the folds.
+    Three forms, in UTF-8 or as Excel saves them:
+
+    - CSV with the columns left, right, is_genuine and, if wanted, fold (file1, file2 will do for
+      the files, which are relative to the folder), separated by commas, semicolons or tabs;
+    - LFW's pairs.txt, where `name 1 4` is a genuine pair, `name 1 other 2` an impostor pair, and
+      the first line counts: `folds pairs`, or the pairs of each kind alone;
+    - the lists of CALFW and CPLFW, two lines a pair, `name_1.jpg 1` and `name_2.jpg 1`; the number
+      is 0 for an impostor pair, and the fold of a genuine one in CALFW (impostor pairs have none
+      there, so that no folds are given). Their images may lie in one folder, as they come.
 
     Args:
         path: the list.
@@ -70,32 +73,42 @@ def read_pairs(
 
     Raises:
         FileNotFoundError: no such list.
-        ValueError: a line that is neither form, a label that contradicts the folders, or a missing
-            image; the line is named.
+        ValueError: a line that is neither form, another number of pairs than the list announces, a
+            label that contradicts the folders, or an image that is missing or there twice; the line
+            is named.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no such list of pairs: {path}")
-    lines = path.read_text(encoding="utf-8").splitlines()
-    if not lines:
-        raise ValueError(f"{path} is empty: expected a list of pairs")
-    pairs = _from_csv(path, lines) if "," in lines[0] else _from_lfw(path, lines)
-    files = [file.relative_to(faces.root) for file in faces.files]
-    row = {file.as_posix(): number for number, file in enumerate(files)}
-    if "," not in lines[0]:  # LFW's lists do not say the suffix
-        row = {file.with_suffix("").as_posix(): number for number, file in enumerate(files)}
-    missing = sorted({name for pair in pairs for name in pair[:2] if name not in row})
+    form, pairs = pairs_in(path)
+    where = _Rows(faces, form)
+    missing = sorted({name for pair in pairs for name in pair[:2] if where.find(name) is None})
     if missing:
-        text = f"{path} names {len(missing)} images that {faces.root} lacks: {_some(missing)}"
+        lacks = "lacks or has twice" if form == "two lines" else "lacks"
+        text = f"{path} names {len(missing)} images that {faces.root} {lacks}: {_some(missing)}"
         if not skip_missing:
             raise ValueError(f"{text}; skip_missing=True leaves their pairs out")
-        kept = [pair for pair in pairs if pair.left in row and pair.right in row]
+        lost = set(missing)
+        kept = [pair for pair in pairs if not lost & {pair.left, pair.right}]
         warnings.warn(f"{text}; {len(pairs) - len(kept)} pairs left out", stacklevel=2)
         pairs = kept
     if not pairs:
         raise ValueError(f"{path} holds no pair")
-    left = Subset(faces, torch.tensor([row[pair.left] for pair in pairs]))
-    right = Subset(faces, torch.tensor([row[pair.right] for pair in pairs]))
+    return _as_set(path, pairs, faces, where)
+
+
+def _as_set(path: Path, pairs: list[Pair], faces: ImageFolder, where: _Rows) -> VerificationSet:
+    sides = [[pair.left for pair in pairs], [pair.right for pair in pairs]]
+    rows = [torch.tensor([where.find(name) for name in side]) for side in sides]
+    left, right = Subset(faces, rows[0]), Subset(faces, rows[1])
+    one_folder = bool((torch.cat([left.labels, right.labels]) == left.labels[0]).all())
+    if where.form == "two lines" and one_folder:
+        # That folder is then not a person: a file's own name says who it is.
+        people = [[person(name) for name in side] for side in sides]
+        number = {name: i for i, name in enumerate(dict.fromkeys(people[0] + people[1]))}
+        if None not in number:
+            labels = [torch.tensor([number[name] for name in side]) for side in people]
+            left, right = (Subset(faces, *own) for own in zip(rows, labels, strict=True))
     is_genuine = torch.tensor([pair.is_genuine for pair in pairs])
     wrong = ((left.labels == right.labels) != is_genuine).nonzero().flatten().tolist()
     if wrong:
@@ -108,61 +121,45 @@ def read_pairs(
     return VerificationSet(left, right, is_genuine, torch.tensor(folds) if folds else None)
 
 
-def _from_csv(path: Path, lines: list[str]) -> list[_Pair]:
-    reader = csv.DictReader(lines, strict=True)
-    known = reader.fieldnames or []
-    columns = {key: next((n for n in names if n in known), None) for key, names in _COLUMNS.items()}
-    left, right = columns["left"], columns["right"]
-    if left is None or right is None or "is_genuine" not in known:
-        raise ValueError(
-            f"{path} has the columns {', '.join(known)}; expected left, right, is_genuine (, fold)"
-        )
-    pairs = []
-    for record in reader:
-        where = f"{path}, line {reader.line_num}"
-        truth = _TRUTH.get((record["is_genuine"] or "").strip().lower())
-        if truth is None:
-            raise ValueError(f"{where}: is_genuine is {record['is_genuine']!r}, expected 0 or 1")
-        if not record[left] or not record[right] or None in record:
-            raise ValueError(f"{where}: {len(known)} values expected")
-        fold = _whole(record["fold"] or "", where) if "fold" in known else None
-        pairs.append(_Pair(record[left], record[right], truth, fold))
-    return pairs
+class _Rows:
+    """Which image of a folder a list means by a name.
 
+    CSV names paths below the folder. LFW's lists say a person and a number, whose file has any
+    suffix. CALFW's and CPLFW's name a file alone, in whatever folder it is.
+    """
 
-def _from_lfw(path: Path, lines: list[str]) -> list[_Pair]:
-    first = lines[0].split()
-    size = 0  # pairs a fold: so many genuine ones, then as many impostor ones
-    if len(first) == 2:
-        size = 2 * _whole(first[1], f"{path}, line 1")
-    elif len(first) == 1:
-        _whole(first[0], f"{path}, line 1")
-    else:
-        raise ValueError(f"{path}, line 1: expected CSV columns, or the counts of LFW's pairs.txt")
-    pairs: list[_Pair] = []
-    for number, line in enumerate(lines[1:], 2):
-        words = line.split()
-        where = f"{path}, line {number}"
-        if not words:
-            continue
-        if len(words) not in (3, 4):
-            raise ValueError(f"{where}: expected 'name 1 4' or 'name 1 other 2', got {line!r:.80}")
-        other = words[0] if len(words) == 3 else words[2]
-        fold = len(pairs) // size if size else None
-        left, right = _lfw_file(words[0], words[1], where), _lfw_file(other, words[-1], where)
-        pairs.append(_Pair(left, right, len(words) == 3, fold))
-    return pairs
+    def __init__(self, faces: ImageFolder, form: str) -> None:
+        self._root, self.form = posixpath.normpath(faces.root.as_posix()), form
+        self._rows: dict[str | tuple[str, int], int | None] = {}
+        for row in range(len(faces)):
+            for key in self._keys(faces.files.relative(row)):
+                # What two files are called names neither of them.
+                self._rows[key] = row if self._rows.get(key, row) == row else None
 
+    def find(self, name: str) -> int | None:
+        """The row of an image, or None."""
+        plain = posixpath.normpath(name.replace("\\", "/")).removeprefix(f"{self._root}/")
+        for key in (name, *self._keys(plain)):
+            if self._rows.get(key) is not None:
+                return self._rows[key]
+        return None
 
-def _lfw_file(name: str, number: str, where: str) -> str:
-    return f"{name}/{name}_{_whole(number, where):04d}"
-
-
-def _whole(text: str, where: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise ValueError(f"{where}: expected a whole number, got {text!r:.40}")
-    return int(text)
+    def _keys(self, name: str) -> list[str | tuple[str, int]]:
+        """What a list of this form may call a file, the most exact first."""
+        if self.form == "csv":
+            return [name]
+        keys: list[str | tuple[str, int]] = [name]
+        short = posixpath.basename(name) if self.form == "two lines" else name
+        if self.form == "two lines":
+            keys.append(short)
+        stem, suffix = posixpath.splitext(short)
+        if suffix.lower() in SUFFIXES:
+            short = stem
+        if self.form == "lfw":
+            keys.append(short)
+        numbered = person_and_number(short)
+        return keys if numbered is None else [*keys, numbered]
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(names[:10]) + (", ..." if names[10:] else "")
+    return ", ".join(map(printable, names[:10])) + (", ..." if names[10:] else "")

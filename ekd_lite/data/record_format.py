@@ -109,9 +109,9 @@ def unpack_image(payload: bytes, *, name: str) -> ImageRecord:
 
 def pack_image(labels: float | Sequence[float], key: int, image: bytes) -> bytes:
     """The payload of an image record: one label in the header, or several behind it."""
-    if isinstance(labels, Sequence):
-        head = IMAGE_HEAD.pack(len(labels), 0.0, key, 0)
-        return head + np.asarray(labels, "<f4").tobytes() + image
+    several = np.asarray(labels, "<f4")
+    if several.ndim:
+        return IMAGE_HEAD.pack(several.size, 0.0, key, 0) + several.tobytes() + image
     return IMAGE_HEAD.pack(0, labels, key, 0) + image
 
 

@@ -60,7 +60,7 @@ def write_recordio(faces: DecodedFaces, path: Path) -> None:
         for key, (row, label) in enumerate(zip(order.tolist(), labels.tolist(), strict=True), 1):
             faces.batch([row])  # a damaged image must not become a damaged set
             source = faces.source(row)
-            data = source.read_bytes() if isinstance(source, Path) else source
+            data = source if isinstance(source, bytes) else Path(source).read_bytes()
             writer.write(key, [float(label), 0.0], data)
         for identity, (first, last) in enumerate(_ranges(labels, faces.num_identities)):
             writer.write(total + 1 + identity, [float(first), float(last)])

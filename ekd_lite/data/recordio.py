@@ -15,6 +15,7 @@ whole numbers to 16,777,216, anything else is refused.
 
 from __future__ import annotations
 
+import glob
 import mmap
 import warnings
 from pathlib import Path
@@ -23,7 +24,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ekd_lite.data.decode import DecodedFaces, find_bad
+from ekd_lite.data.decode import VERSION, DecodedFaces, find_bad
+from ekd_lite.data.names import printable
 from ekd_lite.data.record_format import read_record, unpack_image
 from ekd_lite.data.record_index import Int64Array, read_heads, read_index, scan
 
@@ -64,7 +66,7 @@ class RecordIO(DecodedFaces):
     ) -> None:
         super().__init__(image_size)
         self.path = Path(path)
-        self.index = self.path.with_suffix(".idx") if index is None else Path(index)
+        self.index = _index_beside(self.path) if index is None else Path(index)
         if not self.path.is_file():
             raise FileNotFoundError(f"no such RecordIO file: {self.path}")
         if index is not None and not self.index.is_file():
@@ -85,20 +87,27 @@ class RecordIO(DecodedFaces):
 
     def source(self, index: int) -> bytes:
         """The encoded image as it stands in the file."""
-        record = f"{self.path}, record {self.keys[index]}"
+        record = f"{printable(str(self.path))}, record {self.keys[index]}"
         payload, _ = read_record(self._data(), int(self._offsets[index]), name=record)
         return unpack_image(payload, name=self.name(index)).image
 
+    def sizes(self) -> Int64Array:  # type: ignore[override]
+        """Bytes from every image's record to the next one's, (N,): without reading any."""
+        ends = np.append(np.sort(self._offsets), self.path.stat().st_size)
+        sizes: Int64Array = ends[np.searchsorted(ends, self._offsets) + 1] - self._offsets
+        return sizes
+
     def name(self, index: int) -> str:
         """File, record and offset of an image."""
-        return f"{self.path}, record {self.keys[index]} at offset {self._offsets[index]}"
+        record = f"record {self.keys[index]} at offset {self._offsets[index]}"
+        return f"{printable(str(self.path))}, {record}"
 
     def parameters(self) -> dict[str, object]:
         """What the pixels depend on, for the cache: the files with their sizes and times."""
         files = [file for file in (self.path, self.index) if file.is_file()]
         stats = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
         left_out = list(self.bad)
-        kind = {"kind": "recordio", "image_size": self.image_size}
+        kind = {"kind": "recordio", "decoder": VERSION, "image_size": self.image_size}
         return kind | {"files": stats, "left_out": left_out, "images": len(self)}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -162,3 +171,13 @@ class RecordIO(DecodedFaces):
         numbers, inverse = np.unique(labels.astype(np.int64), return_inverse=True)
         self.identities: list[int] = numbers.tolist()
         self.labels = torch.from_numpy(inverse.astype(np.int64))
+
+
+def _index_beside(path: Path) -> Path:
+    """The index of a file: the same name with .idx, in small or capital letters."""
+    index = path.with_suffix(".idx")
+    if not index.is_file() and path.parent.is_dir():
+        for file in path.parent.glob(f"{glob.escape(path.stem)}.*"):
+            if file.suffix.lower() == ".idx":
+                return file
+    return index

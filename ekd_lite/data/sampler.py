@@ -14,31 +14,38 @@ similarity 1).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from ekd_lite.data.indexing import int64_tensor
 
 
 class IdentityBalancedSampler:
     """Index batches [general | balanced] for one rank; a pure function of (seed, step, rank).
 
-    Give it to a `torch.utils.data.DataLoader` as `batch_sampler`, or call `batch(step)`.
+    Give it to a `torch.utils.data.DataLoader` as `batch_sampler`, or call `batch(step)`. Each pass
+    of a `for` loop gives the next `num_steps` batches of one endless stream: pass p, counted from
+    0, those of the steps p * num_steps on. `set_epoch(p)` chooses the pass.
 
     Args:
-        labels: identity of every image of the set, (N,).
+        labels: identity of every image of the set, (N,), a tensor, array or list.
         general: random images a batch and rank.
         identities: distinct identities in the balanced part of a batch and rank.
         images_per_identity: images of each. An identity that has fewer gives all it has, and one
             more identity fills the gap, so that batches keep their size; identities with a single
             image are not used for this part.
-        num_steps: length of the stream.
+        num_steps: batches a pass.
         seed: of all draws.
         rank: this process, 0 .. world_size - 1.
         world_size: number of processes; all of them must be given the same seed.
 
     Attributes:
-        step: the next step that iteration will give; set it to resume.
+        epoch: the pass that iteration will give next.
+        step: the step of that pass with which it begins; set it to resume. 0 after a pass has
+            begun.
 
     Raises:
         ValueError: an impossible option, or a set too small for one batch.
@@ -46,7 +53,7 @@ class IdentityBalancedSampler:
 
     def __init__(
         self,
-        labels: Tensor,
+        labels: Tensor | Sequence[int] | Any,
         *,
         general: int = 32,
         identities: int = 8,
@@ -70,7 +77,9 @@ class IdentityBalancedSampler:
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
+        self.epoch = 0
         self.step = 0
+        labels = int64_tensor(labels, "labels").cpu()
         self._num_images = len(labels)
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)  # permutation in use
         self.steps_per_epoch = self._num_images // max(1, general * world_size)
@@ -93,11 +102,26 @@ class IdentityBalancedSampler:
         return self.num_steps - self.step
 
     def __iter__(self) -> Iterator[list[int]]:
-        for step in range(self.step, self.num_steps):
+        # A generator: a pass begins with its first batch. torch's loader asks for two iterators
+        # and throws one away before it has given any.
+        first = self.epoch * self.num_steps
+        steps = range(first + self.step, first + self.num_steps)
+        self.epoch, self.step = self.epoch + 1, 0
+        for step in steps:
             yield self.batch(step)
 
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the pass that iteration gives next, as Lightning and other trainers do.
+
+        Raises:
+            ValueError: it is negative or no whole number.
+        """
+        if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 0:
+            raise ValueError(f"epoch must be a whole number of at least 0, got {epoch!r}")
+        self.epoch = epoch
+
     def batch(self, step: int) -> list[int]:
-        """The image indices of one step for this rank, general part first."""
+        """The image indices of one step for this rank, general part first; any step from 0 on."""
         general = self._general(step)
         return general + self._balanced(step, taken=set(general))
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from ekd_lite.data.align import alignment_note
-from ekd_lite.data.faceset import FaceSet
+from ekd_lite.data.faceset import FaceSet, identity_names, images_digest
+from ekd_lite.data.indexing import Indices, index_tensor, one_index
 from ekd_lite.data.packed import PackedFaces, cache_faces
 from ekd_lite.data.sets import open_faces
 from ekd_lite.data.synthetic import SyntheticFaces
 
-CACHE = ".cache/faces"
 # Procedural identities: (first, how many, images of each). Ranges that do not overlap share nobody;
 # multiples of 3 keep families of look-alikes together.
 PROCEDURAL = {"train": (0, 1000, 24), "validation": (3000, 150, 10), "test": (6000, 250, 10)}
@@ -34,16 +34,26 @@ class Selection:
         self.labels = new_labels[self._rows]
         self.image_size = faces.image_size
         self.num_identities = len(identities)
+        names = identity_names(faces)
+        self.identities = None if names is None else [names[i] for i in identities.tolist()]
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.batch([index])[0], int(self.labels[index])
+        position = one_index(index, len(self))
+        return self.batch([position])[0], int(self.labels[position])
 
-    def batch(self, indices: Sequence[int] | Tensor) -> Tensor:
+    def digest(self, *, whole: bool = False) -> str:
+        """A digest of the set and of which of its images these are."""
+        own = self._rows.numpy().tobytes()
+        return hashlib.sha256(
+            f"{images_digest(self._faces, whole=whole)}".encode() + own
+        ).hexdigest()
+
+    def batch(self, indices: Indices) -> Tensor:
         """Images in [-1, 1], (B, 3, H, H) float32."""
-        return self._faces.batch(self._rows[torch.as_tensor(indices)])
+        return self._faces.batch(self._rows[index_tensor(indices, len(self))])
 
 
 @dataclass
@@ -68,7 +78,7 @@ def load_splits(
     *,
     image_size: int = 32,
     seed: int = 0,
-    cache: str | Path = CACHE,
+    cache: str | Path | None = None,
     workers: int | None = None,
     progress: bool = True,
     max_bad_fraction: float = 0.0,
@@ -85,7 +95,7 @@ def load_splits(
             renders the procedural faces.
         image_size: side of the images, a multiple of 16.
         seed: of the procedural population, or of the division of a folder.
-        cache: folder of the cached pixels.
+        cache: folder of the cached pixels, by default the one of `cache_faces`.
         workers: processes that render or decode; by default one for each core.
         progress: show a bar on a terminal.
         max_bad_fraction: share of a folder's images that may be undecodable and left out, by name.

@@ -8,14 +8,14 @@ identity, image), so a picture never depends on what else is in the set or in th
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from ekd_lite.data.indexing import index_tensor, one_index
+from ekd_lite.data.faceset import digest_of
+from ekd_lite.data.indexing import Indices, index_tensor, one_index
 from ekd_lite.data.renderer.parameters import (
     identity_latents,
     identity_table,
@@ -111,6 +111,21 @@ class SyntheticFaces:
             "family_likeness": self.family_likeness,
         }
 
+    @property
+    def identities(self) -> list[str]:
+        """Names of the people by label: what makes a face, and the person's number.
+
+        The same person in another picture, size or strength of nuisance has the same name.
+        """
+        person = (self.seed, self.identity_spread, self.family_share, self.family_likeness)
+        population = "/".join(map(str, person))
+        numbers = range(self.first_identity, self.first_identity + self.num_identities)
+        return [f"procedural/{population}/{number}" for number in numbers]
+
+    def digest(self) -> str:
+        """A digest of `parameters()`, which decide every pixel."""
+        return digest_of(self.parameters())
+
     def __len__(self) -> int:
         return self.num_identities * self.images_per_identity
 
@@ -123,7 +138,7 @@ class SyntheticFaces:
         position = one_index(index, len(self))
         return self.render([position])[0], position // self.images_per_identity
 
-    def batch(self, indices: Tensor | Sequence[int]) -> Tensor:
+    def batch(self, indices: Indices) -> Tensor:
         """Renders pictures on the CPU: float `(B, 3, H, W)` in [-1, 1].
 
         Raises:
@@ -153,9 +168,7 @@ class SyntheticFaces:
         )
 
     @torch.no_grad()
-    def render(
-        self, indices: Tensor | Sequence[int], device: torch.device | str | None = None
-    ) -> Tensor:
+    def render(self, indices: Indices, device: torch.device | str | None = None) -> Tensor:
         """Renders pictures on any device.
 
         Args:

@@ -8,6 +8,7 @@ images and n booleans, pair k made of images 2k and 2k + 1. Nothing in it is exe
 from __future__ import annotations
 
 import hashlib
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ekd_lite.data.decode import DecodedFaces
+from ekd_lite.data.decode import VERSION, DecodedFaces
 from ekd_lite.data.faceset import FaceSet
+from ekd_lite.data.indexing import int64_tensor, tensor_of
+from ekd_lite.data.names import printable
 from ekd_lite.data.safe_pickle import load_plain
 
 MAX_BYTES = 4 << 30  # the published files have 50 to 250 MB
@@ -43,6 +46,19 @@ class VerificationSet:
     is_genuine: Tensor
     fold: Tensor | None = None
 
+    def __post_init__(self) -> None:
+        is_genuine = tensor_of(self.is_genuine, "is_genuine")
+        if is_genuine.ndim != 1 or not ((is_genuine == 0) | (is_genuine == 1)).all():
+            raise ValueError("is_genuine must be one truth value a pair, of shape (n,)")
+        if not len(self.left) == len(self.right) == len(is_genuine):
+            raise ValueError(
+                f"{len(self.left)} left and {len(self.right)} right images for "
+                f"{len(is_genuine)} pairs"
+            )
+        object.__setattr__(self, "is_genuine", is_genuine.bool())
+        if self.fold is not None:
+            object.__setattr__(self, "fold", int64_tensor(self.fold, "fold", len(is_genuine)))
+
     def __len__(self) -> int:
         return len(self.is_genuine)
 
@@ -63,7 +79,8 @@ class EncodedFaces(DecodedFaces):
         super().__init__(image_size)
         if not len(images) == len(labels) == len(names):
             raise ValueError(f"{len(images)} images, {len(labels)} labels, {len(names)} names")
-        self._images, self.labels, self._names = images, labels, names
+        self._images, self._names = images, names
+        self.labels = int64_tensor(labels, "labels", len(images))
 
     def source(self, index: int) -> bytes:
         """An encoded image."""
@@ -80,7 +97,8 @@ class EncodedFaces(DecodedFaces):
             digest.update(len(image).to_bytes(8, "little"))
             digest.update(image)
         sha256 = digest.hexdigest()
-        return {"kind": "encoded", "image_size": self.image_size, "sha256": sha256}
+        kind = {"kind": "encoded", "decoder": VERSION, "image_size": self.image_size}
+        return kind | {"sha256": sha256}
 
 
 def read_verification_bin(path: str | Path, *, image_size: int = 112) -> VerificationSet:
@@ -109,9 +127,9 @@ def read_verification_bin(path: str | Path, *, image_size: int = 112) -> Verific
         ) from error
     number = torch.arange(len(is_genuine))
     right_labels = torch.where(is_genuine, number, number + len(is_genuine))
-    sides = []
+    sides, shown = [], printable(str(path))
     for side, labels in enumerate((number, right_labels)):
-        names = [f"{path}, image {2 * pair + side}" for pair in range(len(is_genuine))]
+        names = [f"{shown}, image {2 * pair + side}" for pair in range(len(is_genuine))]
         sides.append(EncodedFaces(images[side::2], labels, names, image_size=image_size))
     return VerificationSet(sides[0], sides[1], is_genuine)
 
@@ -127,12 +145,15 @@ def _parts(content: Any) -> tuple[list[bytes], Tensor]:
     if len(images) != 2 * len(flags) or not flags:
         raise ValueError(f"It holds {len(images)} images for {len(flags)} booleans")
     for number, flag in enumerate(flags):
-        if not isinstance(flag, bool | int) or flag not in (0, 1):
-            raise ValueError(f"Entry {number} of the booleans is {flag!r:.40}")
+        if not isinstance(flag, bool | int | float) or flag not in (0, 1):
+            raise ValueError(f"Entry {number} of the booleans is {reprlib.repr(flag)}")
     encoded = []
+    copies: dict[int, bytes] = {}  # by id: one array may be listed a million times
     for number, image in enumerate(images):
         if isinstance(image, np.ndarray) and image.dtype.itemsize == 1:
-            image = image.tobytes()
+            if id(image) not in copies:
+                copies[id(image)] = image.tobytes()
+            image = copies[id(image)]
         if not isinstance(image, bytes):
             raise ValueError(f"Image {number} is of type {type(image).__name__}, expected bytes")
         encoded.append(image)

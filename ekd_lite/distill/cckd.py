@@ -60,7 +60,7 @@ class CCKDLoss(nn.Module):
         """
         check_student_teacher(student_embeddings, teacher_embeddings, same_width=False)
         if len(student_embeddings) == 0:
-            return zero_loss(student_embeddings)
+            return zero_loss(student_embeddings, teacher_embeddings)
         with full_precision(student_embeddings):
             student, teacher = unit_rows(student_embeddings), unit_rows(teacher_embeddings.detach())
             return gram_gap(student, teacher, self.kernel, self.slope)

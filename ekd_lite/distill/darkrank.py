@@ -24,7 +24,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ekd_lite.distill.inputs import check_student_teacher, full_precision, zero_loss
+from ekd_lite.distill.inputs import (
+    check_student_teacher,
+    full_precision,
+    show_nan,
+    zero_loss,
+)
 from ekd_lite.ops import unit_rows
 
 
@@ -82,7 +87,7 @@ class DarkRankLoss(nn.Module):
         check_student_teacher(student_embeddings, teacher_embeddings, same_width=False)
         length = min(self.length, len(student_embeddings) - 1)
         if length < 1:
-            return zero_loss(student_embeddings)
+            return zero_loss(student_embeddings, teacher_embeddings)
         with full_precision(student_embeddings):
             student, teacher = unit_rows(student_embeddings), unit_rows(teacher_embeddings.detach())
             # On the unit sphere the nearest are those of the largest cosine.
@@ -90,11 +95,13 @@ class DarkRankLoss(nn.Module):
             nearest = cosine.topk(length, dim=1).indices
             scores = self.scores(student, nearest)
             if self.variant == "hard":
-                return -log_likelihood(scores).mean()
+                loss = -log_likelihood(scores).mean()
+                return show_nan(loss, student_embeddings, teacher_embeddings)
             orders = torch.tensor(list(permutations(range(length))), device=scores.device)
             log_student = log_likelihood(scores[:, orders])
             log_teacher = log_likelihood(self.scores(teacher, nearest)[:, orders])
-            return (log_teacher.exp() * (log_teacher - log_student)).sum(1).mean()
+            loss = (log_teacher.exp() * (log_teacher - log_student)).sum(1).mean()
+            return show_nan(loss, student_embeddings, teacher_embeddings)
 
     def scores(self, unit: Tensor, nearest: Tensor) -> Tensor:
         """-alpha distance^beta of rows (N, D) from their neighbours (N, k): (N, k).

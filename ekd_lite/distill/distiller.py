@@ -39,6 +39,8 @@ class Distiller:
         compares_images: the loss relates images of the batch to one another, so that with several
             processes it must see the gathered batch (`ekd_lite.parallel`).
         replaces_identity_loss: the loss classifies by itself; the margin head is left out.
+        by_person: the loss looks up the teacher's prototypes by label, so that the teacher must
+            know the people of the training set. Losses on logits do in any case.
     """
 
     build: Callable[[Setting], nn.Module]
@@ -48,3 +50,4 @@ class Distiller:
     needs_same_width: bool = False
     compares_images: bool = True
     replaces_identity_loss: bool = False
+    by_person: bool = False

@@ -48,7 +48,12 @@ from ekd_lite.distill.ekd_pairs import (
     pair_gradient,
     upper_cosines,
 )
-from ekd_lite.distill.inputs import check_pair_labels, check_student_teacher, full_precision
+from ekd_lite.distill.inputs import (
+    check_pair_labels,
+    check_student_teacher,
+    full_precision,
+    show_nan,
+)
 from ekd_lite.distill.known_gradient import with_gradient
 from ekd_lite.ops import false_accepts_at, largest, unit_rows
 
@@ -91,14 +96,15 @@ class EKDLoss(nn.Module):
         super().__init__()
         if mode not in ("corrected", "official"):
             raise ValueError(f'mode must be "corrected" or "official", got {mode!r}')
+        fprs = tuple(float(fpr) for fpr in fprs)
         if not fprs or not all(0 < fpr < 1 for fpr in fprs):
-            raise ValueError(f"fprs must be rates between 0 and 1, got {tuple(fprs)}")
+            raise ValueError(f"fprs must be rates between 0 and 1, got {fprs}")
         if temperature <= 0 or not 0 < momentum <= 1 or topk < 1:
             raise ValueError(
                 "expected temperature > 0, 0 < momentum <= 1 and topk >= 1, "
                 f"got {temperature}, {momentum} and {topk}"
             )
-        self.fprs = tuple(fprs)
+        self.fprs = fprs
         self.temperature = temperature
         self.momentum = momentum
         self.topk = topk
@@ -138,7 +144,8 @@ class EKDLoss(nn.Module):
                 cosines = upper_cosines(student), upper_cosines(unit_rows(teacher_embeddings))
                 loss, slope, places = self._compare(*cosines, labels)
                 grad = pair_gradient(student, student, slope, places)
-            return with_gradient(loss, student, grad)
+            loss = with_gradient(loss, student, grad)
+        return show_nan(loss, student_embeddings, teacher_embeddings)
 
     def _compare(
         self, student: Tensor, teacher: Tensor, labels: Tensor
@@ -192,8 +199,8 @@ class EKDLoss(nn.Module):
         at = torch.tensor(ranks, device=student_top.device)
         running = torch.stack([self.student_thresholds, self.teacher_thresholds])
         batch = torch.stack([student_top[at], teacher_top[at].to(student_top)]).to(running.dtype)
-        # A NaN embedding must not outlive its batch in the running thresholds.
-        use = batch.sum(dim=0).isfinite()
+        # A NaN embedding must not outlive its batch in the running thresholds. It stands first.
+        use = batch.sum(dim=0).isfinite() & student_top[0].isfinite() & teacher_top[0].isfinite()
         if self.mode == "corrected":
             use &= at > 0
         self.num_updates += use

@@ -34,7 +34,12 @@ import torch
 from torch import Tensor, nn
 
 from ekd_lite.distill.ekd_pairs import compare_ranks, pair_gradient, true_places
-from ekd_lite.distill.inputs import check_pair_labels, check_student_teacher, full_precision
+from ekd_lite.distill.inputs import (
+    check_pair_labels,
+    check_student_teacher,
+    full_precision,
+    show_nan,
+)
 from ekd_lite.distill.known_gradient import with_gradient
 from ekd_lite.ops import unit_rows
 
@@ -93,8 +98,9 @@ class FineEKDLoss(nn.Module):
         super().__init__()
         if thresholds not in ("own", "teacher"):
             raise ValueError(f'thresholds must be "own" or "teacher", got {thresholds!r}')
+        fprs = tuple(float(fpr) for fpr in fprs)
         if not fprs or not all(0 < fpr < 1 for fpr in (*fprs, hard_fpr)):
-            raise ValueError(f"rates must lie between 0 and 1, got {tuple(fprs)} and {hard_fpr}")
+            raise ValueError(f"rates must lie between 0 and 1, got {fprs} and {hard_fpr}")
         if (
             temperature <= 0
             or not 0 <= decay <= 1
@@ -105,7 +111,7 @@ class FineEKDLoss(nn.Module):
                 "expected temperature > 0, 0 <= decay <= 1, memory >= 0 and widths >= 1, "
                 f"got {temperature}, {decay}, {memory}, {student_dim} and {teacher_dim}"
             )
-        self.fprs = tuple(fprs)
+        self.fprs = fprs
         self.hard_fpr = hard_fpr
         self.thresholds_of = thresholds
         self.temperature = temperature
@@ -158,7 +164,8 @@ class FineEKDLoss(nn.Module):
                     weights=(self.positive_weight, self.negative_weight),
                 )
                 grad = pair_gradient(student, others, slope, places)
-            return with_gradient(loss, student, grad)
+            loss = with_gradient(loss, student, grad)
+        return show_nan(loss, student_embeddings, teacher_embeddings)
 
     def _choose(
         self, student: Tensor, teacher: Tensor, labels: Tensor, a: Tensor, b: Tensor

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ekd_lite.ops import check_tensors
+
 NO_PAIR = -2.0  # below any cosine
 BLOCK = 128  # rows of one product: few enough to leave out nearly half, enough to be fast
 
@@ -62,6 +64,7 @@ def soft_rank(similarity: Tensor, thresholds: Tensor, *, temperature: float) -> 
     Written as 1 / (1 + exp(-z)) because `torch.sigmoid` computes its slope as y (1 - y), which is
     exactly 0 in float32 from z = 17 on, where the authors' form keeps a tail.
     """
+    check_tensors(similarity=similarity, thresholds=thresholds)
     z = (similarity[:, None] - thresholds) / temperature
     return (1 / (1 + torch.exp(-z.clamp(-50, 50)))).sum(dim=1)
 

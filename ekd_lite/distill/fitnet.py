@@ -85,7 +85,7 @@ class FitNetLoss(nn.Module):
                     )
                 student = self.projection(student)
             if student.numel() == 0:
-                return zero_loss(student)
+                return zero_loss(student, teacher)
             if self.normalize:
                 student, teacher = unit_rows(student), unit_rows(teacher)
             return (student - teacher).square().mean()

@@ -7,12 +7,18 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor
 
+from ekd_lite.ops import check_tensors
+
 
 def check_student_teacher(student: Tensor, teacher: Tensor, *, same_width: bool) -> None:
-    """Raise a ValueError unless both are 2-D with one row an image (and of one width)."""
+    """Raise a ValueError unless both are real tensors (N, D), one row an image (of one width)."""
+    check_tensors(student=student, teacher=teacher)
     shapes = f"got student {tuple(student.shape)} and teacher {tuple(teacher.shape)}"
     if student.ndim != 2 or teacher.ndim != 2 or len(student) != len(teacher):
         raise ValueError(f"expected student (N, D) and teacher (N, D'), one row an image; {shapes}")
+    if not (student.is_floating_point() and teacher.is_floating_point()):
+        kinds = f"{student.dtype} and {teacher.dtype}"
+        raise ValueError(f"expected student and teacher of a floating-point type, got {kinds}")
     if same_width and student.shape[1] != teacher.shape[1]:
         raise ValueError(f"this loss compares columns, so the widths must agree; {shapes}")
 
@@ -21,9 +27,12 @@ def check_pair_labels(labels: Tensor | None, num_rows: int) -> Tensor:
     """Raise a ValueError unless labels (N,) came along: a loss on pairs cannot do without."""
     if labels is None:
         raise ValueError("this loss needs labels (N,): it treats genuine and impostor pairs apart")
+    check_tensors(labels=labels)
     if labels.shape != (num_rows,):
         raise ValueError(f"expected labels ({num_rows},), got {tuple(labels.shape)}")
-    return labels
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise ValueError(f"expected labels of a type of whole numbers, got {labels.dtype}")
+    return labels.long()
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[object]:
@@ -36,6 +45,20 @@ def at_least_float(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def zero_loss(student: Tensor) -> Tensor:
-    """Zero that still carries a graph, for a batch in which there is nothing to distil."""
-    return (at_least_float(student) * 0).sum()
+def zero_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Zero that still carries a graph, for a batch in which there is nothing to distil.
+
+    NaN if an embedding is not finite.
+    """
+    return show_nan((at_least_float(student) * 0).sum(), student, teacher)
+
+
+def show_nan(loss: Tensor, student: Tensor, teacher: Tensor) -> Tensor:
+    """The loss, and NaN instead if an embedding of either net is not finite.
+
+    A comparison with NaN is false, so that a loss which sorts or selects would leave such a row out
+    without a word. No value is fetched from a GPU.
+    """
+    with torch.no_grad():
+        nothing = sum((x.detach() * 0).sum(dtype=loss.dtype) for x in (student, teacher))
+    return loss + nothing

@@ -62,7 +62,7 @@ class KDLoss(nn.Module):
         """
         check_student_teacher(student_logits, teacher_logits, same_width=True)
         if student_logits.numel() == 0:
-            return zero_loss(student_logits)
+            return zero_loss(student_logits, teacher_logits)
         with full_precision(student_logits):
             student, teacher = (
                 at_least_float(student_logits),

@@ -17,6 +17,8 @@ target's order beyond theta = pi - m.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,10 +27,11 @@ from ekd_lite.distill.inputs import (
     check_pair_labels,
     check_student_teacher,
     full_precision,
+    show_nan,
     zero_loss,
 )
 from ekd_lite.heads.margin import add_angle, check_labels
-from ekd_lite.ops import unit_rows
+from ekd_lite.ops import check_tensors, unit_rows
 
 
 class MarginDistillationLoss(nn.Module):
@@ -53,11 +56,12 @@ class MarginDistillationLoss(nn.Module):
         max_margin: float = 0.5,
     ) -> None:
         super().__init__()
+        check_tensors(prototypes=prototypes)
         if prototypes.ndim != 2 or len(prototypes) == 0:
             raise ValueError(f"expected prototypes (C, D), got {tuple(prototypes.shape)}")
-        if scale <= 0 or not 0 <= min_margin <= max_margin:
+        if scale <= 0 or not 0 <= min_margin <= max_margin <= math.pi:
             raise ValueError(
-                "expected scale > 0 and 0 <= min_margin <= max_margin, "
+                "expected scale > 0 and 0 <= min_margin <= max_margin <= pi (radians), "
                 f"got {scale}, {min_margin} and {max_margin}"
             )
         self.scale = scale
@@ -95,17 +99,19 @@ class MarginDistillationLoss(nn.Module):
         check_labels(labels, len(student_embeddings), num_identities)
         labels = labels.long()
         if len(student_embeddings) == 0:
-            return zero_loss(student_embeddings)
+            return zero_loss(student_embeddings, teacher_embeddings)
         with full_precision(student_embeddings):
             student = unit_rows(student_embeddings)
             cosine = student @ self.prototypes.to(student.dtype).T
             own = labels[:, None]
             margin = self.margins(teacher_embeddings.detach(), labels)[:, None].to(student.dtype)
             target = add_angle(cosine.gather(1, own), margin)
-            return F.cross_entropy(self.scale * cosine.scatter(1, own, target), labels)
+            loss = F.cross_entropy(self.scale * cosine.scatter(1, own, target), labels)
+            return show_nan(loss, student_embeddings, teacher_embeddings)
 
     def margins(self, teacher_embeddings: Tensor, labels: Tensor) -> Tensor:
         """The margin of every image, (N, D), (N,) -> (N,)."""
+        check_tensors(teacher_embeddings=teacher_embeddings, labels=labels)
         teacher = unit_rows(teacher_embeddings)
         typical = (teacher * self.prototypes[labels]).sum(1).clamp(min=0)
         share = typical / torch.where(typical.max() > 0, typical.max(), 1.0)

@@ -23,6 +23,7 @@ DISTILLERS: dict[str, Distiller] = {
         needs="logits",
         weight=8.0,
         compares_images=False,
+        by_person=True,
     ),
     "fitnet": Distiller(
         lambda setting: FitNetLoss(
@@ -72,6 +73,7 @@ DISTILLERS: dict[str, Distiller] = {
         needs_labels=True,
         needs_same_width=True,
         replaces_identity_loss=True,
+        by_person=True,
     ),
     "pwr": Distiller(
         lambda setting: PWRLoss(max_pairs=512),

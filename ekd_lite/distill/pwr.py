@@ -24,7 +24,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ekd_lite.distill.inputs import check_student_teacher, full_precision, zero_loss
+from ekd_lite.distill.inputs import (
+    check_student_teacher,
+    full_precision,
+    show_nan,
+    zero_loss,
+)
 from ekd_lite.ops import unit_rows
 
 
@@ -88,14 +93,15 @@ class PWRLoss(nn.Module):
             teacher_gap = teacher[:, None] - teacher
             ranked = teacher_gap > 0
             if not ranked.any():
-                return zero_loss(student_embeddings)
+                return zero_loss(student_embeddings, teacher_embeddings)
             if self.variant == "ranknet":
                 penalty = F.softplus(-self.beta * student_gap)
             else:
                 penalty = (teacher_gap - student_gap).relu()
                 if self.variant == "exponential":
                     penalty = torch.expm1(self.beta * penalty)
-            return torch.where(ranked, penalty, 0.0).sum() / ranked.sum()
+            loss = torch.where(ranked, penalty, 0.0).sum() / ranked.sum()
+        return show_nan(loss, student_embeddings, teacher_embeddings)
 
 
 def pair_distances(unit: Tensor, i: Tensor, j: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from ekd_lite.distill.inputs import (
     at_least_float,
     check_student_teacher,
     full_precision,
+    show_nan,
     zero_loss,
 )
 from ekd_lite.distill.known_gradient import with_gradient
@@ -70,9 +71,10 @@ class RKDLoss(nn.Module):
         """
         check_student_teacher(student_embeddings, teacher_embeddings, same_width=False)
         if len(student_embeddings) < 2:
-            return zero_loss(student_embeddings)
+            return zero_loss(student_embeddings, teacher_embeddings)
         with full_precision(student_embeddings):
-            return self.gap(at_least_float(student_embeddings), teacher_embeddings)
+            loss = self.gap(at_least_float(student_embeddings), teacher_embeddings)
+        return show_nan(loss, student_embeddings, teacher_embeddings)
 
     def gap(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Both terms, with the student's gradient; most of it by way of its Gram matrix G."""

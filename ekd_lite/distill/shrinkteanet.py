@@ -56,7 +56,7 @@ class ShrinkTeaNetLoss(nn.Module):
         """
         check_student_teacher(student_embeddings, teacher_embeddings, same_width=True)
         if len(student_embeddings) == 0:
-            return zero_loss(student_embeddings)
+            return zero_loss(student_embeddings, teacher_embeddings)
         with full_precision(student_embeddings):
             cosine = (unit_rows(student_embeddings) * unit_rows(teacher_embeddings.detach())).sum(1)
             gap = 1 - cosine

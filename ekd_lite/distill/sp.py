@@ -54,7 +54,7 @@ class SPLoss(nn.Module):
         """
         check_student_teacher(student_embeddings, teacher_embeddings, same_width=False)
         if len(student_embeddings) == 0:
-            return zero_loss(student_embeddings)
+            return zero_loss(student_embeddings, teacher_embeddings)
         teacher_embeddings = teacher_embeddings.detach()
         with full_precision(student_embeddings):
             if self.row_normalize:

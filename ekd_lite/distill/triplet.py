@@ -16,6 +16,7 @@ cosines are kept 1e-6 away from +-1, where the slope of arccos is infinite.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -25,9 +26,10 @@ from ekd_lite.distill.inputs import (
     check_pair_labels,
     check_student_teacher,
     full_precision,
+    show_nan,
     zero_loss,
 )
-from ekd_lite.ops import unit_rows
+from ekd_lite.ops import check_tensors, unit_rows
 
 
 class TripletDistillationLoss(nn.Module):
@@ -35,7 +37,7 @@ class TripletDistillationLoss(nn.Module):
 
     Args:
         distance: "cosine" (the angle; the form whose numbers the EKD paper reports) or "l2".
-        min_margin: M_min.
+        min_margin: M_min, radians for "cosine".
         max_margin: M_max.
     """
 
@@ -53,6 +55,8 @@ class TripletDistillationLoss(nn.Module):
             raise ValueError(
                 f"expected 0 <= min_margin <= max_margin, got {min_margin} and {max_margin}"
             )
+        if distance == "cosine" and max_margin > math.pi:
+            raise ValueError(f"the margins are angles in radians, 0..3.142, got {max_margin}")
         self.distance = distance
         self.min_margin = min_margin
         self.max_margin = max_margin
@@ -83,11 +87,12 @@ class TripletDistillationLoss(nn.Module):
             student_cosine, teacher_cosine = student @ student.T, teacher @ teacher.T
             a, p, n = semi_hard_triplets(student_cosine.detach(), labels)
             if len(a) == 0:
-                return zero_loss(student_embeddings)
+                return zero_loss(student_embeddings, teacher_embeddings)
             gap = self.gap(teacher_cosine[a, p], teacher_cosine[a, n]).clamp(min=0)
             widest = torch.where(gap.max() > 0, gap.max(), 1.0)
             margin = self.min_margin + (self.max_margin - self.min_margin) * gap / widest
-            return (margin - self.gap(student_cosine[a, p], student_cosine[a, n])).relu().mean()
+            gap = self.gap(student_cosine[a, p], student_cosine[a, n])
+            return show_nan((margin - gap).relu().mean(), student_embeddings, teacher_embeddings)
 
     def gap(self, genuine: Tensor, impostor: Tensor) -> Tensor:
         """d(a, n) - d(a, p) from the two cosines, elementwise."""
@@ -104,6 +109,7 @@ def semi_hard_triplets(cosine: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, 
 
     One sort of every row, (N, N), then one search per genuine pair: N^2 log N and no N^3 tensor.
     """
+    check_tensors(cosine=cosine, labels=labels)
     is_genuine = labels[:, None] == labels
     num_impostors = (~is_genuine).sum(1)
     a, p = is_genuine.fill_diagonal_(False).nonzero().unbind(1)

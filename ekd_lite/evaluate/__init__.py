@@ -14,6 +14,7 @@ from ekd_lite.evaluate.ijb_files import (
 )
 from ekd_lite.evaluate.lfw import VERIFICATION_SETS, VerificationResult, verification_accuracy
 from ekd_lite.evaluate.megaface import MegaFaceResult, megaface_rates, refine
+from ekd_lite.evaluate.pair_bootstrap import bootstrap_pair_list
 from ekd_lite.evaluate.pairs import all_pairs_tpr_at_fpr, count_pairs
 from ekd_lite.evaluate.roc import UndefinedMetricWarning, roc, tpr_at_fpr
 
@@ -26,6 +27,7 @@ __all__ = [
     "UndefinedMetricWarning",
     "VerificationResult",
     "all_pairs_tpr_at_fpr",
+    "bootstrap_pair_list",
     "bootstrap_tpr_at_fpr",
     "count_pairs",
     "embed",

@@ -11,16 +11,16 @@ other).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ekd_lite.evaluate.inputs import Array, Levels, as_levels
 from ekd_lite.evaluate.resample import Draw, Genuine, impostors_from_the_top
-from ekd_lite.evaluate.roc import UndefinedMetricWarning, as_levels, warn_if_undefined
-from ekd_lite.evaluate.tiles import count_pairs, sorted_units
+from ekd_lite.evaluate.roc import UndefinedMetricWarning, warn_if_undefined
+from ekd_lite.evaluate.tiles import count_pairs, sorted_rows
 from ekd_lite.ops import false_accepts_at
 
 
@@ -45,9 +45,9 @@ class BootstrapResult:
 
 
 def bootstrap_tpr_at_fpr(
-    embeddings: Tensor,
-    labels: Tensor,
-    fprs: Iterable[float] | Tensor,
+    embeddings: Array,
+    labels: Array,
+    fprs: Levels,
     *,
     num_resamples: int = 1000,
     confidence: float = 0.95,
@@ -57,19 +57,21 @@ def bootstrap_tpr_at_fpr(
     """All-pairs TPR at FPR with percentile intervals from an identity-level bootstrap.
 
     Args:
-        embeddings: (N, D), not necessarily normalised.
-        labels: identities, (N,) int64.
+        embeddings: (N, D), not necessarily normalised; scored as in `all_pairs_tpr_at_fpr`.
+        labels: identities, (N,), whole numbers.
         fprs: false-positive rates in (0, 1], L of them.
         num_resamples: R, how often the identities are drawn anew.
         confidence: share of resamples inside the interval.
-        seed: of the draws; the same seed and labels give the same draws.
+        seed: of the draws. The same seed and the same people give the same draws, and so the same
+            result to the bit in any order of the images. People are drawn by their place in the
+            order of labels: other numbers for them are other draws.
         min_false_accepts: with fewer false accepts at a level, the threshold hangs on a handful of
             pairs, which resampling cannot make more: the estimate stands, its interval is NaN.
 
     Returns:
         A `BootstrapResult`; levels that the impostor pairs cannot show are NaN. NaN comes with an
         `UndefinedMetricWarning`. Memory is bounded: some 400 MB beside the embeddings and the
-        samples, unless millions of scores are equal. Time grows with num_resamples times
+        samples, however many scores are equal. Time grows with num_resamples times
         the highest level times the impostor pairs: 1,000 of them for 20,000 images take a
         minute at 1e-2 and half an hour at 1e-1.
 
@@ -82,7 +84,7 @@ def bootstrap_tpr_at_fpr(
             "expected num_resamples >= 1 and 0 < confidence < 1, "
             f"got {num_resamples} and {confidence}"
         )
-    unit, labels, _ = sorted_units(embeddings, labels)
+    rows, labels, _ = sorted_rows(embeddings, labels)
     _, identity, sizes = torch.unique(labels, return_inverse=True, return_counts=True)
     if len(sizes) < 2:
         raise ValueError("resampling identities needs at least two of them, got one")
@@ -98,10 +100,10 @@ def bootstrap_tpr_at_fpr(
         )
         warnings.warn(message, UndefinedMetricWarning, stacklevel=2)
     weights = _draw_weights(len(sizes), num_resamples, seed)
-    genuine = Genuine.of(unit, labels, sizes)
+    genuine = Genuine.of(rows, labels, sizes)
     draws = [Draw(w, levels, sizes.numpy(), genuine) for w in weights]
     pending = draws if num_genuine and num_impostor else []
-    for chunk in impostors_from_the_top(unit, identity, 2 * max(levels)):
+    for chunk in impostors_from_the_top(rows, identity, 2 * max(levels)):
         pending = [draw for draw in pending if not draw.advance(chunk)]
         if not pending:
             break

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ekd_lite.data import FaceSet
+from ekd_lite.ops import check_embeddings
 
 
 def embed(
@@ -30,8 +31,17 @@ def embed(
         Raw embeddings (N, D), float32, on the CPU; row i belongs to image i.
 
     Raises:
-        ValueError: an embedding is NaN or infinite; names the image.
+        ValueError: an empty set; a net with weights in half precision, or one that does not give
+            one embedding an image; an embedding that is NaN or infinite (names the image).
     """
+    if not len(faces):
+        raise ValueError("the set holds no image: there is nothing to embed")
+    half = {p.dtype for p in backbone.parameters()} & {torch.float16, torch.bfloat16}
+    if half:
+        raise ValueError(
+            f"the net's weights are {half.pop()}: expected float32, which net.float() gives, since "
+            "images come in float32"
+        )
     was_training = backbone.training
     # A net without parameters, such as an ONNX file, runs on the CPU.
     device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
@@ -45,7 +55,7 @@ def embed(
                 images = faces.batch(indices).to(device)
                 if mirrored:
                     images = images.flip(-1)
-                rows.append(backbone(images).float().cpu())
+                rows.append(check_embeddings(backbone(images), len(images)).float().cpu())
     finally:
         backbone.train(was_training)
     embeddings = torch.cat(rows).clone()  # clone: no longer an inference tensor

@@ -14,19 +14,19 @@ shown apart.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ekd_lite.evaluate.roc import UndefinedMetricWarning, as_levels
+from ekd_lite.evaluate.inputs import Array, Levels, as_levels
+from ekd_lite.evaluate.roc import UndefinedMetricWarning
+from ekd_lite.evaluate.scores import NOBODY, STEPS, Rows
 from ekd_lite.evaluate.thresholds import impostor_thresholds
-from ekd_lite.evaluate.tiles import (
-    count_pairs,
-    impostor_tiles,
-    sorted_units,
-)
+from ekd_lite.evaluate.tiles import count_pairs, impostor_scores, sorted_rows
 from ekd_lite.ops import false_accepts_at
 
 
@@ -60,10 +60,10 @@ class GroupRates:
 
 
 def group_rates(
-    embeddings: Tensor,
-    labels: Tensor,
-    groups: Sequence[str],
-    fprs: Iterable[float] | Tensor,
+    embeddings: Array,
+    labels: Array,
+    groups: Sequence[Any] | Array,
+    fprs: Levels,
     *,
     min_false_accepts: int = 10,
 ) -> GroupRates:
@@ -71,8 +71,9 @@ def group_rates(
 
     Args:
         embeddings: (N, D), not necessarily normalised.
-        labels: identities, (N,) int64.
-        groups: name of the group of each image, N of them; images of a person may differ.
+        labels: identities, (N,), whole numbers.
+        groups: name or number of the group of each image, N of them; images of a person may
+            differ.
         fprs: global false-positive rates in (0, 1], L of them.
         min_false_accepts: false accepts a group must be expected to have at a level for its FPR to
             enter the ratio.
@@ -86,7 +87,8 @@ def group_rates(
     levels = as_levels(fprs)
     if len(groups) != len(labels):
         raise ValueError(f"expected {len(labels)} groups, one an image, got {len(groups)}")
-    unit, labels, order = sorted_units(embeddings, labels)
+    rows, labels, order = sorted_rows(embeddings, labels)
+    groups = [group.item() if isinstance(group, Tensor) else group for group in groups]
     names = tuple(sorted(set(groups)))
     number = {name: g for g, name in enumerate(names)}
     group = torch.tensor([number[name] for name in groups])
@@ -98,9 +100,9 @@ def group_rates(
             f"{total_genuine} genuine and {total} impostor pairs cannot show the levels {levels}"
         )
     counts = [min(false_accepts_at(level, total), total - 1) for level in levels]
-    thresholds = impostor_thresholds(unit, labels, counts)
-    thresholds[torch.tensor(levels) == 1] = -torch.inf  # all may pass
-    false, true = _accepted(unit, labels, one_hot.float(), thresholds)
+    thresholds = impostor_thresholds(rows, labels, counts)
+    thresholds[torch.tensor(levels) == 1] = NOBODY  # all may pass
+    false, true = _accepted(rows, labels, one_hot.double(), thresholds.tolist())
     fpr = false / torch.where(num_impostor > 0, num_impostor, torch.nan)
     tpr = true / torch.where(num_genuine > 0, num_genuine, torch.nan)
     own_fpr, own_fnr = (x.diagonal(dim1=1, dim2=2).clone() for x in (fpr, 1 - tpr))
@@ -112,7 +114,11 @@ def group_rates(
         warnings.warn(message, UndefinedMetricWarning, stacklevel=2)
     ratios = [_worst_over_best(x) for x in (own_fpr, own_fnr)]
     return GroupRates(
-        names, tuple(levels), thresholds, num_genuine, num_impostor, fpr, tpr, *ratios
+        names,
+        tuple(levels),
+        torch.where(thresholds == NOBODY, -torch.inf, thresholds / STEPS),
+        *(num_genuine, num_impostor, fpr, tpr),
+        *ratios,
     )
 
 
@@ -132,31 +138,31 @@ def _count(labels: Tensor, one_hot: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _accepted(
-    unit: Tensor, labels: Tensor, one_hot: Tensor, thresholds: Tensor
+    rows: Rows, labels: Tensor, one_hot: Tensor, thresholds: list[int]
 ) -> tuple[Tensor, Tensor]:
     """Accepted impostor and genuine pairs by level and groups, (L, G, G) float64, symmetric."""
     counts = torch.zeros(2, len(thresholds), *[one_hot.shape[1]] * 2, dtype=torch.float64)
-    for r, c, scores, mask in impostor_tiles(unit, labels):
-        rows, columns = one_hot[r : r + len(scores)], one_hot[c : c + scores.shape[1]]
-        keep = torch.ones(scores.shape) if mask is None else torch.from_numpy(mask).float()
-        counts[0] += _by_group(torch.from_numpy(scores), keep, rows, columns, thresholds)
-    for person in torch.split(
-        torch.arange(len(labels)), torch.unique_consecutive(labels, return_counts=True)[1].tolist()
-    ):
-        rows = one_hot[person]
-        own = unit[person] @ unit[person].T
-        counts[1] += _by_group(own, torch.ones_like(own).triu(1), rows, rows, thresholds)
+    for r, c, scores, mask in impostor_scores(rows, labels):
+        sides = one_hot[r : r + len(scores)], one_hot[c : c + scores.shape[1]]
+        counts[0] += _by_group(scores, mask, *sides, thresholds)
+        if mask is not None:
+            genuine = np.triu(~mask, 1) if r == c else ~mask
+            counts[1] += _by_group(scores, genuine, *sides, thresholds)
     # Each pair was met once, in the order of its rows: (g, h) and (h, g) are one cell.
     whole = counts + counts.mT - torch.diag_embed(counts.diagonal(dim1=2, dim2=3))
     return whole[0], whole[1]
 
 
 def _by_group(
-    scores: Tensor, keep: Tensor, rows: Tensor, columns: Tensor, thresholds: Tensor
+    scores: np.ndarray,
+    keep: np.ndarray | None,
+    rows: Tensor,
+    columns: Tensor,
+    thresholds: list[int],
 ) -> Tensor:
     """Kept scores above each threshold, by the groups of row and column, (L, G, G)."""
-    accepted = [(scores > threshold).float() * keep.float() for threshold in thresholds]
-    return torch.stack([(rows.T @ one @ columns).double() for one in accepted])
+    accepted = [scores > t if keep is None else (scores > t) & keep for t in thresholds]
+    return torch.stack([rows.T @ torch.from_numpy(one).double() @ columns for one in accepted])
 
 
 def _worst_over_best(rates: Tensor) -> Tensor:

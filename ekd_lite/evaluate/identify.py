@@ -10,14 +10,25 @@ a stranger is a false positive identification,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ekd_lite.evaluate.roc import as_levels, tpr_from_split
-from ekd_lite.ops import unit_rows
+from ekd_lite.evaluate.inputs import Array, Levels, as_labels, as_levels, as_rows, as_tensor
+from ekd_lite.evaluate.roc import tpr_from_split
+from ekd_lite.evaluate.scores import (
+    MAX_CELLS,
+    NOBODY,
+    STEPS,
+    Rows,
+    fixed_rows,
+    pair_scores,
+    rough_error,
+    rough_scores,
+)
 
 BLOCK = 1024  # probes, and distractors, compared at a time
 
@@ -44,35 +55,39 @@ class IdentificationResult:
 
 
 def identification_rate(
-    probes: Tensor,
-    probe_labels: Tensor,
-    gallery: Tensor,
-    gallery_labels: Tensor,
+    probes: Array,
+    probe_labels: Array,
+    gallery: Array,
+    gallery_labels: Array,
     *,
     ranks: Sequence[int] = (1, 5, 10),
-    fpirs: Iterable[float] | Tensor = (),
+    fpirs: Levels = (),
 ) -> IdentificationResult:
     """Search every probe in the gallery.
 
-    An entry that scores the same as the right one counts as ranked before it: a net that gives one
-    embedding for every face has rank-1 rate 0, not 1.
+    Scores are those of `all_pairs_tpr_at_fpr`. An entry that scores the same as the right one
+    counts as ranked before it: a net that gives one embedding for every face has rank-1 rate 0,
+    not 1.
 
     Args:
         probes: (Q, D), not necessarily normalised; for IJB the vectors of `pool_templates`.
-        probe_labels: identities, (Q,) int64.
+        probe_labels: identities, (Q,), whole numbers.
         gallery: (G, D), one entry a person.
-        gallery_labels: identities, (G,) int64, all different.
+        gallery_labels: identities, (G,), all different.
         ranks: R ranks from 1.
         fpirs: L levels in (0, 1] of false positive identifications among strangers.
 
     Raises:
         ValueError: wrong shapes, NaN, a person enrolled twice, no enrolled probe, a bad rank.
     """
-    levels = as_levels(fpirs) if len(fpirs := list(fpirs)) else []
+    is_empty = isinstance(fpirs, Sized) and not len(fpirs)
+    levels = [] if is_empty else as_levels(fpirs)
+    ranks = tuple(as_labels("ranks", ranks, len(ranks)).tolist())
     if not ranks or min(ranks) < 1:
-        raise ValueError(f"ranks count from 1, got {tuple(ranks)}")
+        raise ValueError(f"ranks count from 1, got {ranks}")
     probes, probe_labels = check_rows("probes", probes, probe_labels)
     gallery, gallery_labels = check_rows("gallery", gallery, gallery_labels)
+    check_widths("probes", probes, "gallery", gallery)
     by_label, entry = gallery_labels.sort()
     twice = by_label[1:][by_label[1:] == by_label[:-1]]
     if len(twice):
@@ -84,39 +99,70 @@ def identification_rate(
     is_enrolled = by_label[place] == probe_labels
     if not is_enrolled.any():
         raise ValueError("no probe shows a person of the gallery: there is nothing to rank")
-    own, best, rank = _search(probes, gallery, entry[place])
-    rates = [(rank[is_enrolled] <= r).double().mean() for r in ranks]
-    strangers = best[~is_enrolled]
+    sides = fixed_rows("probes", probes), fixed_rows("gallery", gallery)
+    own, rank = _rank(sides[0][is_enrolled], sides[1], entry[place][is_enrolled])
+    rates = [(rank <= r).double().mean() for r in ranks]
+    strangers = _best(sides[0][~is_enrolled], sides[1]) if levels else own[:0]
     return IdentificationResult(
-        ranks=tuple(ranks),
+        ranks=ranks,
         rank_rates=torch.stack(rates),
         fpirs=tuple(levels),
-        tpir=tpr_from_split(own[is_enrolled], strangers, levels) if levels else torch.zeros(0),
+        tpir=tpr_from_split(own, strangers, levels) if levels else torch.zeros(0),
         num_enrolled=int(is_enrolled.sum()),
-        num_strangers=len(strangers),
+        num_strangers=int((~is_enrolled).sum()),
     )
 
 
-def _search(probes: Tensor, gallery: Tensor, own: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Score of entry `own`, best score, and rank of entry `own` from 1, of each probe (Q,)."""
-    found = []
-    for start in range(0, len(probes), BLOCK):
-        scores = probes[start : start + BLOCK] @ gallery.T
-        mine = scores.gather(1, own[start : start + BLOCK, None])
-        # Equal scores rank before: the right entry counts itself, which makes ranks start at 1.
-        found.append((mine[:, 0], scores.amax(dim=1), (scores >= mine).sum(dim=1)))
-    own_scores, best, rank = (torch.cat(part) for part in zip(*found, strict=True))
-    return own_scores, best, rank
+def _rank(probes: Rows, gallery: Rows, own: Tensor) -> tuple[Tensor, Tensor]:
+    """Score of entry `own`, and its rank from 1, of each probe (Q,)."""
+    scores, ranks = pair_scores(probes, gallery, torch.arange(len(probes)), own), []
+    for part, rough, error in _rough_blocks(probes, gallery):
+        mine = scores[part, None]
+        rough_mine = (mine / STEPS).astype(np.float32)
+        is_above = rough > rough_mine + error
+        # As near as rounding: an equal score ranks before, and the right entry itself is one.
+        i, j = np.nonzero((rough >= rough_mine - error) ^ is_above)
+        near = _exact(probes[part], gallery, i, j)
+        equal = np.bincount(i[near >= scores[part][i]], minlength=len(mine))
+        ranks.append(np.count_nonzero(is_above, axis=1) + equal)
+    return torch.from_numpy(scores), torch.from_numpy(np.concatenate(ranks))
 
 
-def check_rows(name: str, rows: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Unit rows (N, D) and labels (N,) of one side."""
-    if rows.ndim != 2 or labels.shape != (len(rows),) or not len(rows):
+def _best(probes: Rows, gallery: Rows) -> Tensor:
+    """The highest score of each probe (Q,)."""
+    best = np.full(len(probes), NOBODY)
+    for part, rough, error in _rough_blocks(probes, gallery):
+        i, j = np.nonzero(rough >= rough.max(axis=1, keepdims=True) - 2 * error)
+        np.maximum.at(best[part], i, _exact(probes[part], gallery, i, j))
+    return torch.from_numpy(best)
+
+
+def _rough_blocks(probes: Rows, gallery: Rows) -> Iterator[tuple[slice, np.ndarray, np.float32]]:
+    """Cosines (n, G) in float32 of some probes at a time, and how far they may be off."""
+    error = np.float32(min(rough_error(gallery.fixed.shape[1]), 4.0))
+    unit = gallery.unit()
+    step = max(1, min(BLOCK, MAX_CELLS // len(gallery)))
+    for start in range(0, len(probes), step):
+        part = slice(start, start + step)
+        yield part, rough_scores(probes[part].unit(), unit).numpy(), error
+
+
+def _exact(probes: Rows, gallery: Rows, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+    return pair_scores(probes, gallery, torch.from_numpy(i), torch.from_numpy(j))
+
+
+def check_rows(name: str, rows: Array, labels: Array) -> tuple[Tensor, Tensor]:
+    """Embeddings (N, D) and labels (N,) of one side, their shapes checked."""
+    rows, labels = as_rows(name, rows), as_tensor("labels", labels)
+    if labels.shape != (len(rows),) or not len(rows):
         raise ValueError(
             f"expected {name} (N, D) and their labels (N,), got {tuple(rows.shape)} and "
             f"{tuple(labels.shape)}"
         )
-    bad = (~rows.isfinite().all(dim=1)).nonzero().flatten()
-    if len(bad):
-        raise ValueError(f"{name}: row {int(bad[0])} holds NaN or infinity ({len(bad)} such)")
-    return unit_rows(rows.detach().cpu()), labels.detach().cpu().long()
+    return rows, as_labels("labels", labels, len(rows))
+
+
+def check_widths(first: str, rows: Tensor, second: str, others: Tensor) -> None:
+    """Raise a ValueError unless both sides are as wide."""
+    if rows.shape[1] != others.shape[1]:
+        raise ValueError(f"{first} have width {rows.shape[1]}, {second} {others.shape[1]}")

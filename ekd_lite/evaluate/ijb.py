@@ -17,7 +17,6 @@ the two differ by up to a point at FPR 1e-5 for that reason alone: always say wh
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
@@ -26,25 +25,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ekd_lite.evaluate.ijb_files import TemplateMedia, TemplatePairs
+from ekd_lite.evaluate.inputs import Array, Levels, as_labels, as_levels, as_rows, as_tensor
 from ekd_lite.evaluate.roc import tpr_at_fpr
-from ekd_lite.ops import fresh
+from ekd_lite.evaluate.scores import MAX_CELLS, STEPS, fixed_rows, pair_scores
 
 IJB_FPRS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
-EPS = 1e-12  # a shorter vector has no direction
-CHUNK = 4096  # images read at a time
+CHUNK = 512  # images held in float64 at a time
 BLOCK = 1024  # templates whose scores with all others are held at once
-# Below this share of wanted scores a tile is not worth its matrix product.
-WORTH_A_PRODUCT = 1 / 200
 
 
 def ijb_tpr_at_fpr(
-    embeddings: Tensor,
+    embeddings: Array,
     media: TemplateMedia,
     pairs: TemplatePairs,
-    fprs: Iterable[float] | Tensor = IJB_FPRS,
+    fprs: Levels = IJB_FPRS,
     *,
-    mirrored: Tensor | None = None,
-    detector_scores: Tensor | None = None,
+    mirrored: Array | None = None,
+    detector_scores: Array | None = None,
     keep_norm: bool = True,
     convention: Literal["conservative", "nearest"] = "conservative",
 ) -> Tensor:
@@ -66,27 +63,34 @@ def ijb_tpr_at_fpr(
     Raises:
         ValueError: lengths differ, a value is not finite, or a pair names an unknown template.
     """
+    levels = as_levels(fprs)
     templates, ids = pool_templates(
         *(embeddings, media.template_ids, media.media_ids),
         mirrored=mirrored,
         detector_scores=detector_scores,
         keep_norm=keep_norm,
     )
-    first, second = (find_templates(ids, wanted) for wanted in (pairs.first, pairs.second))
-    scores = pair_scores(templates, first, second)
-    return tpr_at_fpr(scores, pairs.is_genuine, fprs, convention=convention)
+    first, second = (
+        find_templates(ids, as_labels("pairs", wanted, len(wanted)))
+        for wanted in (pairs.first, pairs.second)
+    )
+    scores = template_scores(templates, first, second)
+    return tpr_at_fpr(scores, pairs.is_genuine, levels, convention=convention)
 
 
 def pool_templates(
-    embeddings: Tensor,
-    template_ids: Tensor,
-    media_ids: Tensor,
+    embeddings: Array,
+    template_ids: Array,
+    media_ids: Array,
     *,
-    mirrored: Tensor | None = None,
-    detector_scores: Tensor | None = None,
+    mirrored: Array | None = None,
+    detector_scores: Array | None = None,
     keep_norm: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """The vector of every template: sum over media of the mean over a medium's images.
+
+    Sums are made in float64, and only the unit vectors are rounded to float32: templates of the
+    same images have the same vector, whatever the order and the number of copies.
 
     Args:
         embeddings: (N, D).
@@ -102,31 +106,39 @@ def pool_templates(
     Raises:
         ValueError: lengths differ, there is no image, or one of them has NaN or infinity in it.
     """
-    num = len(embeddings)
-    for name, rows in {
-        **{"template_ids": template_ids, "media_ids": media_ids},
-        **{"mirrored": mirrored, "detector_scores": detector_scores},
-    }.items():
-        wanted = embeddings.shape if name == "mirrored" else (num,)
-        if rows is not None and rows.shape != wanted:
-            raise ValueError(f"expected {name} {tuple(wanted)}, got {tuple(rows.shape)}")
-    if not num:
+    rows = as_rows("embeddings", embeddings)
+    template_ids = as_labels("template_ids", template_ids, len(rows))
+    media_ids = as_labels("media_ids", media_ids, len(rows))
+    if mirrored is not None:
+        mirrored = as_rows("mirrored", mirrored)
+        if mirrored.shape != rows.shape:
+            raise ValueError(f"expected mirrored {tuple(rows.shape)}, got {tuple(mirrored.shape)}")
+    if not len(rows):
         raise ValueError("there is no image to pool: embeddings (N, D) needs at least one row")
     ids, order, starts, weights = _sort_by_template(template_ids, media_ids)
     if detector_scores is not None:
-        weights = weights * detector_scores.cpu().float()[order]
+        factors = as_tensor("detector_scores", detector_scores).cpu().double()
+        if factors.shape != weights.shape:
+            raise ValueError(f"expected detector_scores ({len(rows)},), got {tuple(factors.shape)}")
+        weights = weights * factors[order]
     if not keep_norm:
-        weights = weights * _inverse_norms(embeddings, mirrored)[order]
-    pooled = _weighted_sums(embeddings, order, starts, weights)
+        weights = weights * _inverse_norms(rows, mirrored)[order]
+    pooled = _weighted_sums(rows, order, starts, weights)
     if mirrored is not None:
         pooled += _weighted_sums(mirrored, order, starts, weights)
-    norms = torch.linalg.vector_norm(pooled, dim=1)
-    # T norms are looked at instead of all numbers; that of large finite numbers may be infinite.
-    if not norms.isfinite().all():
-        bad = (~pooled.isfinite().all(dim=1)).nonzero().flatten()
+    unit = torch.empty(pooled.shape)
+    for start in range(0, len(ids), CHUNK):
+        part = pooled[start : start + CHUNK]
+        peaks = torch.linalg.vector_norm(part, ord=float("inf"), dim=1, keepdim=True)
+        bad = (~peaks.isfinite()).nonzero()
         if len(bad):
-            raise ValueError(f"an image of template {int(ids[bad[0]])} has NaN or infinity in it")
-    return pooled.mul_(torch.where(norms <= EPS, 0.0, 1 / norms)[:, None]), ids
+            raise ValueError(
+                f"an image of template {int(ids[start + bad[0, 0]])} has NaN or infinity in it"
+            )
+        part /= peaks.masked_fill_(peaks == 0, 1.0)  # squares of what is left stay within range
+        norms = torch.linalg.vector_norm(part, dim=1, keepdim=True)
+        unit[start : start + CHUNK] = part.div_(norms.masked_fill_(norms == 0, 1.0))
+    return unit, ids
 
 
 def _sort_by_template(
@@ -136,8 +148,8 @@ def _sort_by_template(
 
     The weights, in that order, are one over the number of images of the image's medium.
     """
-    ids, template = torch.unique(template_ids.cpu(), return_inverse=True)
-    medium = torch.unique(media_ids.cpu(), return_inverse=True)[1]
+    ids, template = torch.unique(template_ids, return_inverse=True)
+    medium = torch.unique(media_ids, return_inverse=True)[1]
     # One number for each (template, medium), sorted by numpy, many times faster than by torch.
     pair = (template * (int(medium.max()) + 1) + medium).numpy()
     order = np.argsort(pair)
@@ -145,39 +157,44 @@ def _sort_by_template(
         torch.from_numpy(pair[order]), return_inverse=True, return_counts=True
     )[1:]
     sizes = torch.bincount(template)
-    return ids, torch.from_numpy(order), sizes.cumsum(0) - sizes, 1.0 / size[group].float()
+    return ids, torch.from_numpy(order), sizes.cumsum(0) - sizes, 1.0 / size[group].double()
 
 
 def _weighted_sums(rows: Tensor, order: Tensor, starts: Tensor, weights: Tensor) -> Tensor:
-    """Sums of `weights * rows[order]` from each start to the next, (T, D) float32.
-
-    `embedding_bag` is this sum, and the only operation of torch that copies no row for it.
-    """
-    rows = rows.detach()
-    as_it_is = rows.dtype == torch.float32 and rows.device.type == "cpu" and rows.is_contiguous()
-    sums = fresh(len(starts), rows.shape[1]).zero_()
+    """Sums of `weights * rows[order]` from each start to the next, (T, D) float64."""
+    sums = torch.zeros(len(starts), rows.shape[1], dtype=torch.float64)
+    own, places = torch.empty(CHUNK, rows.shape[1], dtype=rows.dtype), torch.arange(CHUNK)
+    table = torch.empty(own.shape, dtype=torch.float64)
     for first in range(0, len(order), CHUNK):
-        table, part = rows, order[first : first + CHUNK]
-        own = weights[first : first + CHUNK]
-        a, b = torch.searchsorted(starts, torch.tensor([first + 1, first + len(part)])).tolist()
-        if not as_it_is:
-            table, part = rows[part.to(rows.device)].cpu().float(), torch.arange(len(part))
+        part = order[first : first + CHUNK]
+        num = len(part)
+        if rows.device.type == "cpu":
+            torch.index_select(rows, 0, part, out=own[:num])
+        else:
+            own[:num] = rows[part.to(rows.device)].cpu()
+        table[:num] = own[:num]
+        a, b = torch.searchsorted(starts, torch.tensor([first + 1, first + num])).tolist()
         # Template a - 1 has begun already, at `first` or in the part before.
         begin = (starts[a - 1 : b] - first).clamp_(min=0)
-        sums[a - 1 : b] += F.embedding_bag(part, table, begin, mode="sum", per_sample_weights=own)
+        sums[a - 1 : b] += F.embedding_bag(
+            *(places[:num], table[:num], begin),
+            mode="sum",
+            per_sample_weights=weights[first : first + num],
+        )
     return sums
 
 
-def _inverse_norms(embeddings: Tensor, mirrored: Tensor | None) -> Tensor:
-    """One over the length of every image's vector, 0 where it has none, (N,) float32."""
-    inverse = torch.empty(len(embeddings))
-    for start in range(0, len(embeddings), CHUNK):
+def _inverse_norms(rows: Tensor, mirrored: Tensor | None) -> Tensor:
+    """One over the length of every image's vector, 0 where it has none, (N,) float64."""
+    inverse = torch.empty(len(rows), dtype=torch.float64)
+    for start in range(0, len(rows), CHUNK):
         part = slice(start, start + CHUNK)
-        rows = embeddings[part].detach().cpu().float()
+        own = rows[part].cpu().double()
         if mirrored is not None:
-            rows = rows + mirrored[part].detach().cpu().float()
-        norms = torch.linalg.vector_norm(rows, dim=1)
-        inverse[part] = torch.where(norms <= EPS, 0.0, 1 / norms)
+            own = own + mirrored[part].cpu().double()
+        peaks = own.abs().amax(dim=1)
+        norms = torch.linalg.vector_norm(own / torch.where(peaks == 0, 1.0, peaks)[:, None], dim=1)
+        inverse[part] = torch.where(peaks == 0, 0.0, 1 / norms / peaks)
     return inverse
 
 
@@ -193,33 +210,27 @@ def find_templates(ids: Tensor, wanted: Tensor) -> Tensor:
     return rows
 
 
-def pair_scores(unit: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """Cosines of listed pairs of unit rows, (P,) float32.
+def template_scores(unit: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """Cosines of listed pairs of templates, exact as in `all_pairs_tpr_at_fpr`, (P,) float64.
 
-    Gathering two vectors a pair is bound by memory. Matrix products of whole blocks are many
-    times faster although they compute scores nobody asked for, unless very few are asked for.
+    Pairs are taken block by block: a product of many rows is far faster than one pair at a time.
 
     Args:
         unit: (T, D), rows of length one or zero.
         first: rows, (P,) int64.
         second: rows, (P,) int64.
     """
-    scores = torch.empty(len(first))
-    block = (first // BLOCK).numpy().astype(np.uint16)  # 16 bits: sorted by counting
+    rows = fixed_rows("templates", unit)
+    scores = np.empty(len(first))
+    height = max(1, min(BLOCK, MAX_CELLS // len(rows)))
+    # In as few bits as will do: 16 are sorted by counting.
+    block = (first // height).numpy().astype(np.min_scalar_type(len(rows) // height))
     is_sorted = bool((block[1:] >= block[:-1]).all())  # public lists are
-    order = None if is_sorted else torch.from_numpy(np.argsort(block, kind="stable"))
+    order = None if is_sorted else np.argsort(block, kind="stable")
     start = 0
     for b, end in enumerate(np.bincount(block).cumsum().tolist()):
         where = slice(start, end) if order is None else order[start:end]
-        rows = unit[b * BLOCK : (b + 1) * BLOCK]
-        scores[where] = _block_scores(rows, unit, first[where] - b * BLOCK, second[where])
+        own = rows[b * height : (b + 1) * height]
+        scores[where] = pair_scores(own, rows, first[where] - b * height, second[where])
         start = end
-    return scores
-
-
-def _block_scores(rows: Tensor, unit: Tensor, i: Tensor, j: Tensor) -> Tensor:
-    """Cosines of `rows[i]` and `unit[j]`."""
-    if len(i) >= WORTH_A_PRODUCT * len(rows) * len(unit):
-        return (rows @ unit.T).take(i * len(unit) + j)
-    parts = zip(torch.split(i, CHUNK), torch.split(j, CHUNK), strict=True)
-    return torch.cat([(rows[a] * unit[b]).sum(1) for a, b in parts])
+    return torch.from_numpy(scores).div_(STEPS)

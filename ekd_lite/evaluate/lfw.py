@@ -12,20 +12,21 @@ under the first threshold above it, and cumulative sums of the counts answer for
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ekd_lite.evaluate.inputs import Array, Levels, as_flags, as_levels, as_tensor
 from ekd_lite.evaluate.lfw_grid import (
     accuracies_of_folds,
     check_rows,
     squared_distances,
     tar_at_far,
 )
-from ekd_lite.evaluate.roc import as_levels, check_genuine, tpr_from_split
+from ekd_lite.evaluate.roc import tpr_from_split
+from ekd_lite.evaluate.scores import STEPS
 from ekd_lite.ops import nearest_name
 
 
@@ -64,7 +65,9 @@ class VerificationResult:
         tar_std: its standard deviation over the folds.
         far: mean false-accept rate that was really met at those thresholds.
         fprs: levels of `tpr`.
-        tpr: TPR at FPR over all pairs at once, exact, conservative, (L,) float64.
+        tpr: TPR at FPR over all pairs at once, exact, conservative, (L,) float64; the score is the
+            cosine in steps of 2^-30, and equal pairs tie.
+        scores: these cosines, (P,) float64.
     """
 
     accuracy: float
@@ -76,17 +79,18 @@ class VerificationResult:
     far: float
     fprs: tuple[float, ...]
     tpr: Tensor
+    scores: Tensor
 
 
 def verification_accuracy(
-    left: Tensor,
-    right: Tensor,
-    is_genuine: Tensor,
+    left: Array,
+    right: Array,
+    is_genuine: Array,
     *,
-    mirrored: tuple[Tensor, Tensor] | None = None,
-    folds: int | Tensor = 10,
+    mirrored: tuple[Array, Array] | None = None,
+    folds: int | Array = 10,
     far_target: float = 1e-3,
-    fprs: Iterable[float] | Tensor = (1e-1, 1e-2, 1e-3),
+    fprs: Levels = (1e-1, 1e-2, 1e-3),
     name: str | None = None,
 ) -> VerificationResult:
     """Accuracy of telling genuine from impostor pairs, threshold chosen on the other folds.
@@ -110,11 +114,13 @@ def verification_accuracy(
     """
     levels = as_levels(fprs)
     (far_target,) = as_levels([far_target])
-    flags = check_genuine(is_genuine).numpy()
+    flags = as_flags("is_genuine", is_genuine).cpu().numpy()
+    if flags.ndim != 1:
+        raise ValueError(f"expected is_genuine (P,), got {flags.shape}")
     fold = _fold_of_each(folds, len(flags))
     sides = (left, right), mirrored or (None, None)
     checked = [check_rows(*side, len(flags)) for side in zip(*sides, strict=True)]
-    distances = squared_distances(*checked)
+    distances, steps = squared_distances(*checked)
     num_folds = int(fold.max()) + 1
     if name is not None:
         _check_named(name, flags, num_folds)
@@ -127,7 +133,7 @@ def verification_accuracy(
         )
     accuracies, thresholds = accuracies_of_folds(distances, flags, fold, counts)
     tar, far = tar_at_far(distances, flags, fold, counts, far_target)
-    score = torch.from_numpy(-distances)
+    score = torch.from_numpy(steps)
     return VerificationResult(
         accuracy=float(accuracies.mean()),
         accuracy_std=float(accuracies.std()),
@@ -138,18 +144,21 @@ def verification_accuracy(
         far=float(far.mean()),
         fprs=tuple(levels),
         tpr=tpr_from_split(score[flags], score[~flags], levels),
+        scores=score.double() / STEPS,
     )
 
 
-def _fold_of_each(folds: int | Tensor, num_pairs: int) -> np.ndarray:
+def _fold_of_each(folds: int | Array, num_pairs: int) -> np.ndarray:
     """The fold 0..F-1 of each pair; a number cuts the list in order, the first folds longer."""
-    if isinstance(folds, Tensor):
-        if folds.shape != (num_pairs,) or folds.is_floating_point():
+    given = as_tensor("folds", folds)  # type: ignore[arg-type]
+    if given.ndim:
+        if given.shape != (num_pairs,) or given.is_floating_point():
             raise ValueError(f"expected one integer fold for each of {num_pairs} pairs")
-        numbered: np.ndarray = np.unique(folds.numpy(), return_inverse=True)[1].reshape(-1)
+        numbered: np.ndarray = np.unique(given.cpu().numpy(), return_inverse=True)[1].reshape(-1)
     else:
-        if not 2 <= folds <= num_pairs:
+        if given.is_floating_point() or not 2 <= int(given) <= num_pairs:
             raise ValueError(f"expected 2 to {num_pairs} folds of {num_pairs} pairs, got {folds}")
+        folds = int(given)
         parts = np.array_split(np.arange(num_pairs), folds)
         numbered = np.repeat(np.arange(folds), [len(part) for part in parts])
     if numbered.max(initial=0) < 1:

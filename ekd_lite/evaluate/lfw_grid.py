@@ -3,32 +3,44 @@
 from __future__ import annotations
 
 import numpy as np
-from torch import Tensor
+import torch
+
+from ekd_lite.evaluate.inputs import Array, as_rows
+from ekd_lite.evaluate.scores import STEPS
 
 ACCURACY_GRID = np.arange(0, 4, 0.01)
 TAR_GRID = np.arange(0, 4, 0.001)
 CHUNK = 256  # rows whose float64 differences stay in the cache
 
 
-def check_rows(
-    embeddings: Tensor, mirrored: Tensor | None, num_pairs: int
-) -> tuple[np.ndarray, ...]:
+def check_rows(embeddings: Array, mirrored: Array | None, num_pairs: int) -> tuple[np.ndarray, ...]:
     """One side's embeddings, and its mirrored ones if any, checked."""
-    arrays = tuple(x.detach().cpu().numpy() for x in (embeddings, mirrored) if x is not None)
-    for array in arrays:
-        if array.ndim != 2 or len(array) != num_pairs or array.shape != arrays[0].shape:
+    both = [embeddings] if mirrored is None else [embeddings, mirrored]
+    given = [as_rows("embeddings", rows).cpu() for rows in both]
+    for rows in given:
+        if len(rows) != num_pairs or rows.shape != given[0].shape:
             raise ValueError(
                 f"expected embeddings ({num_pairs}, D), one row a pair, on both sides and "
-                f"mirrored; got {array.shape}"
+                f"mirrored; got {tuple(rows.shape)}"
             )
-    return arrays
+    # In one order of memory: sums over a row must not depend on where it lies.
+    return tuple(
+        np.ascontiguousarray((x.float() if x.dtype == torch.bfloat16 else x).numpy()) for x in given
+    )
 
 
-def squared_distances(left: tuple[np.ndarray, ...], right: tuple[np.ndarray, ...]) -> np.ndarray:
-    """Squared distances of unit rows in float64, (P,), in the order of operations of sklearn."""
+def squared_distances(
+    left: tuple[np.ndarray, ...], right: tuple[np.ndarray, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Squared distances of unit rows in float64, in the order of operations of sklearn, and scores.
+
+    Returns:
+        Distances d (P,), and cosines 1 - d / 2 in steps of `scores.STEPS` (P,) int64, which swallow
+        the rounding of d and so keep ties; 0 where a side is zero and has no direction.
+    """
     if left[0].shape != right[0].shape:
         raise ValueError(f"the two sides differ: {left[0].shape} and {right[0].shape}")
-    out = np.empty(len(left[0]))
+    out, has_directions = np.empty(len(left[0])), np.ones(len(left[0]), dtype=bool)
     for start in range(0, len(out), CHUNK):
         part = slice(start, start + CHUNK)
         units = []
@@ -37,13 +49,24 @@ def squared_distances(left: tuple[np.ndarray, ...], right: tuple[np.ndarray, ...
             if len(side) == 2:
                 rows = rows + side[1][part]
             norms = np.sqrt(np.einsum("ij,ij->i", rows, rows))
-            if not np.isfinite(norms).all():
-                bad = start + int(np.isfinite(norms).argmin())
-                raise ValueError(f"an embedding of pair {bad} is NaN, infinite or beyond 1e154")
+            if not (np.isfinite(norms) & (norms > 1e-150)).all():
+                rows, norms = _within_range(rows, start)
+            has_directions[part] &= norms > 0
             units.append(rows / np.where(norms == 0, 1.0, norms)[:, None])
         difference = np.subtract(units[0], units[1], out=units[0])
         out[part] = np.square(difference, out=difference).sum(axis=1)
-    return out
+    cosines = np.where(has_directions, 1 - out / 2, 0.0)
+    return out, np.rint(STEPS * cosines).astype(np.int64)
+
+
+def _within_range(rows: np.ndarray, start: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows scaled so that their squares are numbers, and their lengths; 0 for a row of zeros."""
+    if not np.isfinite(rows).all():
+        bad = start + int(np.isfinite(rows).all(axis=1).argmin())
+        raise ValueError(f"an embedding of pair {bad} is NaN or infinite")
+    # By powers of two, which leave an ordinary row its bits.
+    rows = np.ldexp(rows, -np.frexp(np.abs(rows).max(axis=1))[1][:, None])
+    return rows, np.sqrt(np.einsum("ij,ij->i", rows, rows))
 
 
 def _accepted(

@@ -16,12 +16,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ekd_lite.evaluate.identify import BLOCK, check_rows
-from ekd_lite.evaluate.roc import as_levels, warn_if_undefined
+from ekd_lite.evaluate.identify import BLOCK, check_rows, check_widths
+from ekd_lite.evaluate.inputs import Array, as_flags, as_levels, as_rows, check_finite
+from ekd_lite.evaluate.roc import warn_if_undefined
+from ekd_lite.evaluate.scores import NOBODY, block_scores, fixed_rows, pair_scores
 from ekd_lite.ops import false_accepts_at, largest, unit_rows
 
 
@@ -45,9 +48,9 @@ class MegaFaceResult:
 
 
 def megaface_rates(
-    probes: Tensor,
-    labels: Tensor,
-    distractors: Tensor,
+    probes: Array,
+    labels: Array,
+    distractors: Array,
     *,
     fpr: float = 1e-6,
     progress: bool = False,
@@ -65,44 +68,47 @@ def megaface_rates(
         ValueError: wrong shapes, NaN, no genuine pair, a level outside (0, 1].
     """
     (fpr,) = as_levels([fpr])
-    unit, labels = check_rows("probes", probes, labels)
-    others = check_rows("distractors", distractors, torch.zeros(len(distractors)))[0]
-    if unit.shape[1] != others.shape[1]:
-        raise ValueError(f"probes have width {unit.shape[1]}, distractors {others.shape[1]}")
+    probes, labels = check_rows("probes", probes, labels)
+    distractors = as_rows("distractors", distractors)
+    check_widths("probes", probes, "distractors", distractors)
     i, j = (labels[:, None] == labels).fill_diagonal_(fill_value=False).nonzero(as_tuple=True)
     if not len(i):
         raise ValueError("no two probes show one person: there is nothing to find")
-    num_impostor = len(unit) * len(others)
+    if not len(distractors):
+        raise ValueError("there is no distractor: distractors (M, D) needs at least one row")
+    rows = fixed_rows("probes", probes)
+    check_finite("distractors", distractors)
+    num_impostor = len(rows) * len(distractors)
     warn_if_undefined([fpr], len(i), num_impostor)
     allowed = false_accepts_at(fpr, num_impostor)
-    best = torch.full((len(unit),), -torch.inf, dtype=unit.dtype)
-    top = torch.zeros(0, dtype=unit.dtype)
-    starts = range(0, len(others), BLOCK)
+    best = np.full(len(rows), NOBODY, dtype=np.int32)
+    top = torch.zeros(0, dtype=torch.int32)
+    starts = range(0, len(distractors), BLOCK)
     for start in tqdm(starts, desc="distractors", disable=None if progress else True):
-        scores = unit @ others[start : start + BLOCK].T
-        best = torch.maximum(best, scores.amax(dim=1))
+        scores = block_scores(rows, fixed_rows("distractors", distractors[start : start + BLOCK]))
+        best = np.maximum(best, scores.max(axis=1))
+        scores = scores.ravel()
         if len(top) > allowed:  # the list is full: only what beats its end can enter
-            scores = scores[scores > top[-1]]
-        top = largest(
-            torch.cat([top, scores.flatten()]), min(allowed + 1, len(top) + scores.numel())
-        )
-    genuine = (unit @ unit.T)[i, j]
-    accepted = genuine > top[allowed] if allowed < num_impostor else torch.ones_like(genuine)
+            scores = scores[scores > int(top[-1])]
+        together = torch.cat([top, torch.from_numpy(scores)])
+        top = largest(together, min(allowed + 1, len(together)))
+    genuine = pair_scores(rows, rows, i, j)
+    threshold = int(top[allowed]) if allowed < num_impostor else NOBODY
     return MegaFaceResult(
-        rank1=float((genuine > best[i]).double().mean()),
+        rank1=float((genuine > best[i.numpy()]).mean()),
         fpr=fpr,
-        tpr=float(accepted.double().mean()) if allowed else float("nan"),
+        tpr=float((genuine > threshold).mean()) if allowed else float("nan"),
         num_genuine=len(i),
         num_impostor=num_impostor,
     )
 
 
 def refine(
-    probes: Tensor,
-    labels: Tensor,
-    is_noisy_probe: Tensor,
-    distractors: Tensor,
-    is_noisy_distractor: Tensor,
+    probes: Array,
+    labels: Array,
+    is_noisy_probe: Array,
+    distractors: Array,
+    is_noisy_distractor: Array,
     *,
     seed: int = 0,
 ) -> tuple[Tensor, Tensor]:
@@ -122,14 +128,18 @@ def refine(
     Raises:
         ValueError: wrong shapes, or a noisy probe whose person has no clean image.
     """
-    unit, labels = check_rows("probes", probes, labels)
-    others, is_noisy = check_rows("distractors", distractors, is_noisy_distractor)
+    probes, labels = check_rows("probes", probes, labels)
+    distractors, _ = check_rows("distractors", distractors, is_noisy_distractor)
+    is_noisy_probe = as_flags("is_noisy_probe", is_noisy_probe).cpu()
+    is_noisy = as_flags("is_noisy_distractor", is_noisy_distractor).cpu()
     if is_noisy_probe.shape != labels.shape:
         raise ValueError(f"expected one flag for each of {len(labels)} probes")
+    unit = fixed_rows("probes", probes).unit()
+    others = fixed_rows("distractors", distractors).unit()
     generator = torch.Generator().manual_seed(seed)
     clean = unit.clone()
     for row in is_noisy_probe.nonzero().flatten().tolist():
-        mates = (labels == labels[row]) & ~is_noisy_probe.bool()
+        mates = (labels == labels[row]) & ~is_noisy_probe
         if not mates.any():
             raise ValueError(f"probe {row} is noisy and identity {int(labels[row])} has none clean")
         noise = torch.rand(unit.shape[1], generator=generator, dtype=unit.dtype) * 0.002 - 0.001

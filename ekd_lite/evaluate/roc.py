@@ -11,31 +11,17 @@ Names elsewhere: FPR = FMR (ISO 19795-1) = FAR (IJB, insightface); TPR = 1 - FNM
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from ekd_lite.evaluate.inputs import Array, Levels, as_flags, as_levels, as_tensor
 from ekd_lite.ops import false_accepts_at, largest
 
 
 class UndefinedMetricWarning(UserWarning):
     """The data cannot show the number that was asked for; NaN was returned instead."""
-
-
-def as_levels(fprs: Iterable[float] | Tensor) -> list[float]:
-    """Check false-positive rates and return them as plain floats.
-
-    A float32 tensor holds 1e-5 as 9.99999975e-06; it is read back as the decimal it stands for.
-    """
-    if isinstance(fprs, Tensor):
-        digits = 15 if fprs.dtype == torch.float64 else 7
-        fprs = [float(f"{value:.{digits}g}") for value in fprs.flatten().tolist()]
-    levels = [float(fpr) for fpr in fprs]
-    if not levels or not all(0 < fpr <= 1 for fpr in levels):
-        raise ValueError(f"fprs must be one or more rates in (0, 1], got {levels}")
-    return levels
 
 
 def tpr_from_split(genuine: Tensor, impostor: Tensor, levels: list[float]) -> Tensor:
@@ -71,9 +57,9 @@ def warn_if_undefined(levels: list[float], num_genuine: int, num_impostor: int) 
         warnings.warn(message, UndefinedMetricWarning, stacklevel=3)
 
 
-def split_scores(scores: Tensor, is_genuine: Tensor) -> tuple[Tensor, Tensor]:
+def split_scores(scores: Array, is_genuine: Array) -> tuple[Tensor, Tensor]:
     """Check scores (P,) and flags (P,), and return (genuine scores, impostor scores)."""
-    scores, is_genuine = torch.as_tensor(scores), torch.as_tensor(is_genuine)
+    scores, is_genuine = as_tensor("scores", scores), as_tensor("is_genuine", is_genuine)
     if scores.ndim != 1 or scores.shape != is_genuine.shape:
         raise ValueError(
             "scores and is_genuine must be 1-D and of one length, "
@@ -83,7 +69,7 @@ def split_scores(scores: Tensor, is_genuine: Tensor) -> tuple[Tensor, Tensor]:
     if not scores.sum().isfinite() and not scores.isfinite().all():
         bad = int((~scores.isfinite()).sum())
         raise ValueError(f"scores must be finite, got {bad} NaN or infinite of {scores.numel()}")
-    is_genuine = check_genuine(is_genuine)
+    is_genuine = as_flags("is_genuine", is_genuine)
     if scores.device.type != "cpu" or is_genuine.device.type != "cpu":
         return scores[is_genuine], scores[~is_genuine]
     # On the CPU by numpy, whose choice by booleans is many times faster and lists no indices.
@@ -93,17 +79,8 @@ def split_scores(scores: Tensor, is_genuine: Tensor) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(array[flags]), torch.from_numpy(array[~flags])
 
 
-def check_genuine(is_genuine: Tensor) -> Tensor:
-    """Flags as booleans, whether they came as booleans or as 0 and 1."""
-    if is_genuine.dtype == torch.bool:
-        return is_genuine
-    if not ((is_genuine == 0) | (is_genuine == 1)).all():
-        raise ValueError("is_genuine must be boolean (or 0 and 1): True for the same identity")
-    return is_genuine.bool()
-
-
 def roc(
-    scores: Tensor, is_genuine: Tensor, *, drop_intermediate: bool = False
+    scores: Array, is_genuine: Array, *, drop_intermediate: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The ROC curve, one point for every distinct score.
 
@@ -140,9 +117,9 @@ def roc(
 
 
 def tpr_at_fpr(
-    scores: Tensor,
-    is_genuine: Tensor,
-    fprs: Iterable[float] | Tensor,
+    scores: Array,
+    is_genuine: Array,
+    fprs: Levels,
     *,
     convention: Literal["conservative", "nearest"] = "conservative",
 ) -> Tensor:

@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ekd_lite.ops import unit_rows
+from ekd_lite.evaluate.inputs import Array, as_labels, as_rows, as_tensor
+from ekd_lite.evaluate.scores import Rows, block_scores, fixed_rows
 
 TILE = 1024
+WINDOW = 64  # rows of small identities whose genuine pairs are taken from one product
 
 
-def sorted_units(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Unit rows on the CPU, sorted by label.
+def sorted_rows(embeddings: Array, labels: Array) -> tuple[Rows, Tensor, Tensor]:
+    """Embeddings in fixed point on the CPU, sorted by label.
 
     Chunk by chunk, so that besides the result hardly anything is held.
 
@@ -24,63 +26,84 @@ def sorted_units(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Te
         labels: identities, (N,).
 
     Returns:
-        Unit rows (N, D), int64 labels (N,), and the original row of each (N,).
+        N rows, int64 labels (N,), and the original row of each (N,).
 
     Raises:
-        ValueError: wrong shapes, or NaN in an embedding (names the row).
+        ValueError: wrong shapes or kinds, labels that are not whole, NaN or infinity in an
+            embedding (names the row).
     """
-    if embeddings.ndim != 2 or labels.ndim != 1 or len(embeddings) != len(labels):
+    rows, labels = as_rows("embeddings", embeddings), as_tensor("labels", labels)
+    if labels.shape != (len(rows),):
         raise ValueError(
             "expected embeddings (N, D) and labels (N,), "
-            f"got {tuple(embeddings.shape)} and {tuple(labels.shape)}"
+            f"got {tuple(rows.shape)} and {tuple(labels.shape)}"
         )
-    labels = labels.detach().cpu().long()
+    labels = as_labels("labels", labels, len(rows))
     order = labels.argsort(stable=True)
-    dtype = torch.float64 if embeddings.dtype == torch.float64 else torch.float32
-    unit = torch.empty(embeddings.shape, dtype=dtype)
-    bad: list[int] = []
-    for rows in torch.split(torch.arange(len(order)), TILE):
-        own = embeddings.detach()[order[rows].to(embeddings.device)].cpu()
-        bad += order[rows][~own.isfinite().all(dim=1)].tolist()
-        unit[rows] = unit_rows(own)
-    if bad:
-        raise ValueError(f"{len(bad)} embeddings hold NaN or infinity, the first in row {min(bad)}")
-    return unit, labels[order], order
+    return fixed_rows("embeddings", rows, order), labels[order], order
 
 
-def count_pairs(labels: Tensor) -> tuple[int, int]:
+def count_pairs(labels: Array) -> tuple[int, int]:
     """The numbers of genuine and impostor pairs among all pairs of `labels` (N,)."""
+    labels = as_tensor("labels", labels)
+    labels = as_labels("labels", labels, labels.numel())
     sizes = torch.unique(labels, return_counts=True)[1]
     num_genuine = int((sizes * (sizes - 1) // 2).sum())
     return num_genuine, len(labels) * (len(labels) - 1) // 2 - num_genuine
 
 
 def impostor_tiles(
-    unit: Tensor, labels: Tensor, *, progress: str | None = None
-) -> Iterator[tuple[int, int, np.ndarray, np.ndarray | None]]:
-    """Walk the impostor pairs of unit rows sorted by label.
+    labels: Tensor, *, shuffled: bool = False, progress: str | None = None
+) -> Iterator[tuple[slice, slice, np.ndarray | None]]:
+    """Walk the upper triangle of all pairs of rows sorted by label.
+
+    Args:
+        labels: (N,), sorted.
+        shuffled: in random order (always the same), so that what was met is a sample of the rest.
+        progress: label of a bar, shown on a terminal.
 
     Yields:
-        (first row, first column, cosines of a tile, mask of its impostor pairs or None if all are).
+        (rows, columns, mask of the tile's impostor pairs or None if all are).
     """
-    starts = range(0, len(unit), TILE)
+    starts = range(0, len(labels), TILE)
     tiles = [(r, c) for r in starts for c in starts if c >= r]
+    if shuffled:
+        tiles = [tiles[k] for k in np.random.default_rng(0).permutation(len(tiles))]
     for r, c in tqdm(tiles, desc=progress, unit="tile", disable=None if progress else True):
-        rows, columns = labels[r : r + TILE], labels[c : c + TILE]
-        scores = (unit[r : r + TILE] @ unit[c : c + TILE].T).numpy()
+        up, across = slice(r, r + TILE), slice(c, c + TILE)
         mask = None
         if r == c:  # different labels, each pair once
-            mask = torch.ones(scores.shape, dtype=torch.bool).triu(1) & (rows[:, None] != columns)
-        elif rows[-1] == columns[0]:
-            mask = rows[:, None] != columns
-        yield r, c, scores, None if mask is None else mask.numpy()
+            mask = (labels[up, None] != labels[across]).triu(1).numpy()
+        elif labels[r + TILE - 1] == labels[c]:
+            mask = (labels[up, None] != labels[across]).numpy()
+        yield up, across, mask
 
 
-def genuine_scores(unit: Tensor, labels: Tensor) -> Iterator[Tensor]:
-    """The genuine cosines, identity by identity, of unit rows sorted by label."""
-    sizes = torch.unique_consecutive(labels, return_counts=True)[1].tolist()
-    for rows in torch.split(unit, sizes):
-        for first in range(0, len(rows) - 1, TILE):  # a huge identity goes in strips
-            strip = rows[first : first + TILE] @ rows[first:].T
-            is_upper = torch.ones(strip.shape, dtype=torch.bool).triu(1)
-            yield strip[is_upper].double()
+def impostor_scores(
+    rows: Rows, labels: Tensor, *, progress: str | None = None
+) -> Iterator[tuple[int, int, np.ndarray, np.ndarray | None]]:
+    """The tiles of `impostor_tiles` as (first row, first column, scores, mask)."""
+    for up, across, mask in impostor_tiles(labels, progress=progress):
+        yield up.start, across.start, block_scores(rows[up], rows[across]), mask
+
+
+def genuine_scores(rows: Rows, labels: Tensor) -> Iterator[np.ndarray]:
+    """The genuine scores, identity by identity, of rows sorted by label; int32."""
+    for start, end in _windows(labels):
+        for first in range(start, end, TILE):  # a huge identity goes in strips
+            strip = slice(first, min(first + TILE, end))
+            is_genuine = (labels[strip, None] == labels[first:end]).triu(1)
+            if is_genuine.any():
+                yield block_scores(rows[strip], rows[first:end])[is_genuine.numpy()]
+
+
+def _windows(labels: Tensor) -> Iterator[tuple[int, int]]:
+    """Cuts of sorted labels into whole identities, of `WINDOW` rows or of one identity each."""
+    start = end = 0
+    for size in torch.unique_consecutive(labels, return_counts=True)[1].tolist():
+        if end > start and end + size - start > WINDOW:
+            yield start, end
+            start = end
+        end += size
+    if end > start:
+        yield start, end

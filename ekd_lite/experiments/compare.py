@@ -2,48 +2,29 @@
 
 from __future__ import annotations
 
-import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
 from ekd_lite.data import FaceSet
-from ekd_lite.evaluate import (
-    BootstrapResult,
-    UndefinedMetricWarning,
-    all_pairs_tpr_at_fpr,
-    bootstrap_tpr_at_fpr,
-    count_pairs,
-    embed,
-    paired_difference,
-)
-from ekd_lite.experiments.compare_text import markdown
+from ekd_lite.evaluate import BootstrapResult, embed, paired_difference
 from ekd_lite.experiments.folders import Run, group_runs
-from ekd_lite.experiments.tables import percents, save_figure, write_table
-from ekd_lite.files import write_atomically
+from ekd_lite.experiments.report import measure, write_results
+from ekd_lite.experiments.tables import (
+    difference_lines,
+    markdown_table,
+    mean_and_spread,
+    percents,
+    tpr_lines,
+)
 from ekd_lite.ops import nearest_name
-from ekd_lite.plots import plot_roc, plot_training
 from ekd_lite.train import load_model
 
-
-@dataclass(frozen=True)
-class Measured:
-    """What the test says of a run.
-
-    Attributes:
-        result: TPR at the levels, with intervals; all runs share the resamples.
-        roc: (fpr, tpr), of equal fpr for all runs.
-    """
-
-    result: BootstrapResult
-    roc: tuple[Tensor, Tensor]
+Found = TypeVar("Found")
 
 
 def compare_runs(
@@ -75,22 +56,34 @@ def compare_runs(
     Raises:
         ValueError: no log has the curve.
     """
+    from ekd_lite.experiments import figures
+
     curve = _choose_curve(runs, curve)
     groups = group_runs(runs)
     finished = [run for run in runs if run.info is not None]
-    measured = {}
     labels = faces_at(finished[0].about("image_size")).labels if finished else torch.zeros(0)
+    results, rocs = {}, {}
     for run in tqdm(finished, desc="measuring", disable=None):
         net = load_model(run.path, device=device).backbone
         rows = embed(net, faces_at(run.about("image_size")))
-        measured[run.name] = _measure(rows, labels, fprs, resamples)
-    write_table(out / "compare.csv", _rows(groups, measured, fprs))
-    results = {name: found.result for name, found in measured.items()}
-    text = markdown(groups, results, fprs, labels)
-    write_atomically(out / "compare.md", text.encode())
-    _figure(groups, measured, curve, out / "compare.png")
-    print(f"\n{text}\nwritten to {out}/: compare.csv compare.md compare.png")
+        results[run.name] = measure(rows, labels, fprs, resamples)
+        rocs[run.name] = figures.roc_curve(rows, labels)
+    write_results(
+        out,
+        {"compare.csv": _rows(groups, results, fprs)},
+        "compare.md",
+        _page(groups, _by_group(groups, results), labels),
+        lambda: figures.compare_figures(groups, _by_group(groups, rocs), curve),
+    )
     return out / "compare.csv"
+
+
+def _by_group(
+    groups: Mapping[str, Sequence[Run]], found: Mapping[str, Found]
+) -> dict[str, list[Found]]:
+    """What was found of the finished runs of every group that has some."""
+    rows = {name: [found[r.name] for r in runs if r.name in found] for name, runs in groups.items()}
+    return {name: row for name, row in rows.items() if row}
 
 
 def _choose_curve(runs: Sequence[Run], curve: str | None) -> str:
@@ -103,36 +96,24 @@ def _choose_curve(runs: Sequence[Run], curve: str | None) -> str:
     return curve
 
 
-def _measure(rows: Tensor, labels: Tensor, fprs: Sequence[float], resamples: int) -> Measured:
-    num_impostor = count_pairs(labels)[1]
-    # From ten false accepts on; to the left of them the curve hangs on single pairs.
-    start = min(0.0, math.ceil(1 - math.log10(max(num_impostor, 1))))
-    grid = torch.logspace(start, 0, 400, dtype=torch.float64)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UndefinedMetricWarning)  # the table says it
-        result = bootstrap_tpr_at_fpr(rows, labels, fprs, num_resamples=resamples)
-        return Measured(result, (grid, all_pairs_tpr_at_fpr(rows, labels, grid)))
-
-
 def _rows(
-    groups: Mapping[str, list[Run]], measured: Mapping[str, Measured], fprs: Sequence[float]
+    groups: Mapping[str, Sequence[Run]],
+    results: Mapping[str, BootstrapResult],
+    fprs: Sequence[float],
 ) -> list[dict[str, object]]:
     """A row for each run; empty cells where nothing is known."""
     nothing = (torch.zeros(len(fprs)),) * 3
     names = [*percents("tpr", fprs, nothing), *percents("difference", fprs, nothing)]
     order = [run.name for runs in groups.values() for run in runs]
-    first = next((measured[name] for name in order if name in measured), None)
+    first = next((results[name] for name in order if name in results), None)
     rows = []
     for group, runs in groups.items():
         for run in runs:
             numbers: dict[str, Any] = dict.fromkeys(names)
-            found = measured.get(run.name)
+            found = results.get(run.name)
             if found is not None and first is not None:
-                difference = paired_difference(found.result, first.result)
-                numbers |= percents(
-                    "tpr", fprs, (found.result.estimate, found.result.low, found.result.high)
-                )
-                numbers |= percents("difference", fprs, difference)
+                numbers |= percents("tpr", fprs, (found.estimate, found.low, found.high))
+                numbers |= percents("difference", fprs, paired_difference(found, first))
             row = {
                 "name": run.name,
                 "group": group,
@@ -149,37 +130,50 @@ def _rows(
     return rows
 
 
-def _figure(
-    groups: Mapping[str, list[Run]], measured: Mapping[str, Measured], curve: str, path: Path
-) -> None:
-    """Left the logs, right the ROC curves; a side without anything to show is left out."""
-    logs, rocs = {}, {}
-    for name, runs in groups.items():
-        logs[name] = [points for run in runs if len((points := _points(run, curve))[0])]
-        tprs = [measured[run.name].roc[1] for run in runs if run.name in measured]
-        if tprs:
-            grid = next(iter(measured.values())).roc[0]
-            rocs[name] = (grid, torch.stack(tprs).mean(0))
-    logs = {name: points for name, points in logs.items() if points}
-    sides = [side for side in (logs, rocs) if side]
-    if not sides:
-        return
-    figure = Figure(figsize=(6.5 * len(sides), 5), layout="constrained")
-    panels = list(figure.subplots(1, len(sides), squeeze=False)[0])
-    if logs:
-        ylabel = "identity loss" if curve == "identity" else curve
-        plot_training(logs, panels[0], ylabel=ylabel, order=list(groups))
-        panels[0].set_title("Training" + ("; bands span the seeds" if _has_seeds(logs) else ""))
-    if rocs:
-        plot_roc(rocs, panels[-1], order=list(groups))
-        panels[-1].set_title("Test, means over seeds" if _has_seeds(groups) else "Test")
-    save_figure(figure, path)
+def _page(
+    groups: Mapping[str, Sequence[Run]],
+    results: Mapping[str, Sequence[BootstrapResult]],
+    labels: Tensor,
+) -> list[str]:
+    """What the runs cost, their TPR and the differences to the first, a row a group of seeds."""
+    heads = ["run", "method", "backbone", "seeds", "parameters", "multiply-adds", "steps"]
+    lines = [
+        *markdown_table(
+            [*heads, "seconds", "final loss"], [_cost(*group) for group in groups.items()]
+        ),
+        "",
+        "The final loss is of the last batch in the log, summed as the method sums it: it compares "
+        "runs of one method only.",
+    ]
+    if results:
+        rows = [([name, str(len(seeds))], seeds) for name, seeds in results.items()]
+        lines += ["", *tpr_lines(["run", "seeds"], rows, labels)]
+    if len(results) > 1:
+        first, *others = results
+        pairs = [[name, first] for name in others]
+        lines += ["", *difference_lines(["run", "minus"], pairs, results)]
+    notes = [f"- {run.name}: {run.note}" for runs in groups.values() for run in runs if run.note]
+    if notes:
+        lines += ["", "Left out of the test:", "", *notes]
+    return lines
 
 
-def _has_seeds(groups: Mapping[str, Sequence[object]]) -> bool:
-    return any(len(members) > 1 for members in groups.values())
+def _cost(name: str, runs: Sequence[Run]) -> list[str]:
+    """A group's cells of the first table."""
+    first = runs[0]
+    return [
+        name,
+        str(first.about("method")),
+        str(first.about("backbone")),
+        " ".join(str(run.about("seed")) for run in runs),
+        f"{first.profile.parameters:,}",
+        f"{first.profile.macs:,}",
+        " ".join(dict.fromkeys(str(run.steps) for run in runs)),
+        _mean([run.about("train_seconds") for run in runs], decimals=0),
+        _mean([run.final_loss for run in runs if not run.note], decimals=3),
+    ]
 
 
-def _points(run: Run, curve: str) -> tuple[list[int], list[float]]:
-    points = [(r["step"], r[curve]) for r in run.log if r.get(curve) is not None]
-    return [step for step, _ in points], [value for _, value in points]
+def _mean(values: Sequence[float | None], *, decimals: int) -> str:
+    known = [value for value in values if value is not None]
+    return mean_and_spread(known, decimals=decimals) if known else "unknown"

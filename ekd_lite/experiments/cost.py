@@ -37,8 +37,8 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Job:
-    """A training run.
+class PlannedRun:
+    """A training run that is only planned: its shape, from which the cost follows.
 
     Attributes:
         steps: optimizer steps.

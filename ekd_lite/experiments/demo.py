@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
-from ekd_lite.data import Splits, load_splits
+from ekd_lite.data import load_splits
 from ekd_lite.data.renderer.render import RENDERER_VERSION
 from ekd_lite.distill import DISTILLERS
-from ekd_lite.evaluate import UndefinedMetricWarning
-from ekd_lite.experiments.folders import keep_options
-from ekd_lite.experiments.report import write_report
-from ekd_lite.experiments.runner import FPRS, Job, Runner, load_embeddings
+from ekd_lite.experiments.folders import record_options
+from ekd_lite.experiments.plan import ALONE, plan_runs
+from ekd_lite.experiments.report import measure_plan, write_report
+from ekd_lite.experiments.runner import Runner, Workspace, load_embeddings, print_splits
+from ekd_lite.files import locked_folder
 from ekd_lite.train import TrainConfig
+
+if TYPE_CHECKING:  # the command starts without matplotlib
+    from matplotlib.figure import Figure
 
 METHODS = ("none", "kd", "fitnet", "ekd", "ekd+fitnet")
 
@@ -59,86 +60,66 @@ class DemoConfig:
             raise ValueError("resamples and processes must be at least 1")
         if self.faces is not None and not self.faces.is_dir():
             raise FileNotFoundError(f"no such folder of faces: {self.faces}")
-        runs(self, flip=False)  # every training configuration checks itself
-
-    def run(self) -> None:
-        """Do it all."""
-        run_demo(self)
+        plan_demo(self, flip=False)  # every training configuration checks itself
 
 
-def runs(config: DemoConfig, *, flip: bool) -> dict[str, TrainConfig]:
+def plan_demo(config: DemoConfig, *, flip: bool) -> dict[str, TrainConfig]:
     """The training configuration of every run, by name; the teacher first."""
     common: dict[str, Any] = {"image_size": config.image_size, "flip": flip, "device": "cpu"}
-    teacher = TrainConfig(
-        backbone=config.teacher, steps=config.teacher_steps, seed=config.seeds[0], **common
+    return plan_runs(
+        config.out,
+        TrainConfig(
+            backbone=config.teacher, steps=config.teacher_steps, seed=config.seeds[0], **common
+        ),
+        TrainConfig(backbone=config.student, steps=config.student_steps, **common),
+        config.methods,
+        config.seeds,
     )
-    result = {"teacher": teacher}
-    for method in config.methods:
-        for seed in config.seeds:
-            result[f"{file_name(method)}-{seed}"] = TrainConfig(
-                backbone=config.student,
-                steps=config.student_steps,
-                method=method,
-                teacher=None if method == "none" else str(config.out / "teacher"),
-                teacher_cache=str(config.out / "teacher" / "train.safetensors"),
-                seed=seed,
-                **common,
-            )
-    return result
-
-
-def file_name(method: str) -> str:
-    """A method as part of a folder's name."""
-    return "alone" if method == "none" else method.replace(":", "")
 
 
 def run_demo(config: DemoConfig) -> Path:
     """Do it all, and return the path of the table.
 
     Raises:
-        ValueError: bad options, an unusable folder of faces, or results of other options in `out`.
+        ValueError: bad options, an unusable folder of faces, results of other options in `out`, or
+            another process that is writing there.
         RuntimeError: a run failed; its own message and trace are in `out`.
     """
-    config.out.mkdir(parents=True, exist_ok=True)
-    keep_config(config)
+    with locked_folder(config.out):
+        return _run(config)
+
+
+def _run(config: DemoConfig) -> Path:
+    """`run_demo`, alone in its folder."""
+    record_options(config.out, _shared_options(config))
     print(f"faces: {config.faces or 'procedural'}, {config.image_size}x{config.image_size}")
     splits = load_splits(config.faces, image_size=config.image_size)
-    describe_splits(splits)
-    plan = runs(config, flip=splits.flip)
-    with tqdm(
-        total=sum(run.steps for run in plan.values()),
-        desc="training",
-        unit="step",
-        disable=None,
-        smoothing=0.05,
-    ) as bar:
-        job = Job(config.out, config.faces, config.image_size)
-        Runner(job, plan, bar, processes=config.processes).run()
-    embeddings = {name: load_embeddings(config.out / name) for name in plan}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UndefinedMetricWarning)  # the table says it
-        return write_report(config.out, plan, embeddings, splits, FPRS, config.resamples)
+    print_splits(splits)
+    plan = plan_demo(config, flip=splits.flip)
+    workspace = Workspace(config.out, config.faces, config.image_size)
+    Runner(workspace, plan, "training", processes=config.processes).run()
+    labels = splits.test.labels
+    settings = {ALONE if method == "none" else method: method for method in config.methods}
+    methods = measure_plan(config.out, plan, settings, labels, resamples=config.resamples)
+
+    def draw() -> dict[str, Figure]:
+        from ekd_lite.experiments.figures import demo_figures
+
+        rows = {name: load_embeddings(method.runs[0].path) for name, method in methods.items()}
+        return demo_figures(rows, splits.test, config.seeds[0])
+
+    return write_report(config.out, "table", methods, labels, draw)
 
 
-def keep_config(config: DemoConfig) -> None:
-    """Write config.json, and refuse to mix results of different options in one folder."""
-    mine = {
-        field.name: _plain(getattr(config, field.name))
+def _shared_options(config: DemoConfig) -> dict[str, Any]:
+    """What all results in one folder must have in common."""
+    options = {
+        field.name: getattr(config, field.name)
         for field in dataclasses.fields(config)
         if field.name not in ("out", "processes", "resamples", "methods", "seeds")
     }
+    options["faces"] = None if config.faces is None else str(config.faces.resolve())
     # A newer version may weigh methods or draw faces in another way: not to be mixed with the old.
-    mine["weights"] = {name: distiller.weight for name, distiller in DISTILLERS.items()}
-    mine["renderer"] = RENDERER_VERSION
-    keep_options(config.out, mine)
-
-
-def _plain(value: Any) -> Any:
-    return str(value.resolve()) if isinstance(value, Path) else value
-
-
-def describe_splits(splits: Splits) -> None:
-    """Print how many images and people there are."""
-    for name in ("train", "validation", "test"):
-        faces = getattr(splits, name)
-        print(f"  {name}: {len(faces):,} images of {faces.num_identities:,} identities")
+    options["weights"] = {name: distiller.weight for name, distiller in DISTILLERS.items()}
+    options["renderer"] = RENDERER_VERSION
+    return options

@@ -29,7 +29,7 @@ class Run:
         config: None for a model file by itself.
         info: what the model file says of itself; None before the run has finished.
         log: records of log.jsonl, as far as the run has come.
-        profile: what its backbone costs. The latency was measured once only: not for reports.
+        profile: what its backbone costs.
     """
 
     name: str
@@ -63,8 +63,12 @@ class Run:
         return f"not finished: step {self.steps} of {self.about('steps')}"
 
 
-def read_runs(paths: Iterable[Path]) -> list[Run]:
+def read_runs(paths: Iterable[Path], *, repeats: int = 1) -> list[Run]:
     """Read run folders, folders of such folders, and model files.
+
+    Args:
+        paths: of them.
+        repeats: how often the latency of each backbone is measured; once is too few to report it.
 
     Raises:
         FileNotFoundError: there is no run at one of the paths.
@@ -73,12 +77,14 @@ def read_runs(paths: Iterable[Path]) -> list[Run]:
     folders = [folder for path in paths for folder in _find(path)]
     if not folders:
         raise ValueError("name one or more runs: folders that `ekd-lite train` wrote")
-    twice = [f for f in folders if [g.resolve() for g in folders].count(f.resolve()) > 1]
+    whole = [folder.resolve() for folder in folders]
+    twice = [f for f, path in zip(folders, whole, strict=True) if whole.count(path) > 1]
     if twice:
         raise ValueError(f"named twice: {twice[0]}")
     profiles: dict[tuple[Any, ...], Profile] = {}
     return [
-        _read(folder, name, profiles) for folder, name in zip(folders, _names(folders), strict=True)
+        _read(folder, name, profiles, repeats)
+        for folder, name in zip(folders, _names(folders), strict=True)
     ]
 
 
@@ -112,7 +118,7 @@ def _names(folders: list[Path]) -> list[str]:
     return [str(f) for f in folders]
 
 
-def _read(path: Path, name: str, profiles: dict[tuple[Any, ...], Profile]) -> Run:
+def _read(path: Path, name: str, profiles: dict[tuple[Any, ...], Profile], repeats: int) -> Run:
     config, info, log, backbone = None, None, [], None
     if path.is_dir():
         if (path / CONFIG).exists() or not (path / MODEL).exists():
@@ -128,7 +134,7 @@ def _read(path: Path, name: str, profiles: dict[tuple[Any, ...], Profile]) -> Ru
     if key not in profiles:
         if backbone is None:
             backbone = build_backbone(key[0], embedding_dim=key[1], image_size=key[2])
-        profiles[key] = profile_backbone(backbone, image_size=key[2], repeats=1)
+        profiles[key] = profile_backbone(backbone, image_size=key[2], repeats=repeats)
     return Run(name, path, config, info, log, profiles[key])
 
 
@@ -151,7 +157,7 @@ def group_runs(runs: Iterable[Run]) -> dict[str, list[Run]]:
         name = group[0].name
         if len(group) > 1:
             stems = {re.sub(r"[-_ .]*\d+$", "", run.name) for run in group}
-            name = stems.pop() if len(stems) == 1 else method_of(group[0])
+            name = stems.pop() if len(stems) == 1 else str(group[0].about("method"))
         named[f"{name} ({group[0].name})" if name in named else name] = group
     return named
 
@@ -169,13 +175,7 @@ def _differ_by_seed(run: Run, other: Run) -> bool:
     return not dataclasses.replace(run.config, **same).differences(other.config)
 
 
-def method_of(run: Run) -> str:
-    """The method's name in tables."""
-    method = run.about("method")
-    return "alone" if method == "none" else str(method)
-
-
-def keep_options(out: Path, options: Mapping[str, Any]) -> None:
+def record_options(out: Path, options: Mapping[str, Any]) -> None:
     """Write config.json, and refuse to mix results of different options in one folder.
 
     Args:

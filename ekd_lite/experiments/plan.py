@@ -1,7 +1,8 @@
-"""What a study runs: every method and combination, its weights chosen by the same budget.
+"""Which runs there are, and which of them are compared.
 
-Weights are chosen on validation identities, by students of seeds that the final table does not use.
-A *setting* is a method with its weights as `TrainConfig.method` writes it: kd:8, ekd:32+fitnet:16.
+Weights of a study are chosen on validation identities, by students of seeds that the final table
+does not use. A *setting* is a method with its weights as `TrainConfig.method` writes it: kd:8,
+ekd:32+fitnet:16.
 """
 
 from __future__ import annotations
@@ -16,10 +17,48 @@ from pathlib import Path
 from typing import Any
 
 from ekd_lite.distill import DISTILLERS, parse_method
-from ekd_lite.experiments.demo import file_name
 from ekd_lite.ops import nearest_name
 from ekd_lite.train import TrainConfig
 from ekd_lite.train.recipes import recipe_names
+
+ALONE = "student alone"  # what reports call the student of method none
+
+
+def run_name(setting: str, seed: int) -> str:
+    """The folder of a student: alone-0, ekd32-1."""
+    return f"{'alone' if setting == 'none' else setting.replace(':', '')}-{seed}"
+
+
+def plan_runs(
+    out: Path,
+    teacher: TrainConfig,
+    student: TrainConfig,
+    settings: Iterable[str],
+    seeds: Sequence[int],
+    *,
+    folder: str = ".",
+) -> dict[str, TrainConfig]:
+    """The runs by name, the teacher first; a seed is complete before the next begins.
+
+    Args:
+        out: folder of all runs; the teacher's is out/teacher.
+        teacher: how the teacher is trained.
+        student: how every student is trained, but for method, teacher and seed.
+        settings: of the students.
+        seeds: of the students.
+        folder: inside of `out`, where the students are.
+    """
+    settings, plan = list(settings), {"teacher": teacher}
+    for seed in seeds:
+        for setting in settings:
+            plan[(Path(folder) / run_name(setting, seed)).as_posix()] = dataclasses.replace(
+                student,
+                method=setting,
+                teacher=None if setting == "none" else str(out / "teacher"),
+                teacher_cache=str(out / "teacher" / "train.safetensors"),
+                seed=seed,
+            )
+    return plan
 
 
 @dataclass(frozen=True)
@@ -140,15 +179,51 @@ def load_study(name: str) -> StudyConfig:
         raise ValueError(f"{name} is no study: {error}") from error
 
 
-def single_settings(config: StudyConfig) -> dict[str, list[str]]:
-    """Method -> the settings that are tried."""
-    return {name: [f"{name}:{w:g}" for w in row] for name, row in config.weights.items()}
+@dataclass(frozen=True)
+class Stage:
+    """Students of a study that are trained together.
+
+    Attributes:
+        name: what the progress bar and a dry run call it.
+        folder: of its runs, inside of the study's.
+        tried: method -> its settings.
+        seeds: of the students, one of each setting and seed.
+        steps: of each.
+    """
+
+    name: str
+    folder: str
+    tried: Mapping[str, Sequence[str]]
+    seeds: Sequence[int]
+    steps: int
+
+    def runs(self, config: StudyConfig, out: Path) -> dict[str, TrainConfig]:
+        """The teacher and these students, by name."""
+        flip = config.faces is not None
+        return plan_runs(
+            out,
+            dataclasses.replace(config.teacher, flip=flip),
+            dataclasses.replace(config.student, flip=flip, steps=self.steps),
+            [setting for row in self.tried.values() for setting in row],
+            self.seeds,
+            folder=self.folder,
+        )
+
+    def run_of(self, setting: str, seed: int) -> str:
+        """The name of one of the runs."""
+        return f"{self.folder}/{run_name(setting, seed)}"
 
 
-def combined_settings(config: StudyConfig, chosen: Mapping[str, str]) -> dict[str, list[str]]:
-    """Combination -> its methods at the chosen weights, the first one's times every share."""
+def weights_stage(config: StudyConfig) -> Stage:
+    """Every method with each of its weights."""
+    tried = {name: [f"{name}:{w:g}" for w in row] for name, row in config.weights.items()}
+    return Stage("weights", "weights", tried, config.selection_seeds, config.selection_steps)
+
+
+def combinations_stage(config: StudyConfig, chosen: Mapping[str, str]) -> Stage:
+    """Every combination: its methods at the chosen weights, the first one's times every share."""
     weight = {name: parse_method(chosen[name])[name] for name in config.weights}
-    return {
+    tried = {
         name: [
             "+".join(
                 f"{part}:{(1 if i else share) * weight[part]:g}"
@@ -158,55 +233,31 @@ def combined_settings(config: StudyConfig, chosen: Mapping[str, str]) -> dict[st
         ]
         for name in config.combinations
     }
+    return Stage("combinations", "weights", tried, config.selection_seeds, config.selection_steps)
 
 
-def students(
-    config: StudyConfig,
-    out: Path,
-    stage: str,
-    settings: Iterable[str],
-    *,
-    seeds: Sequence[int],
-    steps: int,
-) -> dict[str, TrainConfig]:
-    """The runs of a stage by name, the teacher first; a seed is complete before the next begins."""
-    flip = config.faces is not None
-    plan = {"teacher": dataclasses.replace(config.teacher, flip=flip)}
-    settings = list(settings)
-    for seed in seeds:
-        for setting in settings:
-            plan[run_name(stage, setting, seed)] = dataclasses.replace(
-                config.student,
-                method=setting,
-                teacher=None if setting == "none" else str(out / "teacher"),
-                teacher_cache=str(out / "teacher" / "train.safetensors"),
-                steps=steps,
-                seed=seed,
-                flip=flip,
-            )
-    return plan
-
-
-def run_name(stage: str, setting: str, seed: int) -> str:
-    """The folder of a run."""
-    return f"{stage}/{file_name(setting)}-{seed}"
+def final_stage(config: StudyConfig, chosen: Mapping[str, str]) -> Stage:
+    """The students that are tested: the student alone, and every method as it was chosen."""
+    tried = {ALONE: ["none"]} | {name: [setting] for name, setting in chosen.items()}
+    return Stage("final students", "final", tried, config.seeds, config.student.steps)
 
 
 def choose(
-    candidates: Mapping[str, Sequence[str]], scores: Mapping[str, Sequence[float]]
+    tried: Mapping[str, Sequence[str]], scores: Mapping[str, Sequence[float]]
 ) -> dict[str, str]:
     """The setting of every method whose mean score over the seeds is largest, the first of equals.
 
     Args:
-        candidates: method -> settings.
+        tried: method -> settings.
         scores: setting -> score of every seed.
     """
     return {
         name: max(settings, key=lambda s: sum(scores[s]) / len(scores[s]))
-        for name, settings in candidates.items()
+        for name, settings in tried.items()
     }
 
 
-def has_ekd(method: str) -> bool:
-    """Whether EKD in some form is among the parts of a method."""
-    return any(part.startswith("ekd") for part in method.split("+"))
+def at_edge(config: StudyConfig, chosen: Mapping[str, str]) -> list[str]:
+    """The settings of single methods whose weight is the least or the largest that was tried."""
+    tried = weights_stage(config).tried
+    return [chosen[name] for name, row in tried.items() if chosen[name] in (row[0], row[-1])]

@@ -1,231 +1,298 @@
-"""Tables and figures of a comparison: every run against unseen identities, with intervals."""
+"""The pages and tables of demo, study and comparison, written in one way."""
 
 from __future__ import annotations
 
 import datetime
-import math
+import io
 import platform
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
 import ekd_lite
-from ekd_lite.data import FaceSet, Splits
 from ekd_lite.evaluate import (
     BootstrapResult,
-    all_pairs_tpr_at_fpr,
+    UndefinedMetricWarning,
     bootstrap_tpr_at_fpr,
-    count_pairs,
     paired_difference,
 )
+from ekd_lite.experiments.folders import Run, read_runs
+from ekd_lite.experiments.plan import ALONE
+from ekd_lite.experiments.runner import load_embeddings
 from ekd_lite.experiments.tables import (
+    FPRS,
+    difference_lines,
     level,
     markdown_table,
     mean_and_spread,
     over_seeds,
     percents,
-    save_figure,
-    verdicts,
+    tpr_lines,
     write_table,
 )
 from ekd_lite.files import write_atomically
-from ekd_lite.models import Profile, profile_backbone
-from ekd_lite.ops import false_accepts_at, largest, unit_rows
-from ekd_lite.plots import plot_faces, plot_roc, plot_scores
-from ekd_lite.train import TrainConfig, load_model
+from ekd_lite.train import TrainConfig
 
-MAX_DRAWN = 3000  # images whose pairs go into a histogram
+if TYPE_CHECKING:  # the command starts without matplotlib
+    from matplotlib.figure import Figure
+
+Results = Mapping[str, Sequence[BootstrapResult]]
+STUDY_ONLY = ("setting", "weights", "validation")  # columns of tables with validation scores
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of a report.
+
+    Attributes:
+        setting: the method with its weights; empty for the teacher and the student alone.
+        runs: one for each seed.
+        results: of their test embeddings.
+        scores: of their validation embeddings, where something was chosen by them.
+    """
+
+    setting: str
+    runs: Sequence[Run]
+    results: Sequence[BootstrapResult]
+    scores: Sequence[float]
 
 
 def write_report(
     out: Path,
-    plan: Mapping[str, TrainConfig],
-    embeddings: Mapping[str, Tensor],
-    splits: Splits,
-    fprs: tuple[float, ...],
-    resamples: int,
+    name: str,
+    methods: Mapping[str, Method],
+    labels: Tensor,
+    draw: Callable[[], Mapping[str, Figure]],
+    *,
+    notes: Sequence[str] = (),
 ) -> Path:
-    """Write table.csv, table.md, roc.png, scores.png and faces.png, and print the table.
+    """Write NAME.csv, differences.csv, NAME.md and figures; print the page.
 
     Args:
-        out: folder with one sub-folder a run.
-        plan: configuration of every run by name; "teacher" is the teacher.
-        embeddings: of the test images, by run, (N, D).
-        splits: the faces.
-        fprs: false-positive rates to report.
-        resamples: draws of the bootstrap.
+        out: folder to write into.
+        name: of the files.
+        methods: what `measure_plan` returned.
+        labels: of the test images.
+        draw: makes the figures, by file name.
+        notes: paragraphs at the end of the page.
 
     Returns:
-        Path of table.csv.
+        Path of NAME.csv.
     """
-    labels = splits.test.labels
+    results = {method: row.results for method, row in methods.items()}
+    pairs = comparisons({method: row.scores for method, row in methods.items()})
+    tables = {f"{name}.csv": _rows(methods)}
+    if pairs:
+        tables["differences.csv"] = [_difference(*pair, results) for pair in pairs]
+    lines = _page(methods, pairs, labels)
+    for note in notes:
+        lines += ["", note]
+    write_results(out, tables, f"{name}.md", lines, draw)
+    return out / f"{name}.csv"
+
+
+def measure_plan(
+    out: Path,
+    plan: Mapping[str, TrainConfig],
+    settings: Mapping[str, str],
+    labels: Tensor,
+    *,
+    resamples: int,
+    scores: Mapping[str, Sequence[float]] | None = None,
+) -> dict[str, Method]:
+    """Read the runs of a plan and measure the test embeddings that they left.
+
+    Args:
+        out: folder of the runs.
+        plan: the runs by name, with the teacher.
+        settings: method, as the tables call it, -> what `TrainConfig.method` says.
+        labels: of the test images.
+        resamples: draws of the bootstrap.
+        scores: method -> validation score of every seed.
+    """
+    runs = dict(zip(plan, read_runs([out / name for name in plan], repeats=30), strict=True))
     results = {
-        name: bootstrap_tpr_at_fpr(embeddings[name], labels, fprs, num_resamples=resamples)
+        name: measure(load_embeddings(out / name), labels, FPRS, resamples)
         for name in tqdm(plan, desc="intervals", disable=None)
     }
-    profiles = profile_runs(out, plan)
-    rows = [
-        {"method": label(name, run), **run_row(out / name, run, profiles[run.backbone], result)}
-        for (name, run), result in zip(plan.items(), results.values(), strict=True)
-    ]
-    write_table(out / "table.csv", rows)
-    text = _markdown(plan, results, rows, profiles, splits)
-    write_atomically(out / "table.md", text.encode())
-    _figures(out, plan, embeddings, splits)
-    print(f"\n{text}\nwritten to {out}/: table.csv table.md roc.png scores.png faces.png")
-    return out / "table.csv"
-
-
-def profile_runs(out: Path, plan: Mapping[str, TrainConfig]) -> dict[str, Profile]:
-    """What each backbone costs, by its name."""
-    profiles: dict[str, Profile] = {}
-    for name, run in plan.items():
-        if run.backbone not in profiles:
-            backbone = load_model(out / name).backbone
-            profiles[run.backbone] = profile_backbone(backbone, image_size=run.image_size)
-    return profiles
-
-
-def run_row(
-    folder: Path, run: TrainConfig, profile: Profile, result: BootstrapResult
-) -> dict[str, object]:
-    """What a table says of a run, but for the name of its method."""
+    names = {"teacher": ["teacher"]} | {
+        method: [name for name, run in plan.items() if name != "teacher" and run.method == setting]
+        for method, setting in settings.items()
+    }
     return {
-        "seed": run.seed,
-        **percents("tpr", result.fprs, (result.estimate, result.low, result.high)),
-        "parameters": profile.parameters,
-        "macs": profile.macs,
-        "latency_ms": round(profile.latency_ms, 3),
-        "train_seconds": load_model(folder).info["train_seconds"],
+        method: Method(
+            "" if method in ("teacher", ALONE) else settings[method],
+            [runs[name] for name in row],
+            [results[name] for name in row],
+            (scores or {}).get(method, ()),
+        )
+        for method, row in names.items()
     }
 
 
-def label(name: str, run: TrainConfig) -> str:
-    """The name of a run's method in tables and figures."""
-    if name == "teacher":
-        return "teacher"
-    return "student alone" if run.method == "none" else run.method
+def measure(
+    embeddings: Tensor, labels: Tensor, fprs: Sequence[float], resamples: int
+) -> BootstrapResult:
+    """TPR over all pairs with intervals; all calls with the same labels share the resamples."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UndefinedMetricWarning)  # the table says it
+        return bootstrap_tpr_at_fpr(embeddings, labels, fprs, num_resamples=resamples)
 
 
-def _markdown(
-    plan: Mapping[str, TrainConfig],
-    results: Mapping[str, BootstrapResult],
-    rows: list[dict[str, object]],
-    profiles: Mapping[str, Profile],
-    splits: Splits,
-) -> str:
-    groups: dict[str, list[str]] = {}
-    for name, run in plan.items():
-        groups.setdefault(label(name, run), []).append(name)
-    means = {method: over_seeds([results[n] for n in names]) for method, names in groups.items()}
-    fprs = next(iter(results.values())).fprs
-    heads = [f"TPR at {level(fpr)}" for fpr in fprs]
-    cells = []
-    for method, names in groups.items():
-        by_level = zip(*(results[n].estimate.tolist() for n in names), strict=True)
-        spreads = [mean_and_spread([100 * tpr for tpr in tprs]) for tprs in by_level]
-        cells.append([method, str(len(names)), *spreads])
-    lines = markdown_table(["method", "seeds", *heads], cells)
-    num_genuine, num_impostor = count_pairs(splits.test.labels)
-    lines += [
-        "",
-        f"TPR in percent over all pairs of {len(splits.test):,} test images of "
-        f"{splits.test.num_identities:,} identities that no net was trained on: {num_genuine:,} "
-        f"genuine and {num_impostor:,} impostor pairs. ± is the standard deviation over seeds.",
-        "",
-        "What beats what: difference of the means over seeds, with the 95 % interval of a paired "
-        "bootstrap over test identities (it does not cover the choice of seeds).",
-        "",
+def _rows(methods: Mapping[str, Method]) -> list[dict[str, object]]:
+    """A row for each run."""
+    rows: list[dict[str, object]] = []
+    for name, method in methods.items():
+        for k, (run, found) in enumerate(zip(method.runs, method.results, strict=True)):
+            rows.append(
+                {
+                    "method": name,
+                    "setting": method.setting,
+                    "seed": run.about("seed"),
+                    **percents("tpr", FPRS, (found.estimate, found.low, found.high)),
+                    "parameters": run.profile.parameters,
+                    "macs": run.profile.macs,
+                    "latency_ms": round(run.profile.latency_ms, 3),
+                    "train_seconds": run.about("train_seconds"),
+                    "validation": round(method.scores[k], 3) if method.scores else None,
+                }
+            )
+    return [_of_interest(row, methods) for row in rows]
+
+
+def _of_interest(row: dict[str, Any], methods: Mapping[str, Method]) -> dict[str, Any]:
+    """The columns that say something: without validation nothing was chosen."""
+    if any(method.scores for method in methods.values()):
+        return row
+    return {name: value for name, value in row.items() if name not in STUDY_ONLY}
+
+
+def _difference(first: str, second: str, role: str, results: Results) -> dict[str, object]:
+    """A row of differences.csv: of the means over seeds, and how it varies from seed to seed."""
+    found = paired_difference(over_seeds(results[first]), over_seeds(results[second]))
+    by_seed = torch.stack(
+        [a.estimate - b.estimate for a, b in zip(results[first], results[second], strict=True)]
+    )
+    spread = by_seed.std(0) if len(by_seed) > 1 else torch.full_like(by_seed[0], torch.nan)
+    return {
+        "first": first,
+        "second": second,
+        "second_is": role,
+        **percents("difference", FPRS, found),
+        **{
+            f"seed_std@{level(fpr)}": round(100 * value, 2)
+            for fpr, value in zip(FPRS, spread.tolist(), strict=True)
+        },
+    }
+
+
+def _page(
+    methods: Mapping[str, Method], pairs: Sequence[tuple[str, str, str]], labels: Tensor
+) -> list[str]:
+    """What the nets reach, what beats what, what they cost, and where it was measured."""
+    results = {name: method.results for name, method in methods.items()}
+    columns = [
+        _of_interest(
+            {
+                "method": name,
+                "weights": method.setting,
+                "seeds": str(len(method.runs)),
+                "validation": mean_and_spread(method.scores) if method.scores else "",
+            },
+            methods,
+        )
+        for name, method in methods.items()
     ]
-    cells = [
-        [first, second, *verdicts(*paired_difference(means[first], means[second]))]
-        for first, second in _comparisons(list(groups))
-    ]
-    lines += [
-        *markdown_table(["first", "minus", *heads], cells),
-        "",
-        "**Bold**: the interval excludes zero. Plain: this test cannot tell the two apart.",
+    rows = [([*row.values()], seeds) for row, seeds in zip(columns, results.values(), strict=True)]
+    lines = tpr_lines([*columns[0]], rows, labels)
+    if "validation" in columns[0]:
+        lines[-1] += " Validation is the score by which weights and the best are chosen."
+    if pairs:
+        lines += ["", *difference_lines(["first", "minus", "which is"], pairs, results)]
+    if "validation" in columns[0]:
+        lines[-1] += " Best is named by validation, not by these numbers."
+    runs = [run for method in methods.values() for run in method.runs]
+    profiles = {str(run.about("backbone")): run.profile for run in runs}
+    return [
+        *lines,
         "",
         *markdown_table(
             ["net", "parameters", "multiply-adds", "ms an image, one CPU thread"],
             [
-                [name, f"{p.parameters:,}", f"{p.macs:,}", f"{p.latency_ms:.2f}"]
-                for name, p in profiles.items()
+                [net, f"{p.parameters:,}", f"{p.macs:,}", f"{p.latency_ms:.2f}"]
+                for net, p in profiles.items()
             ],
         ),
         "",
         f"ekd_lite {ekd_lite.__version__}, torch {torch.__version__}, Python "
         f"{platform.python_version()}, {platform.machine()}, {datetime.date.today()}; training: "
-        f"{sum(float(str(row['train_seconds'])) for row in rows):.0f} seconds on one core in all.",
+        f"{sum(float(run.about('train_seconds')) for run in runs):.0f} seconds on one core in all.",
     ]
-    return "\n".join(lines) + "\n"
 
 
-def _comparisons(methods: list[str]) -> list[tuple[str, str]]:
-    """Every student against the student alone, every combination against its parts."""
-    students = [m for m in methods if m not in ("teacher", "student alone")]
-    pairs = [(m, "student alone") for m in students if "student alone" in methods]
-    for method in students:
-        parts = method.split("+")
-        pairs += [(method, part) for part in students if part != method and part in parts]
-    return pairs
-
-
-def _figures(
-    out: Path, plan: Mapping[str, TrainConfig], embeddings: Mapping[str, Tensor], splits: Splits
+def write_results(
+    out: Path,
+    tables: Mapping[str, Sequence[Mapping[str, object]]],
+    page: str,
+    lines: Sequence[str],
+    draw: Callable[[], Mapping[str, Figure]],
 ) -> None:
-    first = min(run.seed for name, run in plan.items() if name != "teacher")
-    shown = {
-        label(name, run): embeddings[name]
-        for name, run in plan.items()
-        if name == "teacher" or run.seed == first
-    }
-    labels = splits.test.labels
-    _, num_impostor = count_pairs(labels)
-    grid = torch.logspace(-math.floor(math.log10(num_impostor)) + 1, 0, 400, dtype=torch.float64)
-    figure = Figure(figsize=(7, 5), layout="constrained")
-    axes = figure.add_subplot()
-    plot_roc({m: (grid, all_pairs_tpr_at_fpr(e, labels, grid)) for m, e in shown.items()}, axes)
-    axes.set_title(f"All pairs of {len(labels):,} images of unseen identities, seed {first}")
-    save_figure(figure, out / "roc.png")
+    """Write CSV files, a page of Markdown and figures; print the page and what was written.
 
-    drawn = {m: shown[m] for m in ("student alone", "ekd", "teacher") if m in shown} or shown
-    figure = Figure(figsize=(7, 2.6 * len(drawn)), layout="constrained")
-    panels = figure.subplots(len(drawn), 1, sharex=True, squeeze=False)[:, 0]
-    for panel, (method, rows) in zip(panels, drawn.items(), strict=True):
-        genuine, impostor = _scores(rows[:MAX_DRAWN], labels[:MAX_DRAWN])
-        allowed = false_accepts_at(1e-3, len(impostor))
-        threshold = float(largest(impostor, allowed + 1)[-1])
-        plot_scores(genuine, impostor, {"FPR 1e-3": threshold}, panel)
-        panel.set_title(method)
-        panel.get_legend().remove()
-        panel.label_outer()
-    handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=len(names))
-    save_figure(figure, out / "scores.png")
-
-    sheet = _sheet(splits.test)
-    height = 9 * len(sheet) / sheet.shape[1]
-    figure = Figure(figsize=(9, height + 0.3), layout="constrained")
-    plot_faces(sheet, figure.add_subplot())
-    save_figure(figure, out / "faces.png")
+    Args:
+        out: folder to write into.
+        tables: file name -> rows.
+        page: file name of the page.
+        lines: of the page.
+        draw: makes the figures, by file name, when everything else is written.
+    """
+    for name, rows in tables.items():
+        write_table(out / name, rows)
+    text = "\n".join(lines) + "\n"
+    write_atomically(out / page, text.encode())
+    figures = draw()
+    for name, figure in figures.items():
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=150)
+        write_atomically(out / name, buffer.getvalue())
+    print(f"\n{text}\nwritten to {out}/: {' '.join([*tables, page, *figures])}")
 
 
-def _scores(rows: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    i, j = torch.triu_indices(len(rows), len(rows), 1)
-    unit = unit_rows(rows)
-    scores, same = (unit @ unit.T)[i, j], labels[i] == labels[j]
-    return scores[same], scores[~same]
+def comparisons(scores: Mapping[str, Sequence[float]]) -> list[tuple[str, str, str]]:
+    """(first, second, what second is): the differences that a report shows.
+
+    Every method against the student alone; every combination against each of its parts. With scores
+    also every method against the best single one without EKD; every combination with EKD against
+    the best without it, and the best with EKD against every one without it.
+
+    Args:
+        scores: method, as the tables call it, -> validation score of every seed, or nothing; best
+            is what has the largest mean.
+    """
+    students = [name for name in scores if name not in ("teacher", ALONE)]
+    mean = {name: sum(row) / len(row) for name, row in scores.items() if row}
+    pairs = [(name, ALONE, ALONE) for name in students if ALONE in scores]
+    plain = [name for name in students if "+" in name and not _has_ekd(name)]
+    joined = [name for name in students if "+" in name and _has_ekd(name)]
+    singles = [name for name in students if "+" not in name and not _has_ekd(name)]
+    if mean and singles:
+        best = max(singles, key=mean.__getitem__)
+        pairs += [(n, best, "best single without EKD") for n in students if n != best]
+    if mean and plain and joined:
+        best, top = (max(names, key=mean.__getitem__) for names in (plain, joined))
+        pairs += [(name, best, "best combination without EKD") for name in joined]
+        pairs += [(top, name, "combination without EKD") for name in plain if name != best]
+    known = {pair[:2] for pair in pairs}
+    parts = [(n, part) for n in plain + joined for part in n.split("+") if part in students]
+    return pairs + [(*pair, "part of it") for pair in parts if pair not in known]
 
 
-def _sheet(faces: FaceSet, *, rows: int = 6, columns: int = 10) -> Tensor:
-    """Some images of the identities that have most, (R, C, 3, H, W)."""
-    sizes = torch.bincount(faces.labels)
-    people = sizes.argsort(descending=True, stable=True)[:rows]
-    columns = min(columns, int(sizes[people[-1]]))
-    sheet = [faces.batch((faces.labels == p).nonzero().flatten()[:columns]) for p in people]
-    return torch.stack(sheet)
+def _has_ekd(method: str) -> bool:
+    """Whether EKD in some form is among the parts of a method."""
+    return any(part.startswith("ekd") for part in method.split("+"))

@@ -21,51 +21,53 @@ import torch
 from safetensors.torch import load_file, save
 from tqdm import tqdm
 
-from ekd_lite.data import load_splits
+from ekd_lite.data import Splits, load_splits
 from ekd_lite.evaluate import UndefinedMetricWarning, all_pairs_tpr_at_fpr, embed
+from ekd_lite.experiments.tables import FPRS
 from ekd_lite.files import write_atomically
 from ekd_lite.train import TrainConfig, TrainState, cache_teacher, fit, load_model
 from ekd_lite.train.config import read_config
 from ekd_lite.train.distributed import pick_device
 
-Part = Literal["validation", "test"]
-FPRS = (1e-2, 1e-3, 1e-4, 1e-5)
+SplitName = Literal["validation", "test"]
 # Read by glibc when a process starts: keep freed memory instead of giving it back. Page faults of
 # fresh tensors took a fifth of a student's step (book/scaling.md).
 KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**30)}
 
 
 @dataclass(frozen=True)
-class Job:
-    """What all runs of a comparison share.
+class Workspace:
+    """Where the runs of a plan leave their results, and what all of them share.
 
     Attributes:
         out: folder with one sub-folder a run.
         faces: folder of real faces, or None for the procedural ones.
         image_size: side of the images, pixels.
-        parts: sets that every net embeds when it is trained; runs between which something is chosen
-            must not see the test set.
+        splits: sets that every net embeds when it is trained; runs between which something is
+            chosen must not see the test set.
         people: procedural training identities.
     """
 
     out: Path
     faces: Path | None
     image_size: int
-    parts: tuple[Part, ...] = ("test",)
+    splits: tuple[SplitName, ...] = ("test",)
     people: int = 1000
 
 
-def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """Write a safetensors file, whole or not at all."""
-    write_atomically(path, save(tensors))
+def print_splits(splits: Splits) -> None:
+    """Print how many images and people there are."""
+    for name in ("train", "validation", "test"):
+        faces = getattr(splits, name)
+        print(f"  {name}: {len(faces):,} images of {faces.num_identities:,} identities")
 
 
-def load_embeddings(folder: Path, part: Part = "test") -> torch.Tensor:
+def load_embeddings(folder: Path, split: SplitName = "test") -> torch.Tensor:
     """The embeddings of a set that a run left behind."""
-    return load_file(folder / f"{part}.safetensors")["embeddings"]
+    return load_file(folder / f"{split}.safetensors")["embeddings"]
 
 
-def is_finished(folder: Path, run: TrainConfig, parts: tuple[Part, ...]) -> bool:
+def is_finished(folder: Path, run: TrainConfig, splits: tuple[SplitName, ...]) -> bool:
     """Whether a run is trained and has embedded these sets.
 
     Raises:
@@ -79,24 +81,32 @@ def is_finished(folder: Path, run: TrainConfig, parts: tuple[Part, ...]) -> bool
             f"{folder} holds a run of other options (there, then here; {'; '.join(other)}): "
             "choose another --out, or delete it"
         )
-    return all((folder / f"{part}.safetensors").exists() for part in parts)
+    return all((folder / f"{split}.safetensors").exists() for split in splits)
 
 
 class Runner:
-    """Start runs in processes of their own, as many at a time as there are cores."""
+    """Start runs in processes of their own, as many at a time as there are cores.
+
+    Args:
+        workspace: what all runs share.
+        plan: the runs by name; those with a method wait for the one called teacher.
+        label: of the progress bar.
+        processes: runs at the same time; by default one for each core.
+    """
 
     def __init__(
         self,
-        job: Job,
+        workspace: Workspace,
         plan: dict[str, TrainConfig],
-        bar: tqdm[Any],
+        label: str,
         *,
         processes: int | None = None,
     ) -> None:
-        self.job = job
+        self.workspace = workspace
         self.limit = processes or os.cpu_count() or 1
         self.plan = plan
-        self.bar = bar
+        total = sum(run.steps for run in plan.values())
+        self.bar = tqdm(total=total, desc=label, unit="step", disable=None, smoothing=0.05)
         self.context = multiprocessing.get_context("spawn")
         self.messages: Any = self.context.Queue()
         self.processes: dict[str, Any] = {}
@@ -106,15 +116,15 @@ class Runner:
         """Run everything; an interrupt lets every process save its state first."""
         for name, value in KEEP_MEMORY.items():
             os.environ.setdefault(name, value)  # of the processes that are started
-        waiting = []
-        for name, run in self.plan.items():
-            if is_finished(self.job.out / name, run, self.job.parts):
-                self.bar.update(run.steps)
-                self.steps[name] = -1
-            else:
-                waiting.append(name)
         before = signal.signal(signal.SIGTERM, _exit_on_sigterm)
         try:
+            waiting = []
+            for name, run in self.plan.items():
+                if is_finished(self.workspace.out / name, run, self.workspace.splits):
+                    self.bar.update(run.steps)
+                    self.steps[name] = -1
+                else:
+                    waiting.append(name)
             while waiting or self.processes:
                 teacher_ready = self.steps.get("teacher", -1) < 0
                 ready = [n for n in waiting if teacher_ready or self.plan[n].method == "none"]
@@ -129,12 +139,13 @@ class Runner:
                 process.join(timeout=30)
             raise
         finally:
+            self.bar.close()
             signal.signal(signal.SIGTERM, before)
 
     def _start(self, name: str) -> None:
         process = self.context.Process(
             target=_run_one,
-            args=(name, self.plan[name], self.job, self.messages),
+            args=(name, self.plan[name], self.workspace, self.messages),
             daemon=True,
         )
         process.start()
@@ -165,8 +176,9 @@ class Runner:
             numbers = "  ".join(
                 f"{100 * tpr:5.1f} % at {fpr:.0e}" for tpr, fpr in zip(value, FPRS, strict=True)
             )
-            part = "unseen" if self.job.parts[-1] == "test" else self.job.parts[-1]
-            self.bar.write(f"{name:16} TPR on {part} identities: {numbers}", file=sys.stdout)
+            last = self.workspace.splits[-1]
+            people = "unseen" if last == "test" else last
+            self.bar.write(f"{name:16} TPR on {people} identities: {numbers}", file=sys.stdout)
             sys.stdout.flush()
         else:
             raise RuntimeError(f"run {name!r} failed:\n{value}")
@@ -176,8 +188,8 @@ def _exit_on_sigterm(number: int, frame: Any) -> None:
     raise SystemExit(128 + number)
 
 
-def _run_one(name: str, run: TrainConfig, job: Job, messages: Any) -> None:
-    """Train one net and embed the job's sets with it; what a process of the demo does."""
+def _run_one(name: str, run: TrainConfig, workspace: Workspace, messages: Any) -> None:
+    """Train one net and embed the sets with it: what one of the processes does."""
     parent = os.getppid()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # arithmetic with numbers below 1e-38 is slow and pointless
@@ -186,17 +198,21 @@ def _run_one(name: str, run: TrainConfig, job: Job, messages: Any) -> None:
         if state.step % 10 == 0:
             messages.put((name, "step", state.step))
             if os.getppid() != parent:
-                os.kill(os.getpid(), signal.SIGTERM)  # the demo is gone: save and stop
+                os.kill(os.getpid(), signal.SIGTERM)  # the runner is gone: save and stop
 
-    # Said once by the demo itself or in its table; every run would say it again.
+    # The parent or the table says it once; every run would say it again.
     warnings.filterwarnings("ignore", message="the first batch has too few impostor pairs")
     warnings.filterwarnings("ignore", message=".*eyes are not where aligned faces have them")
     warnings.simplefilter("ignore", UndefinedMetricWarning)
     try:
         splits = load_splits(
-            job.faces, image_size=job.image_size, people=job.people, workers=1, progress=False
+            workspace.faces,
+            image_size=workspace.image_size,
+            people=workspace.people,
+            workers=1,
+            progress=False,
         )
-        out = job.out / name
+        out = workspace.out / name
         net = load_model(
             fit(run, splits.train, out, progress=False, on_step=on_step),
             device=pick_device(run.device),
@@ -205,16 +221,15 @@ def _run_one(name: str, run: TrainConfig, job: Job, messages: Any) -> None:
             path = out / "train.safetensors"
             if not path.exists():
                 cache_teacher(net, splits.train, flip=run.flip, path=path, progress=False)
-        for part in job.parts:
-            path = out / f"{part}.safetensors"
+        for split in workspace.splits:
+            path = out / f"{split}.safetensors"
             if not path.exists():
-                rows = embed(net.backbone, getattr(splits, part))
-                write_tensors(path, {"embeddings": rows})
-        labels = getattr(splits, job.parts[-1]).labels
-        embeddings = load_embeddings(out, job.parts[-1])
-        tpr = all_pairs_tpr_at_fpr(embeddings, labels, FPRS).tolist()
+                rows = embed(net.backbone, getattr(splits, split))
+                write_atomically(path, save({"embeddings": rows}))
+        labels = getattr(splits, split).labels  # of the last one
+        tpr = all_pairs_tpr_at_fpr(load_embeddings(out, split), labels, FPRS).tolist()
         messages.put((name, "done", tpr))
     except Exception:
         text = traceback.format_exc()
-        write_atomically(job.out / name / "error.txt", text.encode())
+        write_atomically(workspace.out / name / "error.txt", text.encode())
         messages.put((name, "failed", text))

@@ -1,20 +1,20 @@
-"""What the tables and figures of a comparison share: percents, means over seeds, verdicts."""
+"""What every table shares: levels, percents, means over seeds, differences, Markdown and CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import matplotlib
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from ekd_lite.evaluate import BootstrapResult
+from ekd_lite.evaluate import BootstrapResult, count_pairs, paired_difference
 from ekd_lite.files import write_atomically
+
+FPRS = (1e-2, 1e-3, 1e-4, 1e-5)
 
 
 def level(fpr: float) -> str:
@@ -52,7 +52,18 @@ def mean_and_spread(values: Sequence[float], *, decimals: int = 1) -> str:
     return f"{float(numbers.mean()):.{decimals}f}{spread}"
 
 
-def verdict(difference: float, low: float, high: float) -> str:
+def tpr_cells(results: Sequence[BootstrapResult]) -> list[str]:
+    """A cell for each level, in percent: mean over seeds, spread over seeds, interval."""
+    mean = over_seeds(results)
+    by_level = (100 * torch.stack([r.estimate for r in results], 1)).tolist()
+    ends = (100 * torch.stack([mean.low, mean.high], 1)).tolist()
+    return [
+        mean_and_spread(tprs) + ("" if math.isnan(low) else f" [{low:.1f}, {high:.1f}]")
+        for tprs, (low, high) in zip(by_level, ends, strict=True)
+    ]
+
+
+def difference_cell(difference: float, low: float, high: float) -> str:
     """A difference with its interval; bold if the interval excludes zero."""
     if math.isnan(difference):
         return "not measurable"
@@ -62,9 +73,10 @@ def verdict(difference: float, low: float, high: float) -> str:
     return f"**{text}**" if low > 0 or high < 0 else text
 
 
-def verdicts(difference: Tensor, low: Tensor, high: Tensor) -> list[str]:
-    """What `paired_difference` returned as one cell a level, in percent."""
-    return [verdict(*row) for row in (100 * torch.stack([difference, low, high], 1)).tolist()]
+def difference_cells(difference: Tensor, low: Tensor, high: Tensor) -> list[str]:
+    """What `paired_difference` returned: a cell for each level, in percent."""
+    rows = (100 * torch.stack([difference, low, high], 1)).tolist()
+    return [difference_cell(*row) for row in rows]
 
 
 def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -77,6 +89,65 @@ def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[
     ]
 
 
+def tpr_lines(
+    heads: Sequence[str],
+    rows: Iterable[tuple[Sequence[str], Sequence[BootstrapResult]]],
+    labels: Tensor,
+) -> list[str]:
+    """The table of TPR, and what its numbers are.
+
+    Args:
+        heads: of the columns before those of the levels.
+        rows: the cells of these columns, and the results of all seeds.
+        labels: of the test images.
+    """
+    rows = list(rows)
+    num_genuine, num_impostor = count_pairs(labels)
+    return [
+        *markdown_table(
+            [*heads, *_level_heads(rows[0][1][0])],
+            [[*cells, *tpr_cells(results)] for cells, results in rows],
+        ),
+        "",
+        f"TPR in percent over all pairs of {len(labels):,} test images of "
+        f"{int(torch.bincount(labels).count_nonzero()):,} identities: {num_genuine:,} genuine and "
+        f"{num_impostor:,} impostor pairs. ± is the standard deviation over seeds, in brackets the "
+        "95 % interval of a bootstrap over identities.",
+    ]
+
+
+def difference_lines(
+    heads: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    results: Mapping[str, Sequence[BootstrapResult]],
+) -> list[str]:
+    """The table of differences, and what they mean.
+
+    Args:
+        heads: of the columns before those of the levels.
+        rows: the cells of these columns, which begin with the names of both sides.
+        results: of all seeds, by these names.
+    """
+    means = {name: over_seeds(results[name]) for row in rows for name in row[:2]}
+    return [
+        *markdown_table(
+            [*heads, *_level_heads(means[rows[0][0]])],
+            [
+                [*row, *difference_cells(*paired_difference(means[row[0]], means[row[1]]))]
+                for row in rows
+            ],
+        ),
+        "",
+        "Differences of the means over seeds, with the 95 % interval of a paired bootstrap over "
+        "identities (it does not cover the choice of seeds). **Bold**: the interval excludes zero. "
+        "Plain: this test cannot tell the two apart.",
+    ]
+
+
+def _level_heads(result: BootstrapResult) -> list[str]:
+    return [f"TPR at {level(fpr)}" for fpr in result.fprs]
+
+
 def write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """Write a CSV file; every row has the columns of the first."""
     buffer = io.StringIO()
@@ -84,11 +155,3 @@ def write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(path, buffer.getvalue().encode())
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG file, whole or not at all."""
-    buffer = io.BytesIO()
-    with matplotlib.rc_context({"savefig.dpi": 150}):
-        figure.savefig(buffer, format="png")
-    write_atomically(path, buffer.getvalue())

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ekd_lite.heads.margin import ArcFace, NormFace, rotated_cosine
+from ekd_lite.ops import check_tensors
 from ekd_lite.parallel import gather_batch
 
 
@@ -85,6 +86,8 @@ class AdaFace(NormFace):
         momentum: weight of the newest batch in mu and sigma.
     """
 
+    margins = (0.0, 1.0, "radians, and units of the cosine")
+
     length_mean: Tensor
     length_std: Tensor
     num_updates: Tensor
@@ -109,6 +112,7 @@ class AdaFace(NormFace):
     @torch.no_grad()
     def quality(self, embeddings: Tensor) -> Tensor:
         """The q of every embedding, (N, D) -> (N, 1); updates mu and sigma in training."""
+        check_tensors(embeddings=embeddings)
         # 0.001 and 100 as in the authors' code: one runaway length must not move the statistics.
         length = embeddings.to(self.prototypes.dtype).norm(dim=1, keepdim=True).clamp(1e-3, 100)
         if self.training and len(length):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from ekd_lite.ops import unit_rows
+from ekd_lite.ops import check_tensors, unit_rows
 
 
 class NormFace(nn.Module):
@@ -18,7 +19,15 @@ class NormFace(nn.Module):
         num_identities: C, labels run from 0 to C - 1.
         scale: factor s. Cosines end at 1, so without it the softmax could never become sure.
         margin: m; may be changed between steps, e.g. ramped up at the start of training.
+
+    Attributes:
+        margins: the smallest and the largest margin, and their unit.
+
+    Raises:
+        ValueError: a size below 1, a scale that is not positive, or a margin out of `margins`.
     """
+
+    margins: ClassVar[tuple[float, float, str]] = (0.0, math.inf, "not used")
 
     def __init__(
         self,
@@ -29,22 +38,38 @@ class NormFace(nn.Module):
         margin: float = 0.0,
     ) -> None:
         super().__init__()
-        if embedding_dim < 1 or num_identities < 1 or scale <= 0:
+        if embedding_dim < 1 or num_identities < 1 or not 0 < scale < math.inf:
             raise ValueError(
                 "expected embedding_dim >= 1, num_identities >= 1 and scale > 0, "
                 f"got {embedding_dim}, {num_identities} and {scale}"
             )
+        self.check_margin(margin)
         self.scale = scale
         self.margin = margin
         self.prototypes = nn.Parameter(torch.empty(num_identities, embedding_dim))
         nn.init.normal_(self.prototypes, std=0.01)
 
+    @classmethod
+    def check_margin(cls, margin: float) -> None:
+        """Raise a ValueError unless the margin lies in `margins`: one in degrees does not."""
+        low, high, unit = cls.margins
+        if not low <= margin <= high:
+            hint = (
+                f" ({margin:g} degrees are {math.radians(margin):.3g})" if unit == "radians" else ""
+            )
+            raise ValueError(
+                f"{cls.__name__}'s margin must lie in {low:g}..{high:.4g} ({unit}), "
+                f"got {margin}{hint}"
+            )
+
     def target(self, cosine: Tensor) -> Tensor:
         """What the true identity's cosine becomes, elementwise."""
+        check_tensors(cosine=cosine)
         return cosine
 
     def cosines(self, embeddings: Tensor) -> Tensor:
         """Cosine of every embedding with every prototype, (N, D) -> (N, C)."""
+        check_tensors(embeddings=embeddings)
         if embeddings.ndim != 2 or embeddings.shape[1] != self.prototypes.shape[1]:
             raise ValueError(
                 f"expected embeddings (N, {self.prototypes.shape[1]}), "
@@ -83,6 +108,7 @@ class NormFace(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Cosines (N, C), and where the true identities' stand in them: (N, 1) of int64."""
         cosines = self.cosines(embeddings) if cosines is None else cosines
+        check_tensors(embeddings=embeddings, cosines=cosines)
         check_labels(labels, len(embeddings), self.prototypes.shape[0])
         return cosines, labels[:, None].long()
 
@@ -108,6 +134,8 @@ class SphereFace(NormFace):
         blend: lambda.
     """
 
+    margins = (1.0, 20.0, "a factor")
+
     def __init__(
         self,
         embedding_dim: int,
@@ -117,13 +145,12 @@ class SphereFace(NormFace):
         margin: float = 4.0,
         blend: float = 5.0,
     ) -> None:
-        if margin < 1:
-            raise ValueError(f"SphereFace's margin is a factor and must be >= 1, got {margin}")
         super().__init__(embedding_dim, num_identities, scale=scale, margin=margin)
         self.blend = blend
 
     def target(self, cosine: Tensor) -> Tensor:
         """(lambda cos(theta) + psi(theta)) / (1 + lambda)."""
+        check_tensors(cosine=cosine)
         angle = max(self.margin, 1.0) * torch.acos(cosine.clamp(-1 + 1e-6, 1 - 1e-6))
         k = (angle.detach() / math.pi).floor()
         psi = (1 - 2 * (k % 2)) * torch.cos(angle) - 2 * k
@@ -132,6 +159,8 @@ class SphereFace(NormFace):
 
 class CosFace(NormFace):
     """cos(theta) - m on the true identity; m in units of the cosine."""
+
+    margins = (0.0, 1.0, "units of the cosine")
 
     def __init__(
         self,
@@ -145,6 +174,7 @@ class CosFace(NormFace):
 
     def target(self, cosine: Tensor) -> Tensor:
         """cos(theta) - m."""
+        check_tensors(cosine=cosine)
         return cosine - self.margin
 
 
@@ -156,6 +186,8 @@ class ArcFace(NormFace):
     one; and the cosine is kept 1e-6 away from +-1, where the slope of arccos is infinite and
     training would meet a NaN as soon as an embedding is parallel to its prototype.
     """
+
+    margins = (0.0, math.pi, "radians")
 
     def __init__(
         self,
@@ -181,7 +213,13 @@ def rotated_cosine(cosine: Tensor, margin: float | Tensor) -> Tensor:
 
 
 def add_angle(cosine: Tensor, margin: float | Tensor) -> Tensor:
-    """`rotated_cosine`, but falling on as cos(theta) - m sin(m) where theta + m would pass pi."""
+    """`rotated_cosine`, but falling on as cos(theta) - m sin(m) where theta + m would pass pi.
+
+    Args:
+        cosine: cos(theta), a tensor of any shape.
+        margin: m in radians, a number or a tensor that broadcasts to that shape.
+    """
+    check_tensors(cosine=cosine)
     margin = torch.as_tensor(margin, dtype=cosine.dtype, device=cosine.device)
     beyond = cosine - margin * torch.sin(margin)
     return torch.where(cosine > -torch.cos(margin), rotated_cosine(cosine, margin), beyond)
@@ -189,6 +227,7 @@ def add_angle(cosine: Tensor, margin: float | Tensor) -> Tensor:
 
 def check_labels(labels: Tensor, num_rows: int, num_identities: int) -> None:
     """Raise a ValueError that names the first bad label; values are only looked at on the CPU."""
+    check_tensors(labels=labels)
     if labels.shape != (num_rows,) or labels.is_floating_point() or labels.dtype == torch.bool:
         raise ValueError(
             f"expected labels ({num_rows},) of int64, got {tuple(labels.shape)} of {labels.dtype}"

@@ -23,6 +23,8 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "tiny_student": TinyStudent,
 }
 
+MAX_EMBEDDING_DIM = 65_536  # far above any use, and below what only a slip of the pen asks for
+
 
 def build_backbone(name: str, *, embedding_dim: int = 512, image_size: int = 112) -> nn.Module:
     """Build a backbone with fresh weights, drawn from torch's global generator.
@@ -41,8 +43,10 @@ def build_backbone(name: str, *, embedding_dim: int = 512, image_size: int = 112
     if name not in BACKBONES:
         raise ValueError(f"unknown backbone {name!r}{nearest_name(name, BACKBONES)}")
     check_image_size(image_size)
-    if embedding_dim < 1:
-        raise ValueError(f"embedding_dim must be positive, got {embedding_dim}")
+    if not 1 <= embedding_dim <= MAX_EMBEDDING_DIM:
+        raise ValueError(
+            f"embedding_dim must be positive and at most {MAX_EMBEDDING_DIM}, got {embedding_dim}"
+        )
     return BACKBONES[name](embedding_dim=embedding_dim, image_size=image_size)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from ekd_lite.data import FaceSet, IdentityBalancedSampler
+from ekd_lite.data import FaceSet, IdentityBalancedSampler, capped_workers
 from ekd_lite.ops import generator_for
 from ekd_lite.parallel import rank, world_size
 from ekd_lite.train.checks import check_pixels
@@ -92,14 +92,15 @@ def read_batches(
             `config.loader_timeout` seconds; names the images. Torch notices a death at any time,
             not only when the next batch is asked for.
     """
-    source = _Indexed(faces, config.workers, sampler.general + sampler.balanced)
+    workers = capped_workers(config.workers, least=0)
+    source = _Indexed(faces, workers, sampler.general + sampler.balanced)
     loader = DataLoader(
         source,
         batch_sampler=sampler,
-        num_workers=config.workers,
+        num_workers=workers,
         collate_fn=_as_it_is,
         generator=torch.Generator(),  # else the loader draws from the generator of the dropout
-        timeout=config.loader_timeout if config.workers else 0,
+        timeout=config.loader_timeout if workers else 0,
         worker_init_fn=_take_orders_from_parent,
     )
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import warnings
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,8 @@ def save_checkpoint(state: dict[str, Any], path: Path) -> None:
 
 def _keep(path: Path, previous: Path) -> None:
     """Give the newest checkpoint a second name, so that at no moment there is none."""
-    link = previous.with_name(f"{previous.name}.{os.getpid()}.tmp")
-    link.unlink(missing_ok=True)
+    # Of a form that `remove_leftovers` knows, should this process be killed before the rename.
+    link = previous.with_name(f".{previous.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         os.link(path, link)
     except OSError:  # a file system without hard links
@@ -43,11 +44,12 @@ def _keep(path: Path, previous: Path) -> None:
 def read_checkpoint(path: Path) -> bytes | None:
     """The newest checkpoint that is whole, for `from_bytes`; None if there is none.
 
-    A damaged file is named in a warning and the one before it is tried.
+    If the newest is damaged it is named in a warning and the one before it is used.
 
     Raises:
-        ValueError: checkpoints are there, but every one of them is damaged.
+        ValueError: checkpoints are there, but every one of them is damaged, or another program's.
     """
+    faults: list[str] = []
     candidates = [p for p in (path, path.with_suffix(".previous")) if p.exists()]
     for candidate in candidates:
         data = candidate.read_bytes()
@@ -55,10 +57,18 @@ def read_checkpoint(path: Path) -> bytes | None:
         payload = data[start:]
         digest = data[len(CHECKPOINT_MAGIC) : start]
         if data.startswith(CHECKPOINT_MAGIC) and hashlib.sha256(payload).digest() == digest:
+            for fault in faults:
+                warnings.warn(f"{fault}: not used", stacklevel=2)
             return payload
-        warnings.warn(f"{candidate} is damaged (its checksum is wrong): not used", stacklevel=2)
-    if candidates:
-        raise ValueError(f"every checkpoint of {path} is damaged: delete them to start anew")
+        head = data[: len(CHECKPOINT_MAGIC)]
+        is_ours = CHECKPOINT_MAGIC.startswith(head)  # cut off, perhaps
+        why = "is damaged (its checksum is wrong)" if is_ours else "was not written by ekd_lite"
+        faults.append(f"{candidate} {why}")
+    if faults:
+        raise ValueError(
+            f"{'; '.join(faults)}: every checkpoint of this run is unusable; delete or move "
+            "them to start anew"
+        )
     return None
 
 

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ekd_lite.data import FaceSet
+from ekd_lite.ops import check_embeddings
 from ekd_lite.train.config import TrainConfig
 from ekd_lite.train.log import tensorboard_writer
 
 MAX_LOOKED_AT = 4096  # images, before training starts
+# Pixels lie in [-1, 1]. Noise and colour jitter may lead a little beyond; 0..255 or pixels divided
+# by a standard deviation lead far.
+FARTHEST_PIXEL = 1.5
 
 
 def check_faces(config: TrainConfig, faces: FaceSet) -> None:
     """Raise a ValueError if the set does not fit the configuration, in size, labels or pixels."""
     if config.tensorboard:
         tensorboard_writer()
+    wanted = ("labels", "image_size", "num_identities", "batch", "__len__")
+    missing = [name for name in wanted if not hasattr(faces, name)]
+    if missing:
+        raise ValueError(
+            f"a set of faces needs {', '.join(wanted)} (ekd_lite.data.FaceSet says what they are); "
+            f"{type(faces).__name__} has no {', '.join(missing)}"
+        )
     if faces.image_size != config.image_size:
         raise ValueError(
             f"the images are {faces.image_size} pixels wide, the configuration says "
@@ -25,19 +40,39 @@ def check_faces(config: TrainConfig, faces: FaceSet) -> None:
         raise ValueError(
             f"the set holds {faces.num_identities} identity: telling faces apart takes two or more"
         )
-    labels = faces.labels
-    if labels.dtype != torch.int64 or labels.shape != (len(faces),):
-        raise ValueError(f"expected {len(faces)} int64 labels, got {labels.dtype} {labels.shape}")
+    check_set_labels(faces)
+    # All images of a small set, some thousands of a large one; training looks at every batch.
+    sample = torch.arange(0, len(faces), max(1, len(faces) // MAX_LOOKED_AT))
+    low, high = torch.inf, -torch.inf
+    for part in torch.split(sample, 256):
+        images = faces.batch(part)
+        check_pixels(images, part)
+        if images.shape[-1] != config.image_size or images.shape[-2] != config.image_size:
+            raise ValueError(
+                f"the set says that its images are {config.image_size} pixels wide, and gives "
+                f"{tuple(images.shape[1:])}"
+            )
+        low, high = min(low, float(images.min())), max(high, float(images.max()))
+    if low >= 0 < high:
+        raise ValueError(
+            f"no pixel of {len(sample)} images is below 0: expected pixels in [-1, 1], and these "
+            f"seem to lie in [0, {high:.3g}]; give out 2 * images - 1"
+        )
+
+
+def check_set_labels(faces: FaceSet) -> None:
+    """Raise a ValueError unless the labels are int64 (N,) in 0..num_identities - 1."""
+    labels: Any = faces.labels
+    if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.ndim != 1:
+        raise ValueError(f"expected {len(faces)} int64 labels, a Tensor (N,), got {_kind(labels)}")
+    if len(labels) != len(faces):
+        raise ValueError(f"expected {len(faces)} int64 labels, one an image, got {len(labels)}")
     bad = ((labels < 0) | (labels >= faces.num_identities)).nonzero().flatten()
     if len(bad):
         raise ValueError(
             f"label {int(labels[bad[0]])} of image {int(bad[0])} is not in "
             f"0..{faces.num_identities - 1}"
         )
-    # All images of a small set, some thousands of a large one; training looks at every batch.
-    sample = torch.arange(0, len(faces), max(1, len(faces) // MAX_LOOKED_AT))
-    for part in torch.split(sample, 256):
-        check_pixels(faces.batch(part), part)
 
 
 def check_repeats(faces: FaceSet) -> None:
@@ -54,7 +89,120 @@ def check_repeats(faces: FaceSet) -> None:
 
 
 def check_pixels(images: Tensor, index: Tensor) -> None:
-    """Raise a ValueError that names the first image with a pixel that is no number."""
+    """Raise a ValueError unless a set's images are float32 (B, 3, H, W) in about [-1, 1].
+
+    A pixel that is no number, or far out of range, is named with its image.
+    """
+    batch: Any = images
+    if (
+        not isinstance(batch, Tensor)
+        or batch.dtype != torch.float32
+        or batch.ndim != 4
+        or batch.shape[:2] != (len(index), 3)
+    ):
+        raise ValueError(
+            f"expected images ({len(index)}, 3, H, W) of float32 in [-1, 1] from the set's batch, "
+            f"got {_kind(batch)}"
+        )
+    if not len(batch):
+        return
+    low, high = (float(x) for x in batch.aminmax())
+    if low >= -FARTHEST_PIXEL and high <= FARTHEST_PIXEL:  # false for NaN
+        return
     bad = (~images.isfinite().flatten(1).all(dim=1)).nonzero().flatten()
     if len(bad):
         raise ValueError(f"image {int(index[bad[0]])} of the set holds NaN or infinite pixels")
+    far = (images.flatten(1).abs() > FARTHEST_PIXEL).any(dim=1).nonzero().flatten()
+    raise ValueError(
+        f"the pixels of image {int(index[far[0]])} are not in [-1, 1]: those of this batch go from "
+        f"{low:.4g} to {high:.4g}; pixels of 0..255 are scaled by images / 127.5 - 1"
+    )
+
+
+@torch.no_grad()
+def check_net(net: nn.Module, *, image_size: int, width: int, name: str) -> None:
+    """Raise a ValueError unless a net maps images (N, 3, H, H) to embeddings (N, width).
+
+    Two black images are put through it in evaluation mode; neither it nor any generator is changed.
+
+    Args:
+        net: image -> embedding.
+        image_size: H.
+        width: D.
+        name: what a message calls it, such as "the student".
+    """
+    for key, weight in net.named_parameters():
+        if weight.dtype not in (torch.float32, torch.float64):
+            raise ValueError(
+                f"{name}'s weights are {weight.dtype} ({key}): expected float32, which net.float() "
+                "gives; `precision` in the configuration makes the arithmetic half"
+            )
+    like: Tensor = next(net.parameters(), torch.zeros(()))
+    images = like.new_zeros(2, 3, image_size, image_size)
+    was_training = [(module, module.training) for module in net.modules()]
+    try:
+        with torch.random.fork_rng(devices=[]):
+            output: Any = net.eval()(images)
+    finally:
+        for module, mode in was_training:
+            module.training = mode
+    try:
+        found = check_embeddings(output, 2).shape[1]
+    except ValueError as error:
+        raise ValueError(f"{name} cannot be used: {error}") from error
+    if found != width:
+        raise ValueError(
+            f"{name} cannot be used: it gives embeddings (N, {found}), not (N, {width})"
+        )
+
+
+def check_rows(rows: Any, *, count: int, width: int, flip: bool) -> list[Tensor]:
+    """A teacher's embeddings of a set, one float32 tensor a view; a ValueError if they do not fit.
+
+    Args:
+        rows: one or two tables (N, D') of tensors, arrays or lists: of the images, and of the
+            mirrored ones; a single table stands for one view.
+        count: N, images of the set.
+        width: D', of the teacher.
+        flip: whether images will be mirrored, so that both views are needed.
+    """
+    if isinstance(rows, Tensor | np.ndarray) and rows.ndim == 2:
+        rows = [rows]
+    if not isinstance(rows, Tensor | np.ndarray | Sequence) or len(rows) not in (1, 2):
+        raise ValueError(
+            f"expected the teacher's embeddings as one or two tables ({count}, {width}), of the "
+            f"images and of the mirrored images; got {_kind(rows)}"
+        )
+    if flip and len(rows) == 1:
+        raise ValueError(
+            "half of the images will be mirrored (flip), and there are no teacher's embeddings of "
+            "mirrored images: make both views (cache_teacher with flip=True), or give the same "
+            "rows twice, [rows, rows], if a mirrored face shall keep its embedding"
+        )
+    return [_checked_view(view, count, width) for view in rows]
+
+
+def _checked_view(view: Any, count: int, width: int) -> Tensor:
+    try:
+        table = torch.as_tensor(view).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"the teacher's embeddings are no table of numbers: {error}") from error
+    if not table.is_floating_point() or table.shape != (count, width):
+        raise ValueError(
+            f"expected the teacher's embeddings of {count} images, ({count}, {width}) of a "
+            f"floating-point type, got {_kind(table)}"
+        )
+    table = table.to("cpu", torch.float32)
+    bad = (~table.isfinite().all(dim=1)).nonzero().flatten()
+    if len(bad):
+        raise ValueError(
+            f"the teacher's embedding of image {int(bad[0])} is not finite ({len(bad)} such)"
+        )
+    return table
+
+
+def _kind(value: Any) -> str:
+    """What a message says of a value: shape and type of a tensor, the type of anything else."""
+    if isinstance(value, Tensor | np.ndarray):
+        return f"{tuple(value.shape)} of {value.dtype}"
+    return type(value).__name__

@@ -7,15 +7,16 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ekd_lite.distill import DISTILLERS, parse_method
 from ekd_lite.heads import HEADS, NormFace
-from ekd_lite.models import BACKBONES
+from ekd_lite.models import BACKBONES, MAX_EMBEDDING_DIM
 from ekd_lite.ops import check_image_size, nearest_name
 
 # Fields that a resumed run may change: the weights come out the same.
 CHANGES_NOTHING = ("workers", "loader_timeout", "rank_timeout", "teacher_cache", "tensorboard")
+MAX_WORKERS = 256
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,10 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Collect every problem and raise them as one ValueError."""
+        problems = self._type_problems()
+        if problems:  # nothing more can be asked of values of other types
+            raise ValueError("bad training configuration:\n  " + "\n  ".join(problems))
         object.__setattr__(self, "milestones", tuple(self.milestones))  # JSON has lists only
-        problems = []
         for value, known, what in (
             (self.backbone, BACKBONES, "backbone"),
             (self.head, HEADS, "head"),
@@ -122,6 +125,11 @@ class TrainConfig:
         for check in (lambda: parse_method(self.method), lambda: check_image_size(self.image_size)):
             try:
                 check()
+            except ValueError as error:
+                problems.append(str(error))
+        if self.head in HEADS:
+            try:
+                HEADS[self.head].check_margin(self.margin)
             except ValueError as error:
                 problems.append(str(error))
         if self.method != "none" and self.teacher is None:
@@ -143,17 +151,39 @@ class TrainConfig:
             f"{name} must not be negative, got {getattr(self, name)}"
             for name in (
                 *("identity_weight", "margin", "weight_decay", "clip_norm", "seed", "workers"),
-                "max_bad_steps",
+                *("max_bad_steps", "general", "identities", "images_per_identity"),
             )
             if not 0 <= getattr(self, name) < math.inf
         ]
         if self.method == "none" and self.identity_weight == 0:
             problems.append("identity_weight 0 without a method leaves nothing to learn from")
         problems += self._distributed_problems()
+        if self.embedding_dim > MAX_EMBEDDING_DIM:
+            problems.append(f"embedding_dim must be at most {MAX_EMBEDDING_DIM}")
+        if self.workers > MAX_WORKERS:
+            problems.append(f"workers must be at most {MAX_WORKERS}, got {self.workers}")
         if not all(0 < share < 1 for share in self.milestones):
             problems.append(f"milestones must lie in (0, 1), got {self.milestones}")
         if problems:
             raise ValueError("bad training configuration:\n  " + "\n  ".join(problems))
+
+    def _type_problems(self) -> list[str]:
+        """Fields whose values are of another type than the class says."""
+        problems = []
+        for name, hint in get_type_hints(type(self)).items():
+            value, choices = getattr(self, name), get_args(hint)
+            if get_origin(hint) is Literal:
+                is_right = value in choices
+            elif get_origin(hint) is tuple:
+                is_right = isinstance(value, tuple | list) and all(map(_is_number, value))
+            elif hint is float:
+                is_right = _is_number(value)
+            else:  # bool is a kind of int only to Python
+                is_right = isinstance(value, hint) and isinstance(value, bool) == (hint is bool)
+            if not is_right:
+                wanted = str(hint) if choices else hint.__name__
+                problems.append(f"{name} must be {wanted.removeprefix('typing.')}, got {value!r}")
+        return problems
 
     def _distributed_problems(self) -> list[str]:
         """What does not go with prototypes that are split among the processes."""
@@ -191,9 +221,13 @@ class TrainConfig:
         ]
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def read_config(path: Path) -> TrainConfig:
     """Read a configuration file; a ValueError names the file and what is wrong with it."""
     try:
         return TrainConfig.from_json(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no training configuration: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,21 +13,23 @@ import torch
 from torch import Tensor
 
 from ekd_lite.data import FaceSet
+from ekd_lite.data.faceset import people_of
 from ekd_lite.distill import DISTILLERS, Distiller
-from ekd_lite.files import remove_leftovers, write_atomically
-from ekd_lite.parallel import rank, world_size
+from ekd_lite.files import locked_folder, remove_leftovers, write_atomically
+from ekd_lite.parallel import broadcast_bytes, rank, world_size
 from ekd_lite.train.batches import build_sampler, prepare, read_batches
 from ekd_lite.train.checkpoint import read_checkpoint, save_checkpoint
-from ekd_lite.train.checks import check_faces
+from ekd_lite.train.checks import check_faces, check_rows
 from ekd_lite.train.config import TrainConfig
 from ekd_lite.train.distributed import agree, pick_device, process_group
 from ekd_lite.train.log import RunLog
 from ekd_lite.train.model_file import Model, save_model
 from ekd_lite.train.optim import learning_rate_at
+from ekd_lite.train.origin import check_ranks, faces_origin, tensors_digest
 from ekd_lite.train.signals import Stopped, StopSignals
 from ekd_lite.train.state import TrainState, build_state
 from ekd_lite.train.step import BadBatchError, Batch, train_step
-from ekd_lite.train.teacher import cache_teacher, load_teacher
+from ekd_lite.train.teacher import VIEWS, cache_teacher, load_teacher, teacher_origin
 
 OnStep = Callable[[TrainState, dict[str, float]], None]
 
@@ -52,7 +55,8 @@ def fit(
         faces: the training images.
         out: the run's folder.
         teacher_embeddings: what `cache_teacher` returned for these faces, to share it among runs;
-            made here if left out.
+            made here if left out. One table (N, D'), or two: of the images and, if `config.flip`
+            mirrors them, of the mirrored images; tensors, arrays or lists.
         methods: what the names in `config.method` stand for, to train with a loss of your own:
             {**DISTILLERS, "fitnet": Distiller(build=...)}.
         progress: show a bar on a terminal.
@@ -63,8 +67,9 @@ def fit(
 
     Raises:
         FileNotFoundError, ValueError: no teacher, or one that does not fit; images, labels or batch
-            sizes that cannot work; a checkpoint of another configuration. All before the first
-            step.
+            sizes that cannot work; a checkpoint or a finished model of another configuration, other
+            faces or another teacher; a folder in which another process trains. All before the
+            first step.
         FloatingPointError: the loss or the gradient stopped being finite.
         LoaderError: an image cannot be read.
         ConnectionError: another process of the run has ended or does not answer.
@@ -86,30 +91,54 @@ def _fit(
     on_step: OnStep | None,
 ) -> Path:
     """`fit`, as one of the processes of a group."""
-    check_faces(config, faces)
-    sampler = build_sampler(config, faces.labels)
-    teacher = load_teacher(config, faces, device=device, methods=methods)
-    if rank() == 0:
-        out.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(out)
-    state = build_state(config, faces.num_identities, teacher, device, methods=methods)
-    state.resume(read_checkpoint(out / "checkpoint.pt") if rank() == 0 else None)
-    if rank() == 0:
-        write_atomically(out / "config.json", config.to_json().encode())
-    finished = out / "model.safetensors"
-    if agree(int(finished.exists())) and state.step == config.steps:
+    with contextlib.ExitStack() as stack:
+        _lock(out, stack)
+        check_faces(config, faces)
+        sampler = build_sampler(config, faces.labels)
+        origin = faces_origin(faces)
+        teacher = load_teacher(config, faces, device=device, methods=methods, origin=origin)
+        cache = None
+        if teacher is not None:
+            origin |= teacher_origin(teacher)
+            if teacher_embeddings is not None:
+                width = teacher.info["embedding_dim"]
+                cache = check_rows(
+                    teacher_embeddings, count=len(faces), width=width, flip=config.flip
+                )
+                origin["teacher_embeddings"] = tensors_digest(zip(VIEWS, cache, strict=False))
+        check_ranks(config, origin)
+        state = build_state(config, faces.num_identities, teacher, device, methods=methods)
+        state.origin, state.people = origin, people_of(faces)
+        state.resume(read_checkpoint(out / "checkpoint.pt") if rank() == 0 else None)
+        if rank() == 0:
+            write_atomically(out / "config.json", config.to_json().encode())
+        finished = out / "model.safetensors"
+        if agree(int(finished.exists())) and state.step == config.steps:
+            return finished
+        if cache is None and teacher is not None and config.cache_teacher:
+            path = None if config.teacher_cache is None else Path(config.teacher_cache)
+            cache = cache_teacher(teacher, faces, flip=config.flip, path=path, progress=progress)
+        sampler.step = state.step * config.accumulate
+        with read_batches(config, faces, sampler) as batches:
+            _train(state, batches, cache, out, progress, on_step)
+        model = finished_model(state, faces.num_identities)
+        if rank() == 0:
+            save_model(finished, model)
         return finished
-    cache = teacher_embeddings if teacher is not None else None
-    if cache is None and teacher is not None and config.cache_teacher:
-        path = None if config.teacher_cache is None else Path(config.teacher_cache)
-        cache = cache_teacher(teacher, faces, flip=config.flip, path=path, progress=progress)
-    sampler.step = state.step * config.accumulate
-    with read_batches(config, faces, sampler) as batches:
-        _train(state, batches, cache, out, progress, on_step)
-    model = finished_model(state, faces.num_identities)
+
+
+def _lock(out: Path, stack: contextlib.ExitStack) -> None:
+    """Lock the run's folder; the first process does, and all end if it cannot."""
+    problem: Exception | None = None
     if rank() == 0:
-        save_model(finished, model)
-    return finished
+        try:
+            stack.enter_context(locked_folder(out))
+            remove_leftovers(out)
+        except (ValueError, OSError) as error:
+            problem = error
+    said = broadcast_bytes(str(problem or "").encode())
+    if said:
+        raise problem or ValueError(said.decode())
 
 
 def _train(
@@ -191,7 +220,7 @@ def finished_model(state: TrainState, num_identities: int) -> Model:
     }
     info |= {"num_identities": num_identities, "steps": state.step, "seed": config.seed}
     info["train_seconds"] = round(state.seconds, 1)
-    return Model(state.backbone, state.full_head(), info)
+    return Model(state.backbone, state.full_head(), info, state.people, state.origin)
 
 
 def distiller_stats(state: TrainState) -> dict[str, float]:

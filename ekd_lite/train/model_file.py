@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,9 +16,12 @@ from torch import Tensor, nn
 from ekd_lite.files import write_atomically
 from ekd_lite.heads import HEADS, NormFace
 from ekd_lite.models import build_backbone
+from ekd_lite.ops import one_line
 
 MODEL_FORMAT = "ekd_lite.model.1"
 BACKBONE_FORMAT = "ekd_lite.backbone.1"  # without the head
+
+Net = TypeVar("Net", bound=nn.Module)
 
 
 @dataclass
@@ -29,11 +33,17 @@ class Model:
         head: holds the prototypes of the training identities.
         info: what `save_model` wrote beside the weights: backbone, embedding_dim, image_size, head,
             num_identities, scale, margin, method and more.
+        people: who the prototypes are, (C,) int64 numbers made from their names
+            (`ekd_lite.data.faceset.people_keys`); None if the set gave no names, and in files of
+            earlier versions.
+        origin: what it was trained on (`ekd_lite.train.origin`); empty if that is not known.
     """
 
     backbone: nn.Module
     head: NormFace
     info: dict[str, Any]
+    people: Tensor | None = None
+    origin: dict[str, str] = field(default_factory=dict)
 
     @property
     def num_parameters(self) -> int:
@@ -48,7 +58,11 @@ def save_model(path: Path, model: Model) -> None:
         for part, module in (("backbone", model.backbone), ("head", model.head))
         for name, tensor in module.state_dict().items()
     }
+    if model.people is not None:
+        tensors["people"] = model.people
     metadata = {"format": MODEL_FORMAT, "info": json.dumps(model.info, sort_keys=True)}
+    if model.origin:
+        metadata["origin"] = json.dumps(model.origin, sort_keys=True)
     write_atomically(path, save(tensors, metadata))
 
 
@@ -70,24 +84,22 @@ def load_model(path: str | Path, *, device: torch.device | str = "cpu") -> Model
         FileNotFoundError: no such file.
         ValueError: not a model of ekd_lite, one that was saved without its head, or a damaged one.
     """
-    path, stored, info, tensors = _read(path)
-    if stored != MODEL_FORMAT:
+    path, metadata, info = _describe(path)
+    if metadata["format"] != MODEL_FORMAT:
         raise ValueError(
             f"{path} is a backbone without its head: good for embedding, not for more training; "
             "expected the model.safetensors of a run"
         )
-    backbone = _build_backbone(path, info, _part(tensors, "backbone."))
-    try:
-        head = HEADS[info["head"]](
-            info["embedding_dim"],
-            info["num_identities"],
-            scale=info["scale"],
-            margin=info["margin"],
-        )
-        head.load_state_dict(_part(tensors, "head."))
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise _misfit(path, error) from error
-    return Model(backbone.to(device).eval(), head.to(device).eval(), info)
+
+    def build() -> nn.ModuleDict:
+        return nn.ModuleDict({"backbone": _backbone(info), "head": _head(info)})
+
+    net = _load(path, build, own=("backbone.", "head."))
+    backbone, head = net["backbone"], net["head"]
+    assert isinstance(head, NormFace)
+    people = _people(path, len(head.prototypes))
+    origin = _json_object(path, metadata.get("origin", "{}"))
+    return Model(backbone.to(device).eval(), head.to(device).eval(), info, people, origin)
 
 
 def load_backbone(
@@ -102,14 +114,20 @@ def load_backbone(
         FileNotFoundError: no such file.
         ValueError: not a model of ekd_lite, or a damaged one.
     """
-    path, stored, info, tensors = _read(path)
-    if stored == MODEL_FORMAT:
-        tensors = _part(tensors, "backbone.")
-    return _build_backbone(path, info, tensors).to(device).eval(), info
+    path, metadata, info = _describe(path)
+    if metadata["format"] == MODEL_FORMAT:
+
+        def build() -> nn.ModuleDict:
+            return nn.ModuleDict({"backbone": _backbone(info)})
+
+        net = _load(path, build, own=("backbone.",))["backbone"]
+    else:
+        net = _load(path, lambda: _backbone(info), own=("",))
+    return net.to(device).eval(), info
 
 
-def _read(path: str | Path) -> tuple[Path, str, dict[str, Any], dict[str, Tensor]]:
-    """Path, format, description and tensors of a file, of one of the two formats."""
+def _describe(path: str | Path) -> tuple[Path, dict[str, str], dict[str, Any]]:
+    """Path, metadata and description of a file of one of the two formats; no tensor is read."""
     path = Path(path)
     if path.is_dir():
         path = path / "model.safetensors"
@@ -118,31 +136,80 @@ def _read(path: str | Path) -> tuple[Path, str, dict[str, Any], dict[str, Tensor
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is no safetensors file, or a damaged one: {error}") from error
     if metadata.get("format") not in (MODEL_FORMAT, BACKBONE_FORMAT):
         raise ValueError(f"{path} was not written by ekd_lite: its format is not {MODEL_FORMAT!r}")
+    return path, metadata, _json_object(path, metadata.get("info", ""))
+
+
+def _load(path: Path, build: Callable[[], Net], *, own: tuple[str, ...]) -> Net:
+    """A net with the weights of a file.
+
+    A file of some hundred bytes may describe a net of gigabytes: names and shapes are compared with
+    those of a net without memory before the real one is built.
+
+    Args:
+        path: the file.
+        build: makes the net.
+        own: beginnings of the names that belong to it.
+    """
     try:
-        return path, metadata["format"], dict(json.loads(metadata["info"])), tensors
-    except (KeyError, TypeError, ValueError) as error:
+        with safe_open(path, framework="pt") as file:
+            names = [name for name in file.keys() if name.startswith(own)]  # noqa: SIM118
+            found = {name: tuple(file.get_slice(name).get_shape()) for name in names}
+            with torch.device("meta"):
+                state = build().state_dict()
+            wanted = {name: tuple(tensor.shape) for name, tensor in state.items()}
+            _compare(wanted, found)
+            net = build()
+            net.load_state_dict({name: file.get_tensor(name) for name in names})
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is no safetensors file, or a damaged one: {error}") from error
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as error:
         raise _misfit(path, error) from error
+    return net
 
 
-def _build_backbone(path: Path, info: dict[str, Any], tensors: dict[str, Tensor]) -> nn.Module:
+def _people(path: Path, count: int) -> Tensor | None:
+    """The numbers of the people; None in a file without."""
+    with safe_open(path, framework="pt") as file:
+        if "people" not in file.keys():  # noqa: SIM118
+            return None
+        people: Tensor = file.get_tensor("people")
+    if people.dtype != torch.int64 or people.shape != (count,):
+        raise _misfit(path, ValueError(f"people is {tuple(people.shape)} of {people.dtype}"))
+    return people
+
+
+def _compare(wanted: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]) -> None:
+    """Raise a ValueError that names the first tensor that is missing, left over or misshapen."""
+    for name in {**wanted, **found}:
+        if wanted.get(name) != found.get(name):
+            raise ValueError(
+                f"{name} has the shape {found.get(name, 'of nothing')} in the file and "
+                f"{wanted.get(name, 'of nothing')} in the net"
+            )
+
+
+def _backbone(info: dict[str, Any]) -> nn.Module:
+    return build_backbone(
+        info["backbone"], embedding_dim=info["embedding_dim"], image_size=info["image_size"]
+    )
+
+
+def _head(info: dict[str, Any]) -> NormFace:
+    return HEADS[info["head"]](
+        info["embedding_dim"], info["num_identities"], scale=info["scale"], margin=info["margin"]
+    )
+
+
+def _json_object(path: Path, text: str) -> dict[str, Any]:
     try:
-        backbone = build_backbone(
-            info["backbone"], embedding_dim=info["embedding_dim"], image_size=info["image_size"]
-        )
-        backbone.load_state_dict(tensors)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        return dict(json.loads(text))
+    except (TypeError, ValueError, RecursionError) as error:
         raise _misfit(path, error) from error
-    return backbone
-
-
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
 def _misfit(path: Path, error: Exception) -> ValueError:
-    return ValueError(f"{path} does not fit the net that it names: {error}")
+    return ValueError(f"{path} does not fit the net that it names: {one_line(error)}")

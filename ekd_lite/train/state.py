@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import operator
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,12 +17,15 @@ from ekd_lite.distill import DISTILLERS, Distiller, Setting, parse_method
 from ekd_lite.heads import HEADS, NormFace, PartialFC
 from ekd_lite.models import build_backbone
 from ekd_lite.models.sync_batch_norm import sync_batch_norms
+from ekd_lite.ops import one_line
 from ekd_lite.parallel import broadcast_bytes, gather_bytes, rank, world_size
+from ekd_lite.train.checks import check_net
 from ekd_lite.train.config import TrainConfig
 from ekd_lite.train.distributed import from_bytes, in_group, rng_state, set_rng_state, to_bytes
 from ekd_lite.train.model_file import Model
 from ekd_lite.train.objective import HALF, Objective
 from ekd_lite.train.optim import build_optimizer
+from ekd_lite.train.origin import Origin, differences
 
 PARTS = ("backbone", "head", "distillers", "optimizer", "scaler")
 
@@ -44,6 +49,9 @@ class TrainState:
         step: steps done.
         bad_steps: steps left out because something was not finite.
         seconds: time spent, over all restarts.
+        origin: the run's faces, people and teacher (`ekd_lite.train.origin`), which a saved state
+            must share; empty if nobody looks.
+        people: numbers of the people (`Model.people`), for the finished model.
     """
 
     config: TrainConfig
@@ -57,6 +65,8 @@ class TrainState:
     step: int = 0
     bad_steps: int = 0
     seconds: float = 0.0
+    origin: Origin = field(default_factory=dict)
+    people: Tensor | None = None
 
     @property
     def device(self) -> torch.device:
@@ -100,6 +110,8 @@ class TrainState:
             "seconds": self.seconds,
             "ranks": [torch.frombuffer(bytearray(data), dtype=torch.uint8) for data in ranks],
         }
+        if self.origin:
+            state["origin"] = self.origin
         for name in PARTS:
             if name == "head" and "head" in own:
                 continue
@@ -110,33 +122,60 @@ class TrainState:
         """Go back to a saved state.
 
         Raises:
-            ValueError: the state belongs to another configuration or number of processes; every
-                difference is named.
+            ValueError: the state belongs to another configuration, other faces, another teacher or
+                number of processes, every difference is named; or it is no state of a run.
         """
-        differences = self.config.differences(TrainConfig.from_json(state["config"]))
-        if len(state["ranks"]) != world_size():
-            differences.append(f"processes: {world_size()} here, {len(state['ranks'])} there")
-        if differences:
+        try:
+            found = self.config.differences(TrainConfig.from_json(state["config"]))
+            if len(state["ranks"]) != world_size():
+                found.append(f"processes: {world_size()} here, {len(state['ranks'])} there")
+            if "origin" in state and self.origin:
+                found += differences(self.origin, state["origin"])
+            elif self.origin:
+                warnings.warn(
+                    "the checkpoint does not say which faces and which teacher it belongs to: they "
+                    "are taken to be those given now",
+                    stacklevel=2,
+                )
+            if not found:
+                self._restore(state)
+                return
+        except (KeyError, TypeError, AttributeError, IndexError, RuntimeError, ValueError) as error:
             raise ValueError(
-                "the checkpoint belongs to another configuration:\n  "
-                + "\n  ".join(differences)
-                + "\ngo on with that configuration, or train into another folder"
-            )
+                f"the checkpoint is no saved state of such a run: {one_line(error)}"
+            ) from error
+        raise ValueError(
+            "the checkpoint belongs to another configuration, other faces or another teacher:\n  "
+            + "\n  ".join(found)
+            + "\ngo on with those, or train into another folder"
+        )
+
+    def _restore(self, state: dict[str, Any]) -> None:
         own = from_bytes(state["ranks"][rank()].cpu().numpy().tobytes(), device=self.device)
         for name in PARTS:
             getattr(self, name).load_state_dict(own[name] if name in own else state[name])
         if "momenta" in own:
             self.optimizer.state[self.head.prototypes] = own["momenta"]
-        self.step = state["step"]
-        self.bad_steps = state["bad_steps"]
-        self.seconds = state["seconds"]
+        self.step = operator.index(state["step"])
+        self.bad_steps = operator.index(state["bad_steps"])
+        self.seconds = float(state["seconds"])
         set_rng_state(own)
 
     def resume(self, saved: bytes | None) -> None:
         """Go back to what rank 0 read from its disk; nothing happens if that is nothing."""
         saved = broadcast_bytes(saved)
-        if saved is not None:
-            self.load_state_dict(from_bytes(saved, device=self.device))
+        if saved is None:
+            return
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch on pickles that it is about to refuse
+                state: Any = from_bytes(saved, device=self.device)
+        except Exception as error:  # unpickling hostile bytes raises whatever it comes upon
+            raise ValueError(
+                "the checkpoint holds something else than tensors, numbers and text, or is damaged "
+                f"({type(error).__name__}); nothing in it was executed. Delete it to start anew"
+            ) from error
+        self.load_state_dict(state)
 
     def full_head(self) -> NormFace:
         """The head with the prototypes of all identities; all processes must call it."""
@@ -168,6 +207,9 @@ def build_state(
         backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.sync_batch_norm:
         backbone = sync_batch_norms(backbone, device=device)
+    check_net(
+        backbone, image_size=config.image_size, width=config.embedding_dim, name="the student"
+    )
     head = _build_head(config, num_identities).to(device)
     distillers = nn.ModuleDict()
     if teacher is not None:

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from ekd_lite.data import FaceSet
+from ekd_lite.data.faceset import identity_names, people_keys
 from ekd_lite.distill import DISTILLERS, Distiller, parse_method
 from ekd_lite.evaluate import embed
 from ekd_lite.files import write_atomically
 from ekd_lite.models import build_backbone
 from ekd_lite.parallel import gather_batch, rank, world_size
-from ekd_lite.train.checks import check_repeats
+from ekd_lite.train.checks import check_net, check_repeats, check_rows
 from ekd_lite.train.config import TrainConfig
+from ekd_lite.train.distributed import agree
 from ekd_lite.train.model_file import Model, load_model
+from ekd_lite.train.origin import Origin, differences, faces_origin, tensors_digest
 
 VIEWS = ("embeddings", "mirrored")
-CACHE_FORMAT = "ekd_lite.teacher_cache.1"
+CACHE_FORMAT = "ekd_lite.teacher_cache.2"
 
 
 def load_teacher(
@@ -32,8 +36,16 @@ def load_teacher(
     *,
     device: torch.device,
     methods: Mapping[str, Distiller] = DISTILLERS,
+    origin: Origin | None = None,
 ) -> Model | None:
-    """Load the teacher that the method needs.
+    """Load the teacher that the method needs, with prototypes in the order of the set's people.
+
+    Args:
+        config: names file and method.
+        faces: the training images.
+        device: where to put it.
+        methods: what the names of methods stand for.
+        origin: `faces_origin(faces)`, if it is known already.
 
     Raises:
         FileNotFoundError, ValueError: no such file, or a net that does not fit student and faces.
@@ -46,12 +58,14 @@ def load_teacher(
     problems = []
     if teacher.info["image_size"] != config.image_size:
         problems.append(f"it takes {teacher.info['image_size']} pixels, not {config.image_size}")
-    needs = {methods[name].needs for name in parse_method(config.method)}
-    if "logits" in needs and teacher.info["num_identities"] != faces.num_identities:
-        problems.append(
-            f"it knows {teacher.info['num_identities']} identities, the set has "
-            f"{faces.num_identities}, and {config.method!r} compares their logits one by one"
-        )
+    used = {name: methods[name] for name in parse_method(config.method)}
+    by_person = [n for n, method in used.items() if method.by_person or method.needs == "logits"]
+    if by_person:
+        rows, problem = match_people(teacher, faces, origin or faces_origin(faces))
+        if rows is not None:
+            teacher = choose_people(teacher, rows)
+        elif problem:
+            problems.append(f"{problem}, and {by_person[0]!r} compares images with its people")
     with torch.device("meta"):
         student = build_backbone(
             config.backbone, embedding_dim=config.embedding_dim, image_size=config.image_size
@@ -65,6 +79,70 @@ def load_teacher(
     if problems:
         raise ValueError(f"{config.teacher} cannot be the teacher: " + "; ".join(problems))
     return teacher
+
+
+def match_people(teacher: Model, faces: FaceSet, origin: Origin) -> tuple[Tensor | None, str]:
+    """Which of the teacher's prototypes belong to the people of a set.
+
+    People are compared by name (`Model.people`, `identity_names`). Where one side gives no names,
+    the set must be the teacher's own, image by image; what a file of an earlier version was trained
+    on cannot be told, and it is believed, with a warning, if it knows as many people.
+
+    Returns:
+        A row for every person of the set, (C,), if the names say which; else None. And what is
+        wrong, "" if nothing is.
+    """
+    names, known = identity_names(faces), teacher.people
+    count, wanted = teacher.info["num_identities"], faces.num_identities
+    if names is not None and known is not None:
+        place = {key: row for row, key in enumerate(known.tolist())}
+        rows = [place.get(key, -1) for key in people_keys(names).tolist()]
+        strangers = [name for name, row in zip(names, rows, strict=True) if row < 0]
+        if strangers:
+            return None, (
+                f"of the set's {wanted} people it does not know {len(strangers)}, among them "
+                f"{', '.join(map(repr, strangers[:3]))}"
+            )
+        return torch.tensor(rows), ""
+    if count != wanted:
+        return None, f"it knows {count} identities, the set has {wanted}"
+    whose = "the set does" if known is not None else "it does"
+    if not teacher.origin and known is None:
+        warnings.warn(
+            f"the teacher's file does not say who its {count} people are: they are taken to be "
+            "those of the set, in the same order",
+            stacklevel=2,
+        )
+        return None, ""
+    if all(origin[key] == teacher.origin.get(key) for key in ("faces", "labels")):
+        return None, ""
+    return None, (
+        f"{whose} not name its people, and the set is not the one it was trained on: they may be "
+        "others (a set names its people by `identities`, a list of names by label)"
+    )
+
+
+def choose_people(teacher: Model, rows: Tensor) -> Model:
+    """The teacher with the prototypes of some of its people only, in the order given."""
+    if torch.equal(rows, torch.arange(len(teacher.head.prototypes))):
+        return teacher
+    teacher.head.prototypes = nn.Parameter(
+        teacher.head.prototypes.detach()[rows], requires_grad=False
+    )
+    people = None if teacher.people is None else teacher.people[rows]
+    info = teacher.info | {"num_identities": len(rows)}
+    return Model(teacher.backbone, teacher.head, info, people, teacher.origin)
+
+
+def teacher_origin(teacher: Model, *, head: bool = True) -> Origin:
+    """The origin of what a teacher says: its backbone's weights, and the head's if wanted."""
+    net = {"backbone": teacher.backbone, **({"head": teacher.head} if head else {})}
+    weights = (
+        (f"{part}.{name}", tensor)
+        for part, module in net.items()
+        for name, tensor in module.state_dict().items()
+    )
+    return {"teacher": f"{teacher.info.get('backbone', 'a net')} ({tensors_digest(weights)})"}
 
 
 def cache_teacher(
@@ -92,14 +170,19 @@ def cache_teacher(
         One or two tensors (N, D').
 
     Raises:
-        ValueError: the set gives another image every time; or the file belongs to another teacher
-            or other faces.
+        ValueError: the set gives another image every time; the net gives no embeddings; or the file
+            belongs to another teacher, other faces, labels or people.
     """
     check_repeats(faces)
+    width = teacher.info["embedding_dim"]
     views = VIEWS if flip else VIEWS[:1]
-    key = _key(teacher, faces) if path is not None else ""
-    if path is not None and path.exists():
-        return _read(path, key, views)
+    origin: Origin = {}
+    if path is not None:
+        origin = faces_origin(faces, whole=True) | teacher_origin(teacher, head=False)
+        if not agree(int(not path.exists())):  # every process sees it
+            rows = _read(path, origin, views)
+            return check_rows(rows, count=len(faces), width=width, flip=flip)
+    check_net(teacher.backbone, image_size=faces.image_size, width=width, name="the teacher")
     label = "teacher" if progress and rank() == 0 else None
     share = _Share(faces)
     made = [
@@ -107,35 +190,26 @@ def cache_teacher(
         for i in range(len(views))
     ]
     if path is not None and rank() == 0:
-        metadata = {"format": CACHE_FORMAT, "key": key}
+        metadata = {"format": CACHE_FORMAT, "origin": json.dumps(origin)}
         write_atomically(path, save(dict(zip(views, made, strict=True)), metadata))
     return made
 
 
-def _read(path: Path, key: str, views: Sequence[str]) -> list[Tensor]:
+def _read(path: Path, origin: Origin, views: Sequence[str]) -> list[Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            is_ours = metadata.get("format") == CACHE_FORMAT and metadata.get("key") == key
-            if is_ours and set(views) <= set(file.keys()):
+            made_for: Any = json.loads(metadata.get("origin", "{}"))
+            is_ours = metadata.get("format") == CACHE_FORMAT and isinstance(made_for, dict)
+            found = differences(origin, made_for) if is_ours else ["it is of another version"]
+            if not found and set(views) <= set(file.keys()):
                 return [file.get_tensor(view) for view in views]
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no cache of a teacher, or a damaged one: {error}") from error
     raise ValueError(
-        f"{path} was made for another teacher, other faces, or without mirrored images: name "
-        "another teacher_cache, or delete it"
+        f"{path} was made for another teacher, other faces, or without mirrored images "
+        f"({'; '.join(found) or 'these are missing'}): name another teacher_cache, or delete it"
     )
-
-
-def _key(teacher: Model, faces: FaceSet) -> str:
-    """A digest of what the embeddings depend on; of the images, some hundred are looked at."""
-    digest = hashlib.sha256(json.dumps(teacher.info, sort_keys=True).encode())
-    for name, tensor in teacher.backbone.state_dict().items():
-        digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
-    digest.update(faces.labels.numpy().tobytes())
-    sample = torch.linspace(0, len(faces) - 1, min(256, len(faces))).long()
-    digest.update(faces.batch(sample).numpy().tobytes())
-    return digest.hexdigest()
 
 
 class _Share:

@@ -15,8 +15,10 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "book" / "tools"))
 
 from browser import Browser, find_browser  # noqa: E402
+from weigh import weigh  # noqa: E402
 
 SITE = Path(os.environ.get("EKD_SITE") or ROOT / "_build" / "html")
+MOST, MOST_OF_A_CHAPTER = 1_600_000, 2_600_000  # bytes of all files that a page loads
 MOVING = "chapters/02_measuring.html"  # has formulas, solutions, hidden code and a slider
 RAW = re.compile(r"\$\$|\\\(|\\begin\{|:::|\{(?:ref|eq|numref|cite:?\w?|func|term|doc)\}|\]\(http")
 
@@ -48,12 +50,14 @@ def outside(browser):
     return [one for one in browser.requests if not one.startswith((here, "data:", "blob:"))]
 
 
-def test_no_page_asks_for_anything_outside_or_reports_an_error(browser):
+def test_no_page_asks_for_anything_outside_or_reports_an_error_or_is_heavy(browser):
     pages = [path for path in SITE.rglob("*.html") if not {"_static", "_modules"} & {*path.parts}]
     for path in [*pages, next((SITE / "_modules").rglob("*.html"))]:
-        browser.forget()
-        browser.open(path.resolve().as_uri())
-        assert len(browser.requests) > 1, path  # the page itself and its parts were seen
+        weight = weigh(browser, path).total()
+        most = MOST_OF_A_CHAPTER if path.parent.name == "chapters" else MOST
+        assert path.name == "print.html" or weight <= most, f"{path}: {weight:,} bytes"
+        alone = path.name == "404.html"  # has no parts, since it must work at any depth
+        assert (len(browser.requests) == 1) == alone, path  # the page and its parts were seen
         assert outside(browser) == [], path
         assert browser.errors == [], path
 

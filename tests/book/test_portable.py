@@ -223,7 +223,12 @@ def test_addresses_come_from_the_configuration():
         "02_measuring.ipynb"
     )
     page = repository.address(chapter, "../glossary.md", False)
-    assert page == "https://github.com/ekd-lite/ekd-lite/blob/main/book/glossary.md"
+    assert page == "https://ekd-lite.github.io/ekd-lite/glossary.html"
+    page = repository.address(chapter, "/api/methods", False)
+    assert page == "https://ekd-lite.github.io/ekd-lite/api/methods.html"
+    assert repository.page(chapter).endswith("github.io/ekd-lite/chapters/02_measuring.html")
+    data = repository.address(chapter, "../../data/README.md", False)
+    assert data == "https://github.com/ekd-lite/ekd-lite/blob/main/data/README.md"
     picture = repository.address(chapter, "../figures/faces.jpg", True)
     assert picture == "https://github.com/ekd-lite/ekd-lite/raw/main/book/figures/faces.jpg"
     with pytest.raises(UnknownMarkupError, match="no such file"):

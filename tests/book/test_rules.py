@@ -1,22 +1,18 @@
 """book/tools/book.py and the nbval gate find what they are there to find."""
 
-import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from tests.programs import load
+
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def load(path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 book = load(ROOT / "book" / "tools" / "rules.py")
@@ -38,6 +34,7 @@ def notebook(path, *cells):
     return path
 
 
+@pytest.mark.starts_process
 def test_the_chapters_in_the_tree_are_in_order():
     assert book.check() == []
 
@@ -119,13 +116,44 @@ def test_pairs_are_compared(tmp_path, monkeypatch, text, why):
     assert (why is None and problems == []) or (len(problems) == 1 and why in problems[0])
 
 
-def test_another_address_of_the_repository_is_found(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("address", "right"),
+    [
+        ("https://github.com/ekd-lite/ekd-lite", True),
+        ("https://github.com/ekd-lite/ekd-lite.git", True),
+        ("https://github.com/ekd-lite/ekd-lite/blob/main/README.md", True),
+        ("https://github.com/ekd-lite/ekd_lite", False),
+        ("https://github.com/somebody/else", True),
+        ("https://ekd-lite.github.io/ekd-lite/", True),
+        ("https://ekd-lite.github.io/ekd-lite/chapters/01_faces.html", True),
+        ("https://ekd-lite.github.io/book/", False),
+        ("https://ekd-lite.github.io/ekd-lite-book/", False),
+        ("https://somebody.github.io/else/", True),
+        ("https://colab.research.google.com/github/ekd-lite/ekd-lite/blob/main/a.ipynb", True),
+        ("https://colab.research.google.com/github/ekd-lite/other/blob/main/a.ipynb", False),
+    ],
+)
+def test_another_address_of_repository_or_site_is_found(tmp_path, monkeypatch, address, right):
     monkeypatch.setattr(book, "BOOK", tmp_path)
     monkeypatch.setattr(book, "CHAPTERS", tmp_path)
-    (tmp_path / "a.md").write_text("https://github.com/ekd-lite/ekd-lite is right")
     assert book.check_address() == []
-    (tmp_path / "b.md").write_text("https://github.com/ekd-lite/ekd_lite is not")
-    assert len(book.check_address()) == 1
+    (tmp_path / "a.md").write_text(f"See {address}, which says more.")
+    assert len(book.check_address()) == (0 if right else 1)
+
+
+def test_the_readme_leads_to_every_chapter_on_the_site_and_in_colab():
+    """With the chapter's title or its beginning; a notebook on GitHub would show raw MyST."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    row = re.compile(
+        r"^\| \d+ \[(.+?)\]\(.*/chapters/(\w+)\.html\) \| \[.+?\]\((\S+)\)", re.MULTILINE
+    )
+    rows = row.findall(readme)
+    assert [name for _, name, _ in rows] == [path.stem for path in book.notebooks()]
+    for title, name, colab in rows:
+        first = nbformat.read(ROOT / f"book/chapters/{name}.ipynb", as_version=4).cells[0].source
+        assert re.search(rf"^# {re.escape(title)}", first, re.MULTILINE), title
+        path = f"book/colab/{name}.ipynb"
+        assert colab.endswith(f"/blob/main/{path}") and (ROOT / path).exists()
 
 
 DRAW = "import matplotlib.pyplot as plt\nplt.figure()\nplt.plot([1, 2])\nplt.show()"
@@ -135,30 +163,40 @@ ANOTHER = new_output(
 TIMED = "import time\nprint(time.process_time())"
 
 
-@pytest.mark.parametrize(
-    ("stored", "status"),
-    [
-        (cell("print(0.123)", [printed("0.123\n")]), 0),
-        (cell("print(0.123)", [printed("0.124\n")]), 1),
-        (cell("0.123", [new_output("execute_result", {"text/plain": "0.124"})]), 1),
-        (cell(DRAW, [ANOTHER]), 0),  # figures are looked at, not compared
-        (cell(TIMED, [printed("0.1\n")], tags=["nbval-ignore-output"]), 0),
-        (cell(TIMED, [printed("0.1\n")]), 1),
-    ],
-    ids=["as it was", "printed digit", "value", "figure", "marked time", "time"],
-)
-def test_nbval_compares_every_digit_and_no_figure(tmp_path, stored, status):
-    path = notebook(tmp_path / "a.ipynb", stored)
+PROVED = {  # name: a cell with what it printed once, and whether nbval takes it
+    "as it was": (cell("print(0.123)", [printed("0.123\n")]), True),
+    "printed digit": (cell("print(0.123)", [printed("0.124\n")]), False),
+    "value": (cell("0.123", [new_output("execute_result", {"text/plain": "0.124"})]), False),
+    "figure": (cell(DRAW, [ANOTHER]), True),  # looked at, not compared
+    "marked time": (cell(TIMED, [printed("0.1\n")], tags=["nbval-ignore-output"]), True),
+    "time": (cell(TIMED, [printed("0.1\n")]), False),
+}
+
+
+@pytest.fixture(scope="module")
+def proof(tmp_path_factory):
+    """Exit code of one run over a notebook of all these cells, and those that failed."""
+    folder = tmp_path_factory.mktemp("proof")
+    path = notebook(folder / "a.ipynb", *(stored for stored, _ in PROVED.values()))
     call = ["pytest", "-q", "-p", "no:cacheprovider", "--nbval", "--nbval-current-env"]
     rules = f"--nbval-sanitize-with={ROOT / 'tests' / 'nbval_sanitize.cfg'}"
     done = subprocess.run(
-        [sys.executable, "-m", *call, rules, str(path)],
-        cwd=tmp_path,
+        [sys.executable, "-m", *call, rules, "--junit-xml=found.xml", str(path)],
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == status, done.stdout
+    cases = ElementTree.parse(folder / "found.xml").findall(".//testcase")  # noqa: S314 - our own
+    return done.returncode, [case.find("failure") is not None for case in cases]
+
+
+@pytest.mark.starts_process
+@pytest.mark.parametrize("name", PROVED)
+def test_nbval_compares_every_digit_and_no_figure(proof, name):
+    code, failed = proof
+    assert code == 1  # as soon as one cell fails
+    assert dict(zip(PROVED, failed, strict=True))[name] != PROVED[name][1]
 
 
 @pytest.mark.parametrize(

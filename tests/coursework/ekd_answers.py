@@ -1,6 +1,7 @@
 """What students hand in for EKD: loops over pairs and thresholds."""
 
 import math
+from typing import Any
 
 import torch
 
@@ -32,7 +33,7 @@ def impostor_thresholds(embeddings, labels, fprs, bug=""):
 def soft_rank(similarity, thresholds, temperature, bug=""):
     ranks = []
     for a in similarity:
-        rank = 0
+        rank: Any = 0
         for t in thresholds:
             z = (t - a) if bug == "sign of the difference" else (a - t)
             if bug == "temperature multiplied":
@@ -42,8 +43,8 @@ def soft_rank(similarity, thresholds, temperature, bug=""):
             if bug == "hard count":
                 rank = rank + (1.0 if a > t else 0.0)
             else:
-                rank = rank + (z if bug == "no sigmoid" else 1 / (1 + torch.exp(-z)))
-        rank = torch.as_tensor(rank, dtype=torch.float64)
+                rank = rank + (z if bug == "no sigmoid" else (1 + torch.tanh(z / 2)) / 2)
+        rank = torch.as_tensor(rank)
         ranks.append(rank / len(thresholds) if bug == "mean for sum" else rank)
     return torch.stack(ranks)
 
@@ -94,7 +95,7 @@ def ekd(student, teacher, labels, student_thresholds, teacher_thresholds, tau, t
     sides = []
     for side in (genuine, impostor):
         total = sum(gap for _, gap in side)
-        sides.append(total if bug == "sums for means" else total / len(side))
+        sides.append(total if bug == "sums for means" else total / max(1, len(side)))
     if bug == "weights exchanged":
         sides.reverse()
     return 0.02 * sides[0] + 0.01 * sides[1]

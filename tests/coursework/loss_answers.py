@@ -1,6 +1,7 @@
 """What students hand in for the losses: loops over pairs, the mean taken at the wrong place."""
 
 import math
+from typing import Any
 
 import torch
 
@@ -133,7 +134,7 @@ def cckd(student, teacher, gamma, order, bug=""):
         kernels = [torch.exp(-gamma * torch.cdist(x, x) ** 2) for x in (student, t)]
         return ((kernels[0] - kernels[1]) ** 2).mean()
     last = order - 1 if bug == "last power missing" else order
-    total = 0
+    total: Any = 0
     for p in range(1, last + 1):
         factor = (2 * gamma) ** p / (1 if bug == "factorial missing" else math.factorial(p))
         total = total + factor * (gram(student) ** p - gram(t) ** p)
@@ -173,7 +174,7 @@ def triplet(student, teacher, triplets, min_margin, max_margin, bug=""):
     deltas = [angle(t, a, n) - angle(t, a, p) for a, p, n in triplets.tolist()]
     if bug != "negative gaps kept":
         deltas = [torch.clamp(d, min=0) for d in deltas]
-    top = 1.0 if bug == "gap not divided by its maximum" else max(deltas)
+    top = 1.0 if bug == "gap not divided by its maximum" else max(1e-9, *deltas)
     losses = []
     for (a, p, n), delta in zip(triplets.tolist(), deltas, strict=True):
         m = min_margin + (max_margin - min_margin) * delta / top
@@ -193,7 +194,8 @@ def margin(student, teacher, prototypes, labels, scale, min_margin, max_margin, 
     s = unit(student)
     t = unit(student.detach() if bug == "margin from the student" else off(teacher, bug))
     typical = [(t[i] * w[y]).sum() for i, y in enumerate(labels)]
-    top = 1.0 if bug == "cosine not divided by its maximum" else max(typical)
+    typical = [torch.clamp(c, min=0) for c in typical]
+    top = 1.0 if bug == "cosine not divided by its maximum" else max(1e-9, *typical)
     loss = 0
     for i, y in enumerate(labels.tolist()):
         m = min_margin + (max_margin - min_margin) * typical[i] / top

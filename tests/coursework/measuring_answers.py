@@ -29,6 +29,8 @@ def tpr_at_fpr(scores, is_genuine, fpr, bug=""):
         k = int(fpr * len(pile) + 0.5)
     if bug == "threshold above the kth impostor":
         k -= 1
+    if k == len(pile):
+        return 1.0
     cut = pile[k]
     if bug == "threshold instead of rate":
         return cut

@@ -1,11 +1,9 @@
 """Assignments: starters hold no solution and fail kindly, solved versions get full points."""
 
 import csv
-import importlib.util
 import json
+import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,11 +11,10 @@ import pytest
 from ekd_lite.coursework.__main__ import main
 from ekd_lite.coursework.grade import grade, mark_namespace, read_notebook, run_cells
 from ekd_lite.coursework.schemes import SCHEMES
+from tests.programs import load
 
 ROOT = Path(__file__).parents[2]
-spec = importlib.util.spec_from_file_location("assignments", ROOT / "scripts" / "assignments.py")
-assignments = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(assignments)
+assignments = load(ROOT / "scripts" / "assignments.py")
 
 
 @pytest.fixture(scope="module")
@@ -81,12 +78,30 @@ def test_a_starter_runs_through_and_says_what_is_to_do(name, capsys):
         assert (mark.earned, mark.remark) == expected
 
 
-@pytest.mark.parametrize("name", SCHEMES)
-def test_the_solution_gets_all_points(name, solved):
-    marks = grade(solved / f"{name}.ipynb")
+def expect_all_points(path, name):
+    marks = grade(path)
     for mark in marks:
         assert mark.earned is None or mark.earned == mark.points, mark
     assert [mark.part for mark in marks] == [part.title for part in SCHEMES[name]]
+
+
+@pytest.mark.starts_process
+@pytest.mark.parametrize("name", SCHEMES)
+def test_the_solution_gets_all_points(name, solved, tmp_path):
+    """With the experiment at its end cut short: 20 steps of training instead of 150."""
+    text = (solved / f"{name}.ipynb").read_text(encoding="utf-8")
+    short = re.sub(r"(STEPS, \w+(, \w+)? = )150\b", r"\g<1>20", text)
+    assert (short != text) == (name in ("heads", "distillation"))
+    path = tmp_path / f"{name}.ipynb"
+    path.write_text(short, encoding="utf-8")
+    expect_all_points(path, name)
+
+
+@pytest.mark.starts_process
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["heads", "distillation"])
+def test_the_solution_gets_all_points_with_its_whole_experiment(name, solved):
+    expect_all_points(solved / f"{name}.ipynb", name)
 
 
 def write_notebook(path, name, *cells):
@@ -98,6 +113,7 @@ def write_notebook(path, name, *cells):
     return path
 
 
+@pytest.mark.starts_process
 def test_partial_credit_a_failing_cell_and_the_csv(tmp_path, capsys):
     path = write_notebook(
         tmp_path / "ada.ipynb",
@@ -122,6 +138,7 @@ def test_partial_credit_a_failing_cell_and_the_csv(tmp_path, capsys):
     assert rows["Which model is better? (text)"]["earned"] == ""
 
 
+@pytest.mark.starts_process
 def test_what_cannot_be_graded_is_said_and_the_rest_goes_on(tmp_path, capsys):
     broken = tmp_path / "broken.ipynb"
     broken.write_text("no json", encoding="utf-8")
@@ -138,6 +155,7 @@ def test_what_cannot_be_graded_is_said_and_the_rest_goes_on(tmp_path, capsys):
     assert "0.0 of 14 points" in out
 
 
+@pytest.mark.starts_process
 def test_a_notebook_that_does_not_end_is_ended(tmp_path):
     slow = write_notebook(tmp_path / "slow.ipynb", "heads", "while True:\n    pass")
     with pytest.raises(ValueError, match=r"slow.ipynb: still running after 2 s"):
@@ -152,6 +170,7 @@ def test_a_formula_in_a_remark_stays_text(tmp_path):
     assert path.read_text(encoding="utf-8").splitlines()[1] == "'=HYPERLINK(),a,1,0.0,'-1+2"
 
 
+@pytest.mark.starts_process
 def test_the_branch_holds_the_solved_notebooks(tmp_path, monkeypatch):
     if shutil.which("git") is None:
         pytest.skip("no git")
@@ -168,7 +187,5 @@ def test_the_branch_holds_the_solved_notebooks(tmp_path, monkeypatch):
     assert assignments.git("status", "--porcelain") == ""
 
 
-def test_the_table_of_checks_is_up_to_date():
-    command = [sys.executable, str(ROOT / "book" / "tools" / "coursework_table.py"), "--check"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
+def test_the_table_of_checks_is_up_to_date(run_tool):
+    assert run_tool("coursework_table.py", "--check") == 0

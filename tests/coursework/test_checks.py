@@ -3,17 +3,13 @@
 import functools
 import inspect
 
-import ekd_answers
-import head_answers
-import loss_answers
-import measuring_answers
 import pytest
 import torch
 
 from ekd_lite import coursework
 from ekd_lite.coursework import EXERCISES
-from ekd_lite.coursework.exercise import explanation, mistake_name
 from ekd_lite.coursework.judge import judge
+from tests.coursework import ekd_answers, head_answers, loss_answers, measuring_answers
 
 ANSWERS = {
     answer.__name__: (answer, bugs)
@@ -39,27 +35,26 @@ def test_every_exercise_has_answers_and_enough_mistakes():
 
 @pytest.mark.parametrize("name", ANSWERS)
 def test_a_right_answer_of_another_make_is_right(name):
-    verdict = check(name, ANSWERS[name][0])
-    assert repr(verdict) == f"{name}: correct"
-    assert verdict and verdict.ok and verdict.score == 1
+    feedback = check(name, ANSWERS[name][0])
+    assert repr(feedback) == f"{name}: correct"
+    assert feedback and feedback.ok and feedback.score == 1
 
 
 @pytest.mark.parametrize(("name", "bug"), BUGS)
 def test_a_wrong_answer_is_explained(name, bug):
-    verdict = check(name, functools.partial(ANSWERS[name][0], bug=bug))
-    assert verdict.mistake == bug, repr(verdict)
-    assert not verdict and verdict.score < 1
+    feedback = check(name, functools.partial(ANSWERS[name][0], bug=bug))
+    assert feedback.mistake == bug, repr(feedback)
+    assert not feedback and feedback.score < 1
     if bug == "missing detach":
-        assert "detach" in repr(verdict)
+        assert "detach" in repr(feedback)
     else:
-        mistake = next(m for m in BY_NAME[name].mistakes if mistake_name(m) == bug)
-        assert verdict.lines[0] == explanation(mistake)
+        assert feedback.lines[0] == BY_NAME[name].mistakes[bug].explanation
 
 
 @pytest.mark.parametrize("name", ANSWERS)
 def test_mistakes_do_not_pass_for_each_other(name):
-    for mistake in BY_NAME[name].mistakes:
-        assert judge(BY_NAME[name], mistake).mistake == mistake_name(mistake)
+    for bug, mistake in BY_NAME[name].mistakes.items():
+        assert judge(BY_NAME[name], mistake.function).mistake == bug
 
 
 @pytest.mark.parametrize("name", ANSWERS)
@@ -82,10 +77,10 @@ def test_garbage_is_wrong_and_never_raises(name):
         "a class": dict,
     }
     for what, answer in answers.items():
-        verdict = check(name, answer)
-        assert not verdict.ok, what
-        assert verdict.score < 1, what
-        assert repr(verdict) == repr(check(name, answer)), what
+        feedback = check(name, answer)
+        assert not feedback.ok, what
+        assert feedback.score < 1, what
+        assert repr(feedback) == repr(check(name, answer)), what
     assert repr(check(name, answers["none"])) == f"{name}: not written yet"
 
 
@@ -96,9 +91,9 @@ def test_an_answer_without_gradient_is_told_so(name):
     def cut(*arguments):
         return torch.as_tensor(exercise.reference(*arguments)).detach()
 
-    verdict = check(name, cut)
-    assert verdict.mistake == "no gradient"
-    assert 0 < verdict.score < 1
+    feedback = check(name, cut)
+    assert feedback.mistake == "no gradient"
+    assert 0 < feedback.score < 1
 
 
 @pytest.mark.parametrize("name", [name for name in ANSWERS if name not in WITHOUT_TENSORS])
@@ -111,9 +106,9 @@ def test_an_answer_that_changes_its_input_is_told_so(name):
             next(a for a in arguments if isinstance(a, torch.Tensor)).zero_()
         return result
 
-    verdict = check(name, careless)
-    assert not verdict.ok
-    assert "in place" in verdict.lines[0] or "inplace" in verdict.lines[0]
+    feedback = check(name, careless)
+    assert not feedback.ok
+    assert "in place" in feedback.lines[0] or "inplace" in feedback.lines[0]
 
 
 def test_interfaces_are_those_promised():

@@ -1,4 +1,4 @@
-"""What a verdict says where no known mistake fits, and how it looks."""
+"""What a feedback says where no known mistake fits, and how it looks."""
 
 import warnings
 
@@ -14,14 +14,14 @@ def cosface(embeddings, prototypes, labels, scale, margin):
 
 
 def test_a_constant_factor_is_named():
-    verdict = check_fitnet(lambda s, t: 3 * (s - t.detach()).square().mean())
-    assert "Every value is 3 times the right one" in repr(verdict)
-    assert verdict.mistake == ""
+    feedback = check_fitnet(lambda s, t: 3 * (s - t.detach()).square().mean())
+    assert "Every value is 3 times the right one" in repr(feedback)
+    assert feedback.mistake == ""
 
 
 def test_the_first_failing_case_is_shown_in_full():
     assert repr(check_tpr_at_fpr(lambda scores, is_genuine, fpr: 0.5)) == (
-        "tpr_at_fpr: not correct yet, 0 of 5 parts right\n"
+        "tpr_at_fpr: not correct yet, 0 of 6 parts right\n"
         "  Case 'by hand': scores = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3], is_genuine = [True,\n"
         "  False, True, True, False, False, False], fpr = 0.25; expected 1, got 0.5."
     )
@@ -38,18 +38,18 @@ def test_an_exception_is_shown_with_its_line_and_shapes():
 
 
 def test_numpy_in_a_loss_is_explained():
-    verdict = check_fitnet(lambda s, t: ((s.numpy() - t.numpy()) ** 2).mean())
-    assert "Stay in torch" in repr(verdict)
+    feedback = check_fitnet(lambda s, t: ((s.numpy() - t.numpy()) ** 2).mean())
+    assert "Stay in torch" in repr(feedback)
 
 
 def test_transposed_logits_are_told_so():
-    verdict = check_cosface(lambda *a: cosface(*a).T)
-    assert "Transposed, it would be right" in verdict.lines[0]
+    feedback = check_cosface(lambda *a: cosface(*a).T)
+    assert "Transposed, it would be right" in feedback.lines[0]
 
 
 def test_one_value_per_image_is_told_so():
-    verdict = check_fitnet(lambda s, t: (s - t.detach()).square().mean(1))
-    assert "One value per row" in repr(verdict)
+    feedback = check_fitnet(lambda s, t: (s - t.detach()).square().mean(1))
+    assert "One value per row" in repr(feedback)
 
 
 def test_nan_at_a_cosine_of_one_is_explained():
@@ -58,15 +58,15 @@ def test_nan_at_a_cosine_of_one_is_explained():
         own = torch.nn.functional.one_hot(labels, len(prototypes))
         return scale * torch.cos(torch.acos(unit[0] @ unit[1].T) + margin * own)
 
-    verdict = check_arcface(acos)
-    assert verdict.lines[0].startswith("NaN or infinite on case 'parallel, float32'")
-    assert "clamp" in verdict.lines[0]
-    assert (verdict.num_right, verdict.num_parts) == (3, 5)
+    feedback = check_arcface(acos)
+    assert feedback.lines[0].startswith("NaN or infinite on case 'parallel, float32'")
+    assert "clamp" in feedback.lines[0]
+    assert (feedback.num_right, feedback.num_parts) == (3, 5)
 
 
 def test_chance_is_noticed():
-    verdict = check_tpr_at_fpr(lambda s, g, f: float(torch.rand(()) + 2))
-    assert "Two calls with the same input" in repr(verdict)
+    feedback = check_tpr_at_fpr(lambda s, g, f: float(torch.rand(()) + 2))
+    assert "Two calls with the same input" in repr(feedback)
 
 
 def test_the_reader_keeps_the_generator():

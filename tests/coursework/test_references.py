@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ekd_lite.coursework.bootstrap import BOOTSTRAP
-from ekd_lite.coursework.conv_macs import CONV_MACS
-from ekd_lite.coursework.ekd import EKD
 from ekd_lite.coursework.exercise import normal
-from ekd_lite.coursework.learning_rate import LEARNING_RATE
-from ekd_lite.coursework.triplet import TRIPLET
+from ekd_lite.coursework.exercises.bootstrap import BOOTSTRAP
+from ekd_lite.coursework.exercises.conv_macs import CONV_MACS
+from ekd_lite.coursework.exercises.ekd import EKD
+from ekd_lite.coursework.exercises.learning_rate import LEARNING_RATE
+from ekd_lite.coursework.exercises.triplet import TRIPLET
 from ekd_lite.distill import EKDLoss, TripletDistillationLoss
 from ekd_lite.distill.triplet import semi_hard_triplets
 from ekd_lite.evaluate import bootstrap_tpr_at_fpr

@@ -199,8 +199,7 @@ def test_the_detector_asks_for_bgr_and_takes_the_largest_face(monkeypatch, tmp_p
             seen["bgr"] = bgr
             return 1, self.rows
 
-    cv2 = types.ModuleType("cv2")
-    cv2.FaceDetectorYN = types.SimpleNamespace(create=lambda *a: Net())
+    cv2 = types.SimpleNamespace(FaceDetectorYN=types.SimpleNamespace(create=lambda *a: Net()))
     monkeypatch.setitem(sys.modules, "cv2", cv2)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: spec)
     detector = LandmarkDetector()
@@ -231,3 +230,21 @@ def test_splits_of_unaligned_photographs_are_warned_about(tmp_path):
     with pytest.warns(UserWarning, match="blank: .* eyes are not where aligned faces have them"):
         load_splits(tmp_path / "blank", image_size=112, cache=tmp_path / "cache", workers=1)
     load_splits(tmp_path / "aligned", image_size=112, cache=tmp_path / "cache", workers=1)
+
+
+def test_arrays_and_lists_are_taken_too():
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (3, 120, 130), dtype=np.uint8)
+    points = (TEMPLATE.numpy() + rng.normal(0, 3, (5, 2))).tolist()
+    expected = align_face(torch.from_numpy(image), torch.tensor(points, dtype=torch.float64))
+    for landmarks in (points, np.array(points)):
+        assert torch.equal(align_face(image, landmarks), expected)
+        assert torch.equal(
+            similarity_transform(landmarks, TEMPLATE.tolist()),
+            similarity_transform(torch.tensor(points, dtype=torch.float64), TEMPLATE),
+        )
+    assert five_of_68(rng.normal(size=(68, 2))).shape == (5, 2)
+    with pytest.raises(ValueError, match="landmarks must be a tensor, an array or a list"):
+        align_face(image, "five points")
+    with pytest.raises(ValueError, match="image must be a tensor, an array or a list"):
+        align_face("face.jpg", points)

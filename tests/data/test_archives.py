@@ -10,6 +10,7 @@ from PIL import Image
 
 from ekd_lite.data import ImageFolder
 from ekd_lite.data.archives import read_images, unpack_faces
+from ekd_lite.files import write_atomically
 
 
 def png(colour):
@@ -72,6 +73,13 @@ HOSTILE = {
     "bomb": entry("a/x.png", data=bytes(40_000_000)),
     "bomb of another kind": entry("a/x.txt", data=bytes(40_000_000)),
     "bomb in a header": entry("a/x.png", data=b"", pax_headers={"comment": "0" * 20_000_000}),
+    "holes": entry("a/x.png", tarfile.GNUTYPE_SPARSE, bytes(512)),
+    "holes in a header": entry(
+        "a/x.png",
+        data=png("red"),
+        pax_headers={"GNU.sparse.size": "40000000", "GNU.sparse.map": "0,8"},
+    ),
+    "holes of another kind": entry("a/x.txt", tarfile.GNUTYPE_SPARSE, bytes(512)),
     "no image": entry("a/x.png", data=b"hello"),
     "loose": entry("x.png", data=png("red")),
 }
@@ -128,3 +136,54 @@ def test_damaged_archives_are_named(tmp_path, suffix):
 def test_no_such_archive(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such archive"):
         list(read_images(tmp_path / "x.tgz"))
+
+
+@pytest.mark.parametrize("suffix", ["tgz", "zip"])
+def test_what_macos_adds_is_not_read(tmp_path, suffix):
+    foreign = {
+        "__MACOSX/lfw/ann/._1.png": b"\0\5\x16\7", "lfw/ann/._1.png": b"\0\5\x16\7",
+        "lfw/.ipynb_checkpoints/1.png": png("red"), "lfw/ann/.hidden.png": png("red"),
+    }  # fmt: skip
+    path = make(tmp_path / f"x.{suffix}", {**foreign, **IMAGES})
+    assert dict(read_images(path)) == IMAGES
+    assert unpack_faces(path, tmp_path / "out") == 3
+
+
+def test_after_an_error_nothing_is_there(tmp_path):
+    path = tar(tmp_path / "x.tgz", [entry(n, data=d) for n, d in IMAGES.items()] + [
+        entry("lfw/ann/3.png", data=b"no image")])  # fmt: skip
+    write_atomically(tmp_path / "out" / "ann" / "old.png", png("red"))
+    with pytest.raises(ValueError, match=r"3\.png as an image"):
+        unpack_faces(path, tmp_path / "out")
+    assert [p.name for p in sorted((tmp_path / "out").rglob("*"))] == ["ann", "old.png"]
+
+
+def test_an_unpacking_that_was_killed_is_completed(tmp_path, monkeypatch):
+    path, out = make(tmp_path / "x.tgz", IMAGES), tmp_path / "out"
+
+    def write(target, data, real=write_atomically):
+        if target.parent.name == "bob":
+            with pytest.raises(ValueError, match="another process is writing into it"):
+                unpack_faces(path, out)
+            raise KeyboardInterrupt  # after which nothing is tidied up, as after SIGKILL
+        real(target, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ekd_lite.data.archives.write_atomically", write)
+        with pytest.raises(KeyboardInterrupt):
+            unpack_faces(path, out)
+    (out / "ann" / ".3.png.1.0badcafe.tmp").write_bytes(b"half of a file")
+    with pytest.raises(ValueError, match="is not finished"):
+        ImageFolder(out)
+    other = make(tmp_path / "y.tgz", {"lfw/ann/1.png": png("white")})
+    with (
+        pytest.warns(UserWarning, match="holds half of an archive"),
+        pytest.raises(ValueError, match=r"1\.png is there already"),
+    ):
+        unpack_faces(other, out)  # another picture of this name is not replaced
+    with pytest.warns(UserWarning, match="holds half of an archive, whose unpacking was"):
+        assert unpack_faces(path, out) == 3
+    assert sorted(p.name for p in out.rglob("*")) == ["1.png", "1.png", "2.png", "ann", "bob"]
+    with pytest.raises(ValueError, match="is there already"):
+        unpack_faces(path, out)
+    assert len(ImageFolder(out, image_size=16)) == 3  # which is none the worse for it

@@ -4,6 +4,10 @@ import hashlib
 import http.server
 import random
 import threading
+import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -42,6 +46,8 @@ class Server(http.server.BaseHTTPRequestHandler):
             self.end_headers()
             return None
         body = GOOD
+        if kind == "slow":
+            time.sleep(0.3)
         if kind == "tampered":
             body = GOOD[:1000] + bytes([GOOD[1000] ^ 1]) + GOOD[1001:]
         if kind == "large":
@@ -77,7 +83,8 @@ def server():
 
 
 def get(url, path, **changes):
-    return fetch(url, path, **({"sha256": SHA, "max_bytes": LIMIT} | changes))
+    options: dict[str, Any] = {"sha256": SHA, "max_bytes": LIMIT} | changes
+    return fetch(url, path, **options)
 
 
 @pytest.mark.parametrize("kind", ["good", "redirect-good", "no-range"])
@@ -142,6 +149,35 @@ def test_a_part_of_something_else_is_found_out(server, tmp_path):
     get(f"{server}/good/x", tmp_path / "x")  # the part is gone, so that this one is whole
 
 
+@pytest.mark.parametrize("to", ["http://127.0.0.1:9/x", "http://localhost/x", "file:///x"])
+def test_no_server_leads_from_https_to_this_machine(to):
+    request = urllib.request.Request("https://example.invalid/x")
+    with pytest.raises(
+        ValueError, match=r"https://example.invalid/x leads to .*only https is used"
+    ):
+        module._SafeRedirects().redirect_request(request, None, 302, "Found", {}, to)
+    good = "https://example.invalid/y"
+    followed = module._SafeRedirects().redirect_request(request, None, 302, "Found", {}, good)
+    assert followed.full_url == good
+
+
+def test_two_downloads_of_one_file_ask_once(server, tmp_path):
+    asked = len(Server.asked)
+    with ThreadPoolExecutor(2) as pool:  # a lock is of an open file: threads wait as processes do
+        done = [pool.submit(get, f"{server}/slow/x", tmp_path / "x") for _ in range(2)]
+    assert [future.result() for future in done] == [tmp_path / "x"] * 2
+    assert (tmp_path / "x").read_bytes() == GOOD
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+    assert len(Server.asked) == asked + 1
+
+
+@pytest.mark.parametrize("name", ["x", "x.part"])
+def test_what_is_no_file_is_not_written_to(tmp_path, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(ValueError, match="is there and is no file"):
+        get("http://127.0.0.1:9/x", tmp_path / "x")
+
+
 @pytest.mark.parametrize(
     "url", ["http://example.invalid/x", "ftp://x/y", "file:///etc/passwd", "x"]
 )
@@ -157,7 +193,7 @@ def test_nobody_answers(tmp_path):
 
 def test_by_name(server, tmp_path, monkeypatch, capsys):
     source = Source("free", "a test", "x.bin", f"{server}/good/x", SHA, LIMIT)
-    monkeypatch.setitem(module.REGISTRY, "test", source)
+    monkeypatch.setitem(REGISTRY, "test", source)
     assert download("test", tmp_path).read_bytes() == GOOD
     assert main(["data", "download", "--name", "test", "--out", str(tmp_path)]) == 0
     assert "Terms: free" in capsys.readouterr().out

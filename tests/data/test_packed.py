@@ -5,10 +5,14 @@ from __future__ import annotations
 import errno
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,15 +51,6 @@ def test_first_and_second_opening_are_bit_equal_to_rendering(faces, tmp_path, mo
         assert label == 3
     key = cache_key(faces.parameters())
     assert _files(tmp_path / "new" / "folder") == [f"{key}.json", f"{key}.npy"]
-
-
-def test_several_processes_write_the_same_file(faces, tmp_path, monkeypatch):
-    monkeypatch.setattr(packed, "_IMAGES_PER_TASK", 5)  # three tasks, the last one shorter
-    one = cache_faces(faces, tmp_path / "one", workers=1)
-    two = cache_faces(faces, tmp_path / "two", workers=2)
-    assert torch.equal(one.batch(range(12)), two.batch(range(12)))
-    for name in _files(tmp_path / "one"):
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -131,7 +126,7 @@ def test_full_disk_leaves_nothing(faces, tmp_path, monkeypatch):
             return self._file.write(data)
 
     real = os.fdopen
-    monkeypatch.setattr(packed.os, "fdopen", lambda *a: Full(real(*a)))
+    monkeypatch.setattr(os, "fdopen", lambda *a: Full(real(*a)))
     with pytest.raises(OSError, match=r"no space left for .* of rendered faces") as caught:
         cache_faces(faces, tmp_path)
     assert caught.value.errno == errno.ENOSPC
@@ -148,6 +143,7 @@ def test_a_failure_while_rendering_leaves_nothing(faces, tmp_path, monkeypatch):
     assert _files(tmp_path) == []
 
 
+@pytest.mark.starts_process
 @pytest.mark.skipif(os.name != "posix", reason="kills a process by a signal")
 def test_killed_half_way_is_not_taken_for_good(faces, tmp_path):
     code = (
@@ -170,7 +166,9 @@ def test_killed_half_way_is_not_taken_for_good(faces, tmp_path):
         child.stdout.close()
     time.sleep(0.01)
     left = _files(tmp_path)
-    assert all(name.endswith(".tmp") for name in left)
+    assert sorted(name.rsplit(".")[-1] for name in left) == ["lock", "tmp"]
+    cache_faces(SyntheticFaces(2, 2), tmp_path)  # another set: what was left goes all the same
+    assert all(not name.startswith(".") for name in _files(tmp_path))
     assert torch.equal(cache_faces(faces, tmp_path).batch(range(12)), faces.batch(range(12)))
 
 
@@ -213,10 +211,139 @@ def test_bad_arrays_and_indices(faces):
         PackedFaces(good, torch.zeros(3, dtype=torch.int64))
     with pytest.raises(ValueError, match="labels must be int64 of shape"):
         PackedFaces(good, torch.zeros(2))
+    with pytest.raises(ValueError, match="labels must be a tensor, an array or a list of numbers"):
+        PackedFaces(good, ["ann", "bob"])
+    with pytest.raises(ValueError, match="images must be"):
+        PackedFaces("faces.npy", [0, 1])  # type: ignore[arg-type]
+    for labels in ([0, 1], np.array([0, 1], np.int32), np.array([0, 1], ">i8"), (0, 1)):
+        assert PackedFaces(good.numpy(), labels).labels.tolist() == [0, 1]
     cached = PackedFaces(good, torch.tensor([0, 1]))
+    wrong: Any
     for wrong in (2, -3, 0.5):
         with pytest.raises(IndexError, match="index"):
             cached[wrong]
     with pytest.raises(IndexError, match="out of range"):
         cached.batch([0, 2])
     assert cached.batch([]).shape == (0, 3, 32, 32)
+    for wrong in ("ab", None, {0, 1}, [None], [0.0], [True], [[0]], [2**70]):
+        with pytest.raises(IndexError, match="ind"):
+            cached.batch(wrong)
+    right: Any
+    for right in (
+        np.array([1, 0], np.uint16),
+        np.array([1, 0], ">i8"),
+        (1, 0),
+        [torch.tensor(1), 0],
+    ):
+        assert torch.equal(cached.batch(right), cached.batch([1, 0]))
+
+
+@pytest.mark.parametrize("mode", ["r", "r+"])
+def test_a_spawned_process_maps_the_file_itself(tmp_path, mode):
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 3, 16, 16), dtype=np.uint8)
+    np.save(tmp_path / "x.npy", pixels)
+    whole = np.load(tmp_path / "x.npy", mmap_mode=mode)
+    for images, rows in ((whole, slice(None)), (whole[2:7], slice(2, 7))):  # with its own offset
+        faces = PackedFaces(images, np.arange(len(images)))
+        for again in (
+            pickle.loads(pickle.dumps(faces)),  # noqa: S301
+            pickle.loads(ForkingPickler.dumps(faces)),  # noqa: S301
+        ):
+            assert len(pickle.dumps(faces)) < 3000
+            assert torch.equal(again.batch(range(len(images))), faces.batch(range(len(images))))
+            assert torch.equal(again.labels, faces.labels)
+            expected = torch.from_numpy(pixels[rows]).float() / 127.5 - 1
+            assert torch.equal(again.batch(range(len(images))), expected)
+    gaps = PackedFaces(whole[::2], np.arange(5))  # no place in the file: goes with its pixels
+    again = pickle.loads(pickle.dumps(gaps))  # noqa: S301
+    assert torch.equal(again.batch(range(5)), torch.from_numpy(pixels[::2]).float() / 127.5 - 1)
+    sent = pickle.dumps(PackedFaces(whole, np.arange(9)))
+    (tmp_path / "x.npy").unlink()
+    with pytest.raises(ValueError, match=r"x\.npy was changed or removed after"):
+        pickle.loads(sent)  # noqa: S301
+
+
+class Plain:
+    """Faces of a user's own class."""
+
+    image_size, num_identities = 16, 2
+    labels = torch.tensor([0, 0, 1])
+
+    def __init__(self, images):
+        self.images = images
+
+    def __len__(self):
+        return 3
+
+    def batch(self, indices):
+        return self.images[torch.as_tensor(list(indices))]
+
+    def parameters(self):
+        return {"sum": str(self.images.sum())}
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.rand(3, 3, 16, 16) * 255, "image 0 of the set has pixels from .* expected -1 to 1"),
+        (torch.full((3, 3, 16, 16), float("nan")), "pixels from nan to nan"),
+        (torch.zeros(3, 16, 16, 3), "images of shape .* expected"),
+    ],
+)
+def test_pixels_that_bytes_cannot_hold_are_named(tmp_path, images, message):
+    with pytest.raises(ValueError, match=message):
+        cache_faces(Plain(images), tmp_path)
+    assert _files(tmp_path) == []
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {root!r})
+from ekd_lite.data import SyntheticFaces, cache_faces, packed
+packed._IMAGES_PER_TASK = 5
+print("hello")
+print(len(cache_faces(SyntheticFaces(4, 3, seed=2), workers=2)))
+"""
+
+
+@pytest.mark.starts_process
+def test_a_plain_script_without_a_guard_is_run_once(faces, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(root=os.getcwd()))
+    (tmp_path / "pickle.py").write_text("raise SystemExit('the wrong pickle')")
+    done = subprocess.run(
+        [sys.executable, "-P" if sys.version_info >= (3, 11) else "-B", str(script)],
+        capture_output=True, text=True, cwd=tmp_path, check=False,
+        env={**os.environ, "EKD_LITE_CACHE": str(tmp_path / "cache")},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "hello\n12\n", "")
+    cache_faces(faces, tmp_path / "here", workers=1)
+    key = cache_key(faces.parameters())
+    there = tmp_path / "cache" / "faces"
+    assert _files(there) == _files(tmp_path / "here") == [f"{key}.json", f"{key}.npy"]
+    for name in _files(there):  # in three tasks, the last one shorter, or in one
+        assert (there / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
+
+
+def test_of_several_that_want_a_set_one_renders_it(faces, tmp_path, monkeypatch):
+    calls = []
+
+    def noted(*arguments, real=packed._render_part):
+        calls.append(arguments)
+        time.sleep(0.3)
+        return real(*arguments)
+
+    monkeypatch.setattr(packed, "_render_part", noted)
+    with ThreadPoolExecutor(2) as pool:  # a lock is of an open file: threads wait as processes do
+        sets = list(pool.map(lambda _: cache_faces(faces, tmp_path, progress=False), range(2)))
+    assert len(calls) == 1
+    assert torch.equal(sets[0].batch(range(12)), sets[1].batch(range(12)))
+
+
+def test_a_cache_that_cannot_be_written_says_what_to_do(faces, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(packed, "write_pixels", refuse)
+    with pytest.raises(PermissionError, match="name another folder, or set EKD_LITE_CACHE"):
+        cache_faces(faces, tmp_path)

@@ -1,10 +1,14 @@
 """Lists of pairs: CSV and LFW's own form, and what is wrong with a line is named."""
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from ekd_lite.data import ImageFolder, read_pairs
+from ekd_lite.data import ImageFolder, VerificationSet, read_pairs
+from ekd_lite.data.pair_lists import Subset
 
 
 @pytest.fixture
@@ -49,7 +53,7 @@ def test_lfw(faces, tmp_path):
     pairs = read_pairs(tmp_path / "pairs.txt", faces)
     check(pairs, faces)
     assert pairs.fold.tolist() == [0, 0]
-    (tmp_path / "pairs.txt").write_text("2\t1\n" + text + text)
+    (tmp_path / "pairs.txt").write_bytes(b"2\t1\r\n" + 2 * text.encode().replace(b"\n", b"\r\n"))
     assert read_pairs(tmp_path / "pairs.txt", faces).fold.tolist() == [0, 0, 1, 1]
     (tmp_path / "pairsDevTest.txt").write_text("1\n" + text)
     assert read_pairs(tmp_path / "pairsDevTest.txt", faces).fold is None
@@ -92,3 +96,154 @@ def test_what_is_wrong_is_named(faces, tmp_path, text, message):
 def test_no_such_list(faces, tmp_path):
     with pytest.raises(FileNotFoundError, match="no such list of pairs"):
         read_pairs(tmp_path / "p.csv", faces)
+
+
+def excel(text, **changes):
+    """The same list as other programs write it."""
+    for old, new in changes.get("replace", []):
+        text = text.replace(old, new)
+    return text.encode(changes.get("encoding", "utf-8"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"encoding": "utf-8-sig"},
+        {"encoding": "utf-16"},
+        {"encoding": "utf-8-sig", "replace": [(",", ";"), ("\n", "\r\n")]},
+        {"replace": [(",", ";"), ("left;", "sep=;\nleft;")]},
+        {"replace": [(",", "\t")]},
+        {"replace": [("\n", "\r")]},
+        {"replace": [("/", "\\")]},
+        {"replace": [("Ann_Lee/", "./Ann_Lee//"), ("Bob/", ".\\Bob\\")]},
+        {"replace": [(",1,0", ",1.0,0.0"), (",0,1", ",0.0,1.00")]},
+        {"replace": [(",1,0", ",TRUE,0"), (",0,1", ",FALSE,1")]},
+        {"replace": [(",1,0", ";1,0;0"), (",0,1", ";0,0;1"), ("png,", "png;"), ("t,", "t;"),
+                     ("e,", "e;")]},
+        {"replace": [("left,right", " Left , RIGHT"), ("\n", ",,\n\n,,,,,\n")]},
+        {"replace": [("Ann_Lee/", '"Ann_Lee/'), (".png", '.png"'), ("Bob/", '"Bob/')]},
+    ],
+)  # fmt: skip
+def test_csv_as_excel_and_windows_write_it(faces, tmp_path, changes):
+    (tmp_path / "p.csv").write_bytes(excel(CSV, **changes))
+    pairs = read_pairs(tmp_path / "p.csv", faces)
+    check(pairs, faces)
+    assert pairs.fold.tolist() == [0, 1]
+
+
+def test_paths_from_the_root_on(faces, tmp_path):
+    (tmp_path / "p.csv").write_text(CSV.replace("Ann_Lee/", f"{faces.root}/Ann_Lee/"))
+    check(read_pairs(tmp_path / "p.csv", faces), faces)
+
+
+PAIR = "Ann_Lee 1 3\n", "Bob 2 Ann_Lee 1\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "10 300\n" + PAIR[0] + PAIR[1],
+        "1 2\n" + PAIR[0] + PAIR[1],
+        "2 1\n" + PAIR[0] + PAIR[1],
+        "2\n" + PAIR[0] + PAIR[1],
+        "1 1\n" + (PAIR[0] + PAIR[1]) * 2,
+        "1\n" + (PAIR[0] + PAIR[1]) * 2,
+        "1 1\n" + PAIR[0] * 2,
+        "1\n" + PAIR[0] + PAIR[1] * 2,
+        "1 1\n" + PAIR[0],
+    ],
+)
+def test_more_or_fewer_pairs_than_announced_are_refused(faces, tmp_path, text):
+    (tmp_path / "pairs.txt").write_text(text)
+    with pytest.raises(ValueError, match=r"announces .* genuine and as many impostor pairs"):
+        read_pairs(tmp_path / "pairs.txt", faces)
+
+
+CPLFW = "Ann_Lee_1.jpg 1\nAnn_Lee_3.jpg 1\nBob_2.jpg 0\nAnn_Lee_1.jpg 0\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        CPLFW,
+        CPLFW.replace(" 1\n", " 10\n"),  # CALFW names the fold of a genuine pair
+        CPLFW.replace("_1", "_0001").replace("_2", "_0002").replace("_3", "_0003"),
+        CPLFW.replace(".jpg", ".png").replace("\n", "\r\n\r\n"),
+        CPLFW.replace("Bob_2.jpg", "Bob/Bob_0002.png"),
+    ],
+)
+def test_calfw_and_cplfw(faces, tmp_path, text):
+    (tmp_path / "pairs_CPLFW.txt").write_bytes(text.encode("utf-8-sig"))
+    pairs = read_pairs(tmp_path / "pairs_CPLFW.txt", faces)
+    check(pairs, faces)
+    assert pairs.fold is None
+
+
+def test_calfw_and_cplfw_with_all_images_in_one_folder(faces, tmp_path):
+    flat = tmp_path / "flat" / "aligned images"
+    flat.mkdir(parents=True)
+    for file in faces.files:
+        file.rename(flat / file.name)
+    (tmp_path / "p.txt").write_text(CPLFW)
+    pairs = read_pairs(tmp_path / "p.txt", ImageFolder(tmp_path / "flat", image_size=16))
+    assert pairs.is_genuine.tolist() == [True, False]
+    assert isinstance(pairs.left, Subset)
+    assert pairs.left.rows.tolist() == [0, 4]
+    assert pairs.left.labels.tolist() == [0, 1]
+    assert pairs.right.labels.tolist() == [0, 0]
+    (tmp_path / "p.txt").write_text(CPLFW.replace(" 0", " 1"))
+    with pytest.raises(ValueError, match=r"says is_genuine = 1 of Bob_2\.jpg and Ann_Lee_1"):
+        read_pairs(tmp_path / "p.txt", ImageFolder(tmp_path / "flat", image_size=16))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (CPLFW + "Bob_1.jpg 0\n", "has 5 lines, and a pair has two"),
+        (CPLFW.replace("3.jpg 1", "3.jpg 0"), "line 2: the two lines of a pair say 1 and 0"),
+        (CPLFW.replace("Bob_2.jpg 0", "Bob_2.jpg"), "line 3: expected 'name_1.jpg 1'"),
+        (CPLFW.replace("Bob_2", "Bob_7"), "lacks or has twice: Bob_7.jpg"),
+        (
+            CPLFW.replace("Bob_2.jpg", "Bob_2.txt"),
+            "line 3: expected 'name_1.jpg 1', got 'Bob_2.txt",
+        ),
+    ],
+)
+def test_what_is_wrong_with_two_lines_is_named(faces, tmp_path, text, message):
+    (tmp_path / "p.txt").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_pairs(tmp_path / "p.txt", faces)
+
+
+def test_a_name_that_two_images_have_is_none(faces, tmp_path):
+    Image.new("RGB", (16, 16)).save(faces.root / "Bob" / "Ann_Lee_1.png")
+    again = ImageFolder(faces.root, image_size=16)
+    (tmp_path / "p.txt").write_text(CPLFW)
+    with pytest.raises(ValueError, match=r"lacks or has twice: Ann_Lee_1\.jpg"):
+        read_pairs(tmp_path / "p.txt", again)
+    (tmp_path / "p.csv").write_text("left,right,is_genuine\nAnn_Lee_0003.png,Bob/Bob_0002.png,0\n")
+    with pytest.raises(ValueError, match=r"Ann_Lee_0003\.png"):  # CSV gives whole paths
+        read_pairs(tmp_path / "p.csv", again)
+
+
+def test_text_of_another_kind_and_broken_quotes_are_named(faces, tmp_path):
+    (tmp_path / "p.csv").write_bytes(CSV.replace("Bob", "B\xf6b").encode("latin-1"))
+    with pytest.raises(ValueError, match=r"is no text in UTF-8 .* save it as 'CSV UTF-8'"):
+        read_pairs(tmp_path / "p.csv", faces)
+    (tmp_path / "p.csv").write_text('left,right,is_genuine\n"a,b,1\n')
+    with pytest.raises(ValueError, match=r"is no CSV|values expected|is_genuine is ''"):
+        read_pairs(tmp_path / "p.csv", faces)
+
+
+def test_sets_of_pairs_take_arrays_and_lists_and_check_them(faces):
+    left, right = Subset(faces, [0, 4]), Subset(faces, np.array([2, 0]))
+    make: Any = VerificationSet  # whose fields are tensors, whatever it is made from
+    pairs = make(left, right, [True, False], fold=np.array([0, 1], np.int32))
+    check(pairs, faces)
+    assert pairs.fold.dtype == torch.int64
+    with pytest.raises(ValueError, match="2 left and 2 right images for 3 pairs"):
+        make(left, right, [True, False, True])
+    with pytest.raises(ValueError, match="is_genuine must be one truth value a pair"):
+        make(left, right, [1, 2])
+    with pytest.raises(ValueError, match="is_genuine must be a tensor, an array or a list"):
+        make(left, right, ["yes", "no"])

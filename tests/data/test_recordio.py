@@ -125,6 +125,7 @@ def test_written_files_read_back_byte_for_byte(folder, tmp_path):
     assert ranges == [(1, 3), (3, 5)]
 
 
+@pytest.mark.starts_process
 def test_caches_workers_and_pickles(folder, tmp_path):
     write_recordio(folder, tmp_path / "train.rec")
     faces = RecordIO(tmp_path / "train.rec", image_size=16)

@@ -6,11 +6,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from ekd_lite.data import IdentityBalancedSampler
 
 LABELS = torch.arange(50).repeat_interleave(6)
+GOLDEN = [[165, 84, 178, 284, 101, 98, 234, 239], [13, 43, 180, 2, 81, 82, 10, 6]]
 
 
 @settings(max_examples=40, deadline=None)
@@ -67,16 +68,26 @@ def test_any_step_can_be_replayed():
     batches = list(first)
     again = IdentityBalancedSampler(LABELS, num_steps=40, seed=3)
     again.step = 17
-    assert list(again) == batches[17:]
     assert len(again) == 23
+    assert list(again) == batches[17:]
     other = IdentityBalancedSampler(LABELS, num_steps=40, seed=4)
     assert other.batch(0) != batches[0]
 
 
-def test_serves_a_data_loader():
+class Numbers(Dataset[int]):
+    """What stands at every index is the index."""
+
+    def __getitem__(self, index):
+        return index
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.starts_process)])
+def test_serves_a_data_loader(workers):
     sampler = IdentityBalancedSampler(LABELS, num_steps=3)
-    loader = DataLoader(list(range(300)), batch_sampler=sampler)
-    assert [batch.tolist() for batch in loader] == list(sampler)
+    loader = DataLoader(Numbers(), batch_sampler=sampler, num_workers=workers)
+    expected = [sampler.batch(step) for step in range(9)]
+    for epoch in range(3):
+        assert [batch.tolist() for batch in loader] == expected[3 * epoch : 3 * epoch + 3]
 
 
 @pytest.mark.parametrize(
@@ -97,3 +108,47 @@ def test_impossible_options_are_named(options, message):
 def test_one_image_each_has_no_balanced_part():
     with pytest.raises(ValueError, match=r"\(0 with two images or more\)"):
         IdentityBalancedSampler(torch.arange(500))
+
+
+def test_each_pass_of_a_loop_draws_anew_and_the_first_is_what_it_always_was():
+    sampler = IdentityBalancedSampler(LABELS, num_steps=5, seed=3)
+    stream = [sampler.batch(step) for step in range(15)]
+    assert [list(sampler) for _ in range(3)] == [stream[:5], stream[5:10], stream[10:]]
+    assert len({tuple(batch) for batch in stream}) == 15
+    long = IdentityBalancedSampler(LABELS, num_steps=15, seed=3)
+    assert list(long) == stream  # a pass is a part of one stream, however long it is
+    # A pass that was left early, or begun in the middle, is followed by a whole one.
+    again = IdentityBalancedSampler(LABELS, num_steps=5, seed=3)
+    again.step = 3
+    assert list(again) == stream[3:5]
+    next(iter(again))
+    assert list(again) == stream[10:]
+
+
+def test_a_pass_can_be_chosen():
+    sampler = IdentityBalancedSampler(LABELS, num_steps=5, seed=3)
+    first = list(sampler)
+    sampler.set_epoch(0)
+    assert list(sampler) == first
+    sampler.set_epoch(7)
+    assert next(iter(sampler)) == sampler.batch(35)
+    for wrong in (-1, 1.5, True):
+        with pytest.raises(ValueError, match="epoch must be a whole number"):
+            sampler.set_epoch(wrong)  # type: ignore[arg-type]
+
+
+def test_the_order_of_batches_has_not_changed():
+    """What runs of earlier versions drew; a resumed one goes on with it."""
+    sampler = IdentityBalancedSampler(
+        LABELS, general=4, identities=2, images_per_identity=2, seed=5
+    )
+    assert [sampler.batch(step) for step in (0, 90)] == GOLDEN
+
+
+def test_labels_may_be_arrays_and_lists():
+    expected = IdentityBalancedSampler(LABELS).batch(3)
+    for labels in (LABELS.numpy(), LABELS.tolist(), LABELS.numpy().astype("int32")):
+        assert IdentityBalancedSampler(labels).batch(3) == expected
+    for wrong in (LABELS.float(), LABELS[None], ["ann"], 3):
+        with pytest.raises(ValueError, match="labels must be"):
+            IdentityBalancedSampler(wrong)

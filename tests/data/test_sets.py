@@ -1,7 +1,12 @@
 """Open, convert, verify: nothing is lost on the way, and every damaged file is named."""
 
 import hashlib
+import os
 import random
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,6 +69,7 @@ def test_converted_sets_are_the_same_set(root, tmp_path, to):
 def test_a_rec_file_becomes_a_packed_set(root, tmp_path):
     convert(ImageFolder(root, image_size=16), tmp_path / "rec", to="rec")
     rec = open_faces(tmp_path / "rec" / "train.rec", image_size=16)
+    assert isinstance(rec, RecordIO)
     convert(rec, tmp_path / "packed")
     packed = open_packed(tmp_path / "packed")
     assert torch.equal(packed.batch(range(24)), rec.batch(range(24)))
@@ -161,7 +167,13 @@ def test_the_commands(root, tmp_path, capsys):
     assert "24 images of 12 identities" in capsys.readouterr().out
     assert main(["data", "verify", "--faces", out]) == 0
     assert "3 checked" in capsys.readouterr().out
-    assert main(["data", "info", "--faces", out]) == 0
+    assert main(["data", "verify", out]) == 0
+    assert "3 checked" in capsys.readouterr().out
+    assert main(["data", "verify"]) == 2
+    assert "name the set: ekd-lite data verify PATH" in capsys.readouterr().err
+    assert main(["data", "verify", out, "--faces", out]) == 2
+    assert "name the set once" in capsys.readouterr().err
+    assert main(["data", "info", out]) == 0
     assert "24 readable images of 12 identities, 2 to 2 each" in capsys.readouterr().out
     flip(tmp_path / "out" / "images.npy")
     assert main(["data", "verify", "--faces", out]) == 2
@@ -195,3 +207,121 @@ def _decodes(path):
     except OSError:
         return False
     return True
+
+
+@pytest.mark.parametrize("name", ["faces_webface.rec", "TRAIN.REC", "train.rec"])
+def test_a_folder_with_one_rec_file_of_any_name(root, tmp_path, name):
+    convert(ImageFolder(root, image_size=16), tmp_path / "out", to="rec")
+    expected = open_faces(tmp_path / "out", image_size=16).batch(range(24))
+    folder = tmp_path / "other"
+    folder.mkdir()
+    (tmp_path / "out" / "train.rec").rename(folder / name)
+    index = Path(name).with_suffix(".IDX" if name.isupper() else ".idx")
+    (tmp_path / "out" / "train.idx").rename(folder / index)
+    (folder / "._x.rec").write_bytes(b"macOS")
+    for path in (folder, folder / name):
+        faces = open_faces(path, image_size=16)
+        assert torch.equal(faces.batch(range(24)), expected)
+        assert faces.index == folder / index
+    assert verify(folder) == (24, [])
+    (folder / "b.rec").write_bytes((folder / name).read_bytes())
+    if name != "train.rec":
+        with pytest.raises(ValueError, match=rf"holds 2 \.rec files: name one of {name}, b\.rec|b"):
+            open_faces(folder)
+
+
+@pytest.mark.parametrize(
+    ("to", "when"),
+    [
+        ("packed", "packed._render_part"),
+        ("rec", "record_writer.RecordWriter.write"),
+        ("rec", "checksums.write_sums"),
+    ],
+)
+def test_a_conversion_that_was_killed_starts_again(root, tmp_path, to, when, monkeypatch):
+    out, faces = tmp_path / "out", ImageFolder(root, image_size=16)
+
+    def killed(*_, **__):
+        with pytest.raises(ValueError, match="another process is writing into it"):
+            convert(faces, out, to=to)
+        raise KeyboardInterrupt  # after which nothing is tidied up, as after SIGKILL
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"ekd_lite.data.{when}", killed)
+        with pytest.raises(KeyboardInterrupt):
+            convert(faces, out, to=to)
+    (out / ".images.npy.1.0badcafe.tmp").write_bytes(b"half of a file")
+    with pytest.raises(ValueError, match="is not finished: what wrote it was killed"):
+        open_faces(out, image_size=16)
+    (out / "precious.txt").write_text("somebody's")
+    with pytest.raises(ValueError, match=r"holds half a conversion and files of others \(precious"):
+        convert(faces, out, to=to)
+    (out / "precious.txt").unlink()
+    with pytest.warns(UserWarning, match="holds half a conversion, which was killed: starting ag"):
+        convert(faces, out, to=to)
+    assert torch.equal(open_faces(out, image_size=16).batch(range(24)), faces.batch(range(24)))
+    assert verify(out)[1] == []
+    written = {"images.npy", "labels.npy"} if to == "packed" else {"train.rec", "train.idx"}
+    assert {file.name for file in out.iterdir()} == written | {"faces.json", "SHA256SUMS"}
+
+
+def test_a_set_of_others_is_never_taken_for_half_a_conversion(root, tmp_path):
+    convert(ImageFolder(root, image_size=16), tmp_path / "out", to="rec")
+    (tmp_path / "out" / "SHA256SUMS").unlink()
+    (tmp_path / "out" / "faces.json").unlink()  # as insightface's sets are
+    with pytest.raises(ValueError, match="is there already"):
+        convert(ImageFolder(root, image_size=16), tmp_path / "out", to="rec")
+    assert len(open_faces(tmp_path / "out", image_size=16)) == 24
+
+
+ODD = ["new\nline.png", "stroke\\.png", "cr\r.png", "u\u2028.png", "a: b.png", "  two.png", "é.png"]
+
+
+@pytest.mark.skipif(not shutil.which("sha256sum"), reason="coreutils is the oracle")
+def test_names_of_every_kind_are_written_and_verified(root, capsys):
+    files = sorted(root.glob("*/*.png"))
+    for name, file in zip([*ODD, os.fsdecode(b"\xff.png")], files, strict=False):
+        file.rename(file.with_name(name))
+    assert main(["data", "verify", str(root), "--write-checksums"]) == 0
+    assert main(["data", "verify", str(root)]) == 0
+    assert len(read_sums(root)) == 24
+    check = ["sha256sum", "-c", "--quiet", "SHA256SUMS"]
+    done = subprocess.run(check, cwd=root, capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (0, b"")
+    capsys.readouterr()
+    bad = [file for file in root.glob("*/*") if file.name in ("new\nline.png", "a: b.png")]
+    for file in bad:
+        file.write_bytes(b"damaged")
+    assert main(["data", "verify", str(root)]) == 2
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 2  # each named once, on one line
+    assert "new\\nline.png: damaged" in printed.out
+    assert "2 damaged of 24" in printed.err
+
+
+def test_splits_are_cached_where_the_user_says(root, tmp_path, monkeypatch):
+    monkeypatch.setenv("EKD_LITE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.warns(UserWarning, match="eyes are not where aligned"):
+        load_splits(root, image_size=16, workers=1)
+    assert {file.suffix for file in (tmp_path / "cache" / "faces").iterdir()} == {".npy", ".json"}
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["cache", "faces"]
+
+
+def test_a_split_checks_its_indices(root):
+    with pytest.warns(UserWarning, match="eyes are not where aligned"):
+        train: Any = load_splits(root, image_size=16, workers=1).train
+    assert torch.equal(train.batch(np.array([1])), train.batch([1]))
+    assert torch.equal(train[-1][0], train.batch([len(train) - 1])[0])
+    for wrong in ([len(train)], [-1], [0.5], ["x"]):
+        with pytest.raises(IndexError):
+            train.batch(wrong)
+
+
+def test_too_many_workers_are_capped(root, monkeypatch):
+    monkeypatch.setattr("ekd_lite.data.processes.cores", lambda: 1)
+    with (
+        pytest.warns(UserWarning, match="eyes are not where aligned"),
+        pytest.warns(UserWarning, match="workers = 1000 is more than 4 processes for each"),
+    ):
+        load_splits(root, image_size=16, workers=1000)

@@ -79,6 +79,7 @@ def test_pixels_do_not_depend_on_split_or_threads(faces, pixels):
         torch.set_num_threads(threads)
 
 
+@pytest.mark.starts_process
 def test_another_process_renders_the_same(faces, pixels):
     code = (
         "import hashlib; from ekd_lite.data.synthetic import SyntheticFaces as S;"

@@ -1,10 +1,14 @@
 """Verification sets: every genuine form of the pickle is read, nothing in any pickle is run."""
 
+import contextlib
 import io
 import pickle
 import random
 import struct
 import sys
+import time
+import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,6 +55,16 @@ def genuine():
             "array of objects": (np.array(IMAGES, dtype=object), np.array(TRUTH)),
             "bytearrays": ([bytearray(i) for i in IMAGES], TRUTH),
             "integers": (IMAGES, [1, 0]),
+            "floats": (IMAGES, [1.0, 0.0]),
+            "array of floats": (IMAGES, np.array([1.0, 0.0])),
+            "float32": (IMAGES, np.array([1, 0], np.float32)),
+            "column of flags": (IMAGES, np.array([[1], [0]])),
+            "floats of numpy": (IMAGES, list(np.array([1.0, 0.0]))),
+            "columns, as cv2.imencode gives": (
+                [np.frombuffer(i, np.uint8)[:, None] for i in IMAGES],
+                TRUTH,
+            ),
+            "rows": ([np.frombuffer(i, np.uint8)[None] for i in IMAGES], TRUTH),
         }.items():
             forms[f"{name}, protocol {protocol}"] = pickle.dumps(content, protocol)
     forms["python 2, protocol 0"] = _python2(IMAGES, TRUTH, 0)
@@ -63,7 +77,7 @@ def genuine():
 @pytest.mark.parametrize("form", genuine())
 def test_every_genuine_form(form, tmp_path):
     (tmp_path / "lfw.bin").write_bytes(genuine()[form])
-    pairs = read_verification_bin(tmp_path / "lfw.bin", image_size=16)
+    pairs: Any = read_verification_bin(tmp_path / "lfw.bin", image_size=16)
     assert len(pairs) == len(pairs.left) == len(pairs.right) == 2
     assert pairs.is_genuine.tolist() == TRUTH
     assert [pairs.left.source(i) for i in range(2)] == IMAGES[0::2]
@@ -82,7 +96,7 @@ def test_python_2_forms_are_what_pickle_reads_too():
 
 def test_sides_are_face_sets(tmp_path):
     (tmp_path / "lfw.bin").write_bytes(pickle.dumps((IMAGES, TRUTH)))
-    pairs = read_verification_bin(tmp_path / "lfw.bin", image_size=16)
+    pairs: Any = read_verification_bin(tmp_path / "lfw.bin", image_size=16)
     cached = cache_faces(pairs.left, tmp_path / "cache", workers=1)
     assert torch.equal(cached.batch([0, 1]), pairs.left.batch([0, 1]))
     assert pairs.left.parameters() != pairs.right.parameters()
@@ -106,7 +120,11 @@ def test_sides_are_face_sets(tmp_path):
         ("text", "does not hold two lists"),
         ({1: 2}, "opcode EMPTY_DICT at offset"),
         ({1, 2}, "opcode EMPTY_SET"),
-        ((IMAGES, np.array([0.0, 1.0])), "arrays of 'f8' are not expected"),
+        ((IMAGES, np.array([0.0, 1.0], complex)), "arrays of 'c16' are not expected"),
+        ((IMAGES, np.array([0.5, 1.0])), "Entry 0 of the booleans is 0.5"),
+        ((IMAGES, np.array([np.nan, 1.0])), "Entry 0 of the booleans is nan"),
+        ((IMAGES, np.ones((1, 2, 1))), "arrays of 3 dimensions are not expected"),
+        (([np.ones((4, 4), np.uint8)] * 4, TRUTH), "arrays of 2 dimensions are not expected"),
     ],
 )
 def test_what_is_no_verification_set(content, message, tmp_path):
@@ -148,7 +166,7 @@ def hostile(rng):
     """One hostile pickle: a call hidden somewhere in a set that is genuine otherwise."""
     code = f"import {__name__}; {__name__}.mark()"
     bombs = [
-        Calls(mark), Calls(exec, code), Calls(eval, f"__import__('{__name__}').mark()"),
+        Calls(mark), Calls(exec, code), Calls(eval, f"exec({code!r})"),
         Calls(map, mark, [1]),
         Calls(bytearray, 1 << 45), Calls(np.ndarray, (1 << 45,)), Calls(__import__, "antigravity"),
         Calls(np.load, "x"), Calls(open, "hostile.txt", "w"), Calls(sys.exit, 3),
@@ -210,3 +228,66 @@ def test_the_hostile_files_would_be_executed_by_pickle():
 def test_single_attacks(data, message):
     with pytest.raises(ValueError, match=message):
         load_plain(data)
+
+
+def nested(width, depth, item=b"a"):
+    """A list whose items are one list each time: width ** depth items in some hundred bytes."""
+    for _ in range(depth):
+        item = [item] * width
+    return item
+
+
+def repeated(opcodes, times):
+    """A list of what some opcodes make, which call for what was memoised as 0 and 1."""
+    text = "a" * 1000
+    start = b"\x80\x02c_codecs\nencode\nq\x00X" + struct.pack("<I", 1000) + text.encode() + b"q\x01"
+    return start + b"(" + opcodes * times + b"l."
+
+
+HUNGRY = {
+    "shared lists": pickle.dumps(nested(250, 4)),
+    "shared lists as flags": pickle.dumps(([b"x"] * 400, nested(200, 3))),
+    "shared lists as images": pickle.dumps((nested(200, 3, [b"x" * 500]), [True] * 100)),
+    "shared tuples": pickle.dumps(([tuple(nested(100, 3))] * 100, [1] * 50)),
+    "one text encoded again and again": repeated(b"h\x00h\x01\x85R", 20_000),
+    "one array copied again and again": pickle.dumps(
+        ([np.zeros(1_000_000, np.uint8)] * 10_000, [True] * 5_000), 4
+    ),
+    "one bytearray copied again and again": pickle.dumps(
+        ([bytearray(1_000_000)] * 10_000, [True] * 5_000), 5
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", HUNGRY)
+def test_time_and_memory_are_those_of_the_file(kind, tmp_path):
+    path = tmp_path / "x.bin"
+    path.write_bytes(HUNGRY[kind])
+    size = path.stat().st_size
+    tracemalloc.start()
+    try:
+        start = time.process_time()
+        with contextlib.suppress(ValueError):
+            read_verification_bin(path, image_size=16)
+        seconds = time.process_time() - start
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert seconds < 0.5 + 20 * size / 1e6
+    assert peak < 1e6 + 60 * size
+
+
+def test_what_grows_beyond_its_size_is_refused():
+    with pytest.raises(ValueError, match="grows to many times its size"):
+        load_plain(HUNGRY["one text encoded again and again"])
+    for value in (nested(250, 4), nested(250, 5)):
+        try:
+            read = load_plain(pickle.dumps(value))
+        except ValueError as error:
+            assert "nested deeper" in str(error)  # noqa: PT017
+        else:
+            assert len(read) == 250
+    loop: list = []
+    loop.append(loop)
+    with pytest.raises(ValueError, match="nested deeper"):
+        load_plain(pickle.dumps(loop))

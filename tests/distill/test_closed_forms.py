@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from batches import near_duplicates, random_batch
 
 from ekd_lite.distill import CCKDLoss, RKDLoss, SPLoss, gram_gap
 from ekd_lite.ops import unit_rows
+from tests.distill.batches import near_duplicates, random_batch
 
 
 def plain_cckd(student, teacher, gamma=0.4, order=2):

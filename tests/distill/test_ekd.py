@@ -6,11 +6,11 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from batches import batches, golden_batch, random_batch
 from hypothesis import given, settings
 
 from ekd_lite.distill import EKDLoss
 from ekd_lite.distill.ekd_pairs import hardest_pairs, rank_pairs, soft_rank, upper_cosines
+from tests.distill.batches import batches, golden_batch, random_batch
 from tests.oracles import distill as oracle
 
 pytestmark = pytest.mark.filterwarnings("ignore:the first batch has too few impostor pairs")
@@ -273,7 +273,8 @@ def test_steepness_far_from_a_threshold_keeps_its_tail():
     """z = 30: torch.sigmoid's slope is exactly 0 in float32, the authors' form keeps exp(-30)."""
     similarity = torch.tensor([0.3], requires_grad=True)
     soft_rank(similarity, torch.zeros(1), temperature=0.01).sum().backward()
-    assert float(similarity.grad) == pytest.approx(100 * math.exp(-30), rel=1e-4)
+    assert similarity.grad is not None
+    assert similarity.grad.item() == pytest.approx(100 * math.exp(-30), rel=1e-4)
     pair = torch.tensor([[0.3], [0.3]])
     slope = rank_pairs(pair, torch.zeros(2, 1), temperature=0.01)[2]
     assert float(slope) == pytest.approx(100 * math.exp(-30), rel=1e-4)

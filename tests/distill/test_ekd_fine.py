@@ -1,15 +1,17 @@
 """EKD at fine rates: its histograms and its memory, over several batches."""
 
+from typing import Any
+
 import pytest
 import torch
-from batches import batches, random_batch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ekd_lite.distill import DISTILLERS, FineEKDLoss, Setting
+from tests.distill.batches import batches, random_batch
 from tests.oracles import distill as oracle
 
-OPTIONS = {"fprs": (0.5, 0.25, 0.1), "hard_fpr": 0.5}
+OPTIONS: dict[str, Any] = {"fprs": (0.5, 0.25, 0.1), "hard_fpr": 0.5}
 
 
 @pytest.mark.parametrize("memory", [0, 5])
@@ -23,7 +25,7 @@ OPTIONS = {"fprs": (0.5, 0.25, 0.1), "hard_fpr": 0.5}
 def test_equals_a_loop_over_all_pairs_batch_after_batch(
     memory, thresholds, run, hard_fpr, temperature
 ):
-    options = {"memory": memory, "hard_fpr": hard_fpr, "temperature": temperature}
+    options: dict[str, Any] = {"memory": memory, "hard_fpr": hard_fpr, "temperature": temperature}
     loss = FineEKDLoss(3, 3, **OPTIONS | options, thresholds=thresholds).double()
     slow = oracle.FineEKD(**options, own=thresholds == "own")
     for student, teacher, labels in run:
@@ -77,7 +79,11 @@ def test_no_pair_is_lost_to_rounding():
     [(5, 7, 4, 0.5), (200, 64, 60, 0.003)],  # few pairs take part: a sparse gradient
 )
 def test_gradcheck(thresholds, memory, rows, identities, hard_fpr):
-    options = OPTIONS | {"hard_fpr": hard_fpr, "memory": memory, "thresholds": thresholds}
+    options: dict[str, Any] = OPTIONS | {
+        "hard_fpr": hard_fpr,
+        "memory": memory,
+        "thresholds": thresholds,
+    }
     loss = FineEKDLoss(4, 5, **options).double()
     student, teacher, labels = random_batch(max(8, memory), 5, seed=3, identities=max(4, memory))
     loss(student[:, :4], teacher, labels)
@@ -94,7 +100,7 @@ def test_own_thresholds_do_not_see_a_stretching_of_the_student_the_teacher_s_do(
     _, teacher, labels = random_batch(40, 16)
     teacher = torch.nn.functional.normalize(teacher)
     lifted = torch.cat([teacher, torch.full((40, 1), 3.0)], dim=1).double()
-    options = {"fprs": (0.1, 0.02), "hard_fpr": 0.2, "temperature": 1e-4}
+    options: dict[str, Any] = {"fprs": (0.1, 0.02), "hard_fpr": 0.2, "temperature": 1e-4}
     own, fixed = (
         FineEKDLoss(17, 16, **options, thresholds=whose).double()(lifted, teacher.double(), labels)
         for whose in ("own", "teacher")
@@ -123,7 +129,7 @@ def test_a_nan_embedding_shows_in_the_loss_and_leaves_no_trace(broken):
 
     It is the only one of its person, and the other net finds it unlike everybody.
     """
-    options = OPTIONS | {"hard_fpr": 0.03, "memory": 20}
+    options: dict[str, Any] = OPTIONS | {"hard_fpr": 0.03, "memory": 20}
     loss, without = (FineEKDLoss(4, 4, **options).double() for _ in range(2))
     first = random_batch(8, 4, identities=3)
     student, teacher, labels = random_batch(8, 4, seed=1, identities=3)
@@ -144,9 +150,8 @@ def test_a_nan_embedding_shows_in_the_loss_and_leaves_no_trace(broken):
 
 def test_the_methods_are_those_of_the_study():
     """`data/results/study.csv` and `lfw_distil.csv` were made with these settings."""
-    own, fixed = (
-        DISTILLERS[name].build(Setting(6, 5, None)) for name in ("ekd_fine", "ekd_memory")
-    )
+    setting = Setting(6, 5, torch.zeros(3, 5))
+    own, fixed = (DISTILLERS[name].build(setting) for name in ("ekd_fine", "ekd_memory"))
     for loss, whose, memory in ((own, "own", 0), (fixed, "teacher", 4096)):
         assert (loss.fprs, loss.hard_fpr) == ((1e-3, 1e-4, 1e-5, 1e-6), 1e-2)
         assert (loss.thresholds_of, loss.temperature, loss.decay) == (whose, 0.1, 0.98)

@@ -9,13 +9,16 @@ import warnings
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
-from batches import random_batch
 
 from ekd_lite.distill import DISTILLERS, FineEKDLoss, Setting
 from ekd_lite.parallel import gather_batch
+from tests.distill.batches import random_batch
+from tests.processes import launch
 
-pytestmark = pytest.mark.filterwarnings("ignore:the first batch has too few impostor pairs")
+pytestmark = [
+    pytest.mark.starts_process,
+    pytest.mark.filterwarnings("ignore:the first batch has too few impostor pairs"),
+]
 
 PER_RANK, DIM = 8, 6
 PAIRWISE = [name for name, method in DISTILLERS.items() if method.compares_images]
@@ -55,7 +58,6 @@ def train_steps(net, losses, share):
 
 
 def work(rank, folder):
-    torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     for world_size in (4, 2):
         if rank < world_size:
@@ -90,7 +92,7 @@ def work_in_group(rank, world_size, folder):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    mp.spawn(work, (str(folder),), nprocs=4)
+    launch(work, str(folder), ranks=4, log=folder / "log")
     return folder
 
 

@@ -29,11 +29,13 @@ def peak_growth_in_megabytes(name, rows):
     return float(result.stdout)
 
 
+@pytest.mark.starts_process
 def test_rkd_needs_no_cubic_tensor():
     """One N x N x N or N x N x D tensor of the authors' way is 67 MB here; they hold a dozen."""
     assert peak_growth_in_megabytes("rkd", 256) < 60
 
 
+@pytest.mark.starts_process
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", DISTILLERS)

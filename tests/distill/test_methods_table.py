@@ -1,7 +1,5 @@
 """The book's table of methods says what NOTES says, and every method has a note."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 from ekd_lite.distill import DISTILLERS, NOTES
@@ -9,10 +7,8 @@ from ekd_lite.distill import DISTILLERS, NOTES
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_table_in_the_book_is_up_to_date():
-    command = [sys.executable, str(ROOT / "book" / "tools" / "methods_table.py"), "--check"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
+def test_the_table_in_the_book_is_up_to_date(run_tool):
+    assert run_tool("methods_table.py", "--check") == 0
 
 
 def test_every_method_has_a_line_in_both_tables():

@@ -1,10 +1,10 @@
 """Single options of the losses that the table of all losses does not reach."""
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
-from batches import random_batch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +18,7 @@ from ekd_lite.distill import (
 )
 from ekd_lite.distill.triplet import semi_hard_triplets
 from ekd_lite.heads import ArcFace
+from tests.distill.batches import random_batch
 from tests.oracles import distill as oracle
 
 
@@ -129,5 +130,6 @@ def test_rkd_leaves_out_a_part_of_weight_zero(options):
     s, t = student.tolist(), teacher.tolist()
     whole = 25 * oracle.rkd_distance(s, t) + 50 * oracle.rkd_angle(s, t)
     value = RKDLoss(**options)(student, teacher).item()
-    left = RKDLoss(**{k: 0.0 for k in ("distance_weight", "angle_weight") if k not in options})
+    others: dict[str, Any] = {"distance_weight": 0.0, "angle_weight": 0.0}
+    left = RKDLoss(**{k: v for k, v in others.items() if k not in options})
     assert value + left(student, teacher).item() == pytest.approx(whole, abs=1e-10)

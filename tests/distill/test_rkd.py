@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from batches import near_duplicates, random_batch
 
 from ekd_lite.distill import RKDLoss
+from tests.distill.batches import near_duplicates, random_batch
 from tests.oracles import distill as oracle
 
 

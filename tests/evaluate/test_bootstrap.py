@@ -15,7 +15,7 @@ from ekd_lite.evaluate import (
 from ekd_lite.ops import unit_rows
 
 
-def draw_identities(num, per, dim, seed, noise=1.0):
+def draw_identities(num, per, dim, seed, noise=1.0) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     centres = torch.randn(num, dim, generator=generator).repeat_interleave(per, 0)
     embeddings = centres + noise * torch.randn(num * per, dim, generator=generator)

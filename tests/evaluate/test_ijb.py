@@ -6,8 +6,8 @@ import torch
 from sklearn.metrics import roc_curve
 from sklearn.preprocessing import normalize
 
-from ekd_lite.evaluate import ijb, ijb_tpr_at_fpr
-from ekd_lite.evaluate.ijb import find_templates, pair_scores, pool_templates
+from ekd_lite.evaluate import ijb, ijb_tpr_at_fpr, scores
+from ekd_lite.evaluate.ijb import find_templates, pool_templates, template_scores
 from ekd_lite.evaluate.ijb_files import (
     read_face_landmarks,
     read_template_media,
@@ -94,7 +94,7 @@ def test_every_switch_equals_the_slow_protocol_and_scikit_learn(small_set, n, d,
     expected = np.stack([templates[i] for i in ids.tolist()])
     np.testing.assert_allclose(pooled.numpy(), expected, atol=2e-6)
     rows = [find_templates(ids, wanted) for wanted in (pairs.first, pairs.second)]
-    np.testing.assert_allclose(pair_scores(pooled, *rows).numpy(), score, atol=2e-6)
+    np.testing.assert_allclose(template_scores(pooled, *rows).numpy(), score, atol=2e-6)
     levels = [1e-1, 1e-2, 1e-3]
     fpr, tpr, _ = roc_curve(flags, score, drop_intermediate=False)
     conservative = [tpr[fpr <= level].max() for level in levels]
@@ -110,7 +110,7 @@ def test_every_switch_equals_the_slow_protocol_and_scikit_learn(small_set, n, d,
 def test_the_switches_change_the_numbers(small_set):
     """Else the test above would prove nothing about them."""
     folder, images, _ = small_set
-    tables = [slow_ijb(folder, *images, *switch)[1] for switch in SWITCHES]
+    tables = [slow_ijb(folder, *(*images, *switch))[1] for switch in SWITCHES]
     for a in range(8):
         for b in range(a):
             assert abs(tables[a] - tables[b]).max() > 1e-3
@@ -163,8 +163,8 @@ def test_an_image_without_direction_or_beyond_numbers(keep_norm):
     rows = torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 0.0], [1e30, 0.0]])
     template, media = torch.tensor([1, 1, 2, 3]), torch.tensor([1, 2, 1, 1])
     pooled, _ = pool_templates(rows, template, media, keep_norm=keep_norm)
-    # A square beyond float32 leaves no direction, and no alarm: 1e30 itself is finite.
-    torch.testing.assert_close(pooled, torch.tensor([[0.6, 0.8], [0.0, 0.0], [0.0, 0.0]]))
+    # The square of 1e30 is beyond float32, its direction is not.
+    torch.testing.assert_close(pooled, torch.tensor([[0.6, 0.8], [0.0, 0.0], [1.0, 0.0]]))
     for bad in (float("nan"), float("inf"), float("-inf")):
         rows[2, 1] = bad
         with pytest.raises(ValueError, match="an image of template 2 has NaN or infinity"):
@@ -175,15 +175,15 @@ def test_an_image_without_direction_or_beyond_numbers(keep_norm):
 @pytest.mark.parametrize("is_sorted", [True, False])
 def test_pair_scores_in_blocks(monkeypatch, worth, is_sorted):
     monkeypatch.setattr(ijb, "BLOCK", 7)
-    monkeypatch.setattr(ijb, "WORTH_A_PRODUCT", worth)
+    monkeypatch.setattr(scores, "WORTH_A_PRODUCT", worth)
     generator = torch.Generator().manual_seed(0)
     unit = unit_rows(torch.randn(50, 9, generator=generator))
     first, second = torch.randint(50, (2, 400), generator=generator)
     first = first.clamp(min=15)  # blocks without a pair
     if is_sorted:
         first = first.sort().values
-    expected = (unit[first] * unit[second]).sum(1)
-    torch.testing.assert_close(pair_scores(unit, first, second), expected, atol=1e-6, rtol=0)
+    expected = (unit[first].double() * unit[second]).sum(1)
+    torch.testing.assert_close(template_scores(unit, first, second), expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(

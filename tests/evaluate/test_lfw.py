@@ -53,7 +53,7 @@ def test_every_bit_equals_the_slow_protocol(seed):
         for x, m in ((left, left_m), (right, right_m))
     ]
     splits = KFold(10, shuffle=False).split(np.arange(400))
-    expected = slow_protocol(*sides, is_genuine.numpy(), splits, 1e-2)
+    expected = slow_protocol(*(*sides, is_genuine.numpy(), splits), far_target=1e-2)
     got = verification_accuracy(
         *(left, right, is_genuine),
         mirrored=(left_m, right_m) if use_mirrored else None,

@@ -10,6 +10,7 @@ from sklearn.metrics import roc_curve
 from ekd_lite.evaluate import (
     UndefinedMetricWarning,
     all_pairs_tpr_at_fpr,
+    scores,
     thresholds,
     tiles,
     tpr_at_fpr,
@@ -17,7 +18,7 @@ from ekd_lite.evaluate import (
 from ekd_lite.ops import unit_rows
 
 
-def every_pair(embeddings, labels):
+def every_pair(embeddings, labels) -> tuple[torch.Tensor, torch.Tensor]:
     i, j = torch.triu_indices(len(labels), len(labels), 1)
     unit = unit_rows(embeddings)
     return (unit @ unit.T)[i, j], labels[i] == labels[j]
@@ -64,37 +65,63 @@ def test_ties_are_exact(monkeypatch):
 
 @pytest.fixture
 def one_sweep(monkeypatch):
-    """Small sets go through brackets too, with merges on the way and few rows in the sample."""
+    """Small sets go through brackets too, narrowed on the way, with few rows in the sample."""
     monkeypatch.setattr(tiles, "TILE", 100)
     monkeypatch.setattr(thresholds, "DIRECT", 0)
-    monkeypatch.setattr(thresholds, "LOOSE", 500)
+    monkeypatch.setattr(thresholds, "MAX_KEPT", 20_000)
+
+
+def counted(monkeypatch, owner, name):
+    """Whatever the function does, and a list of its calls."""
+    calls, plain = [], getattr(owner, name)
+    monkeypatch.setattr(owner, name, lambda *a, **k: calls.append(a) or plain(*a, **k))
+    return calls
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("on_grid", [False, True])
 def test_one_sweep_equals_all_scores_written_out(monkeypatch, one_sweep, dtype, on_grid):
     """Without the way out for a misled sample: the sweep itself has to find every rank."""
-    monkeypatch.setattr(thresholds, "histogram_thresholds", None)
+    monkeypatch.setattr(thresholds, "_by_counting", None)
     embeddings, labels = noisy_identities(120, 5, 16 if on_grid else 32)
-    if on_grid:  # a handful of different cosines, free of rounding
+    if on_grid:  # a handful of different cosines: thousands of pairs are as near as rounding
         embeddings = torch.where(embeddings > 0, 1.0, -1.0)
+        monkeypatch.setattr(thresholds, "MAX_KEPT", 1 << 20)
+        monkeypatch.setattr(thresholds, "WORTH_A_WALK", 1.0)
+    narrowed = counted(monkeypatch, thresholds.Bracket, "narrow")
     levels = [0.5, 0.1, 0.09, 0.01, 1e-3, 1e-4]
     expected = tpr_at_fpr(*every_pair(embeddings.to(dtype), labels), levels)
     assert all_pairs_tpr_at_fpr(embeddings.to(dtype), labels, levels).tolist() == expected.tolist()
+    assert bool(narrowed) != on_grid
+
+
+def test_the_order_of_exact_scores_decides_where_float32_cannot(monkeypatch, one_sweep):
+    """Pairs that differ by less than a product in float32 is off: a rough walk alone would err."""
+    generator = torch.Generator().manual_seed(0)
+    rows = 1 + 1e-3 * torch.randn(200, 300, generator=generator, dtype=torch.float64)
+    labels = torch.arange(200) // 4
+    monkeypatch.setattr(thresholds, "_by_counting", None)
+    monkeypatch.setattr(thresholds, "WORTH_A_WALK", 1.0)
+    levels = [0.5, 0.3, 0.1, 0.02]
+    i, j = torch.triu_indices(200, 200, 1)
+    exact = (torch.nn.functional.normalize(rows) @ torch.nn.functional.normalize(rows).T)[i, j]
+    steps = (exact * scores.STEPS).round()
+    assert len(steps.unique()) > 200  # within 1e-6 of one another
+    tpr = all_pairs_tpr_at_fpr(rows, labels, levels)
+    fixed = scores.fixed_rows("a", rows)
+    table = torch.from_numpy(scores.block_scores(fixed, fixed))[i, j]
+    assert tpr.tolist() == tpr_at_fpr(table, labels[i] == labels[j], levels).tolist()
 
 
 @pytest.mark.parametrize("bracket", [(0.9, 1.0), (-1.0, -0.9), (0.1, 0.1), (-0.2, 0.0)])
 def test_a_sample_that_misleads_costs_time_but_not_exactness(monkeypatch, one_sweep, bracket):
-    walks = []
-    certain = thresholds.histogram_thresholds
-
-    def recorded(*args, **options):
-        walks.append(args)
-        return certain(*args, **options)
-
-    monkeypatch.setattr(thresholds, "histogram_thresholds", recorded)
+    walks = counted(monkeypatch, thresholds, "_by_counting")
     monkeypatch.setattr(
-        thresholds, "_brackets", lambda *_: [thresholds.Bracket(*bracket) for _ in range(2)]
+        thresholds,
+        "_brackets",
+        lambda rows, labels, ranks, num, error: [
+            thresholds.Bracket(rank, num, *bracket, error=error) for rank in ranks
+        ],
     )
     embeddings, labels = noisy_identities(60, 5, 16)
     expected = tpr_at_fpr(*every_pair(embeddings, labels), [0.1, 0.01])
@@ -102,17 +129,37 @@ def test_a_sample_that_misleads_costs_time_but_not_exactness(monkeypatch, one_sw
     assert len(walks) == 1
 
 
-def test_too_many_different_scores_take_the_bounded_way(monkeypatch, one_sweep):
-    walks = []
-    certain = thresholds.histogram_thresholds
-    monkeypatch.setattr(thresholds, "MAX_DISTINCT", 100)
-    monkeypatch.setattr(
-        thresholds, "histogram_thresholds", lambda *a, **k: walks.append(a) or certain(*a, **k)
-    )
+def test_too_many_near_scores_take_the_bounded_way(monkeypatch, one_sweep):
+    monkeypatch.setattr(thresholds, "MAX_KEPT", 100)  # fewer than the brackets are bound to hold
+    walks = counted(monkeypatch, thresholds, "_by_counting")
     embeddings, labels = noisy_identities(60, 5, 16)
+    embeddings = torch.where(embeddings > 0, 1.0, -1.0)
     expected = tpr_at_fpr(*every_pair(embeddings, labels), [0.1, 0.01])
     assert all_pairs_tpr_at_fpr(embeddings, labels, [0.1, 0.01]).tolist() == expected.tolist()
     assert walks[0][2] == [4425, 442]
+
+
+def test_a_sample_of_one_person_alone_does_not_stop_the_walk(monkeypatch, one_sweep):
+    """600 images of one person and 3 of others: hardly a sampled pair is an impostor pair."""
+    monkeypatch.setattr(thresholds, "SAMPLE_ROWS", 1)
+    monkeypatch.setattr(thresholds, "SAMPLE_COLUMNS", 1)
+    embeddings, labels = noisy_identities(603, 1, 8)
+    labels = (labels - 600).clamp(min=0)
+    expected = tpr_at_fpr(*every_pair(embeddings, labels), [0.1, 0.01])
+    assert all_pairs_tpr_at_fpr(embeddings, labels, [0.1, 0.01]).tolist() == expected.tolist()
+
+
+def test_float32_products_in_fewer_bits_or_under_autocast_change_nothing(one_sweep):
+    embeddings, labels = noisy_identities(60, 5, 16)
+    expected = all_pairs_tpr_at_fpr(embeddings, labels, [0.1, 0.01]).tolist()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert all_pairs_tpr_at_fpr(embeddings, labels, [0.1, 0.01]).tolist() == expected
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        assert all_pairs_tpr_at_fpr(embeddings, labels, [0.1, 0.01]).tolist() == expected
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def test_memory_does_not_grow_with_the_pairs():

@@ -169,4 +169,4 @@ def test_bad_input_is_named(scores, is_genuine, fprs, message):
 
 def test_unknown_convention_is_named():
     with pytest.raises(ValueError, match="conservative"):
-        tpr_at_fpr(torch.zeros(2), torch.tensor([True, False]), [0.5], convention="mean")
+        tpr_at_fpr(torch.zeros(2), torch.tensor([True, False]), [0.5], convention="mean")  # type: ignore[arg-type]

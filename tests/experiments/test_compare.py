@@ -3,26 +3,26 @@
 import csv
 import json
 import shutil
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from fakes import ColourFaces
 from PIL import Image
 
 from ekd_lite.__main__ import main
 from ekd_lite.data import ImageFolder, load_splits
 from ekd_lite.evaluate import all_pairs_tpr_at_fpr, embed
-from ekd_lite.experiments import compare as comparison
-from ekd_lite.experiments.folders import group_runs, read_runs
+from ekd_lite.experiments import figures, group_runs, read_runs
 from ekd_lite.plots import COLOURS
 from ekd_lite.train import TrainConfig, fit, load_model
+from tests.fakes import ColourFaces
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:the first batch has too few impostor pairs"),
     pytest.mark.filterwarnings("ignore:.*eyes are not where aligned"),
 ]
-SMALL = {
+SMALL: dict[str, Any] = {
     "image_size": 16,
     "embedding_dim": 16,
     "steps": 6,
@@ -57,7 +57,7 @@ def work(tmp_path_factory):
         for image in range(6):
             pixels = (pattern + rng.normal(0, 60, pattern.shape)).clip(0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(folder / f"{image}.png")
-    faces = load_splits(work / "people", image_size=16, cache=work / ".cache" / "faces").train
+    faces = load_splits(work / "people", image_size=16).train
     teacher = str(work / "runs" / "teacher")
     fit(TrainConfig(backbone="tiny_teacher", **SMALL), faces, work / "runs" / "teacher")
     for seed in (0, 1):
@@ -76,9 +76,8 @@ def work(tmp_path_factory):
 
 @pytest.fixture
 def runs(work, tmp_path, monkeypatch):
-    """A copy of the runs to damage, in a working directory with the faces' cache."""
+    """A copy of the runs to damage, in a working directory of its own."""
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(work / ".cache", tmp_path / ".cache")
     shutil.copytree(work / "runs", tmp_path / "runs")
     return tmp_path / "runs"
 
@@ -125,7 +124,7 @@ def test_end_to_end(work, runs, capsys):
     lines = output.splitlines()
     costs, tprs, differences = (lines[k:] for k, x in enumerate(lines) if x.startswith("| run "))
     assert cells_of(costs, "alone")[:7] == [
-        *("alone", "alone", "tiny_student", "0 1"),
+        *("alone", "none", "tiny_student", "0 1"),
         *(f"{int(rows['alone-0'][name]):,}" for name in ("parameters", "macs")),
         "6",
     ]
@@ -245,14 +244,20 @@ def test_models_by_themselves_are_grouped_by_what_they_say(runs):
 
 def test_both_panels_give_a_name_one_style(work, runs, monkeypatch):
     """The teacher has no log here and ekd-1 no ROC curve; nobody must take over their colours."""
-    figures = []
-    monkeypatch.setattr(comparison, "save_figure", lambda figure, path: figures.append(figure))
+    drawn = []
+    real = figures.compare_figures
+
+    def kept(*args):
+        drawn.append(real(*args))
+        return drawn[-1]
+
+    monkeypatch.setattr(figures, "compare_figures", kept)
     names = ("teacher/model.safetensors", "ekd-1", "alone-0", "alone-1")
     assert compare(*(runs / name for name in names), faces=work / "people") == 0
-    left, right = figures[0].axes
-    drawn = [{x.get_label(): x.get_color() for x in panel.lines} for panel in (left, right)]
-    assert drawn[0] == {"ekd-1": COLOURS[1], "alone": COLOURS[2]}
-    assert drawn[1] == {"teacher": COLOURS[0], "alone": COLOURS[2]}
+    left, right = drawn[0]["compare.png"].axes
+    styles = [{x.get_label(): x.get_color() for x in panel.lines} for panel in (left, right)]
+    assert styles[0] == {"ekd-1": COLOURS[1], "alone": COLOURS[2]}
+    assert styles[1] == {"teacher": COLOURS[0], "alone": COLOURS[2]}
     assert left.get_ylabel() == "identity loss"
     assert left.lines[0].get_xdata().tolist() == [2, 4]
 

@@ -6,19 +6,20 @@ import pytest
 import torch
 
 from ekd_lite.evaluate import BootstrapResult
-from ekd_lite.experiments.report import _comparisons
-from ekd_lite.experiments.tables import level, markdown_table, mean_and_spread, over_seeds, verdict
+from ekd_lite.experiments import level, markdown_table, mean_and_spread, over_seeds
+from ekd_lite.experiments.report import comparisons
+from ekd_lite.experiments.tables import difference_cell
 
 
 @pytest.mark.parametrize(
     ("low", "high", "is_bold"), [(0.1, 2.0, True), (-2.0, -0.1, True), (-0.1, 2.0, False)]
 )
 def test_bold_means_that_the_interval_excludes_zero(low, high, is_bold):
-    text = verdict((low + high) / 2, low, high)
+    text = difference_cell((low + high) / 2, low, high)
     assert text.startswith("**") == is_bold
     assert f"[{low:+.1f}, {high:+.1f}]" in text
-    assert verdict(math.nan, low, high) == "not measurable"
-    assert verdict(1.0, math.nan, math.nan) == "+1.0 (no interval)"
+    assert difference_cell(math.nan, low, high) == "not measurable"
+    assert difference_cell(1.0, math.nan, math.nan) == "+1.0 (no interval)"
 
 
 def test_spread_is_shown_where_there_is_one():
@@ -36,13 +37,16 @@ def test_tables_are_aligned_as_plain_text():
 
 def test_every_student_against_the_one_alone_and_combinations_against_their_parts():
     methods = ["teacher", "student alone", "ekd", "fitnet", "ekd+fitnet"]
-    assert _comparisons(methods) == [
-        ("ekd", "student alone"),
-        ("fitnet", "student alone"),
-        ("ekd+fitnet", "student alone"),
-        ("ekd+fitnet", "ekd"),
-        ("ekd+fitnet", "fitnet"),
+    assert comparisons(dict.fromkeys(methods, ())) == [
+        ("ekd", "student alone", "student alone"),
+        ("fitnet", "student alone", "student alone"),
+        ("ekd+fitnet", "student alone", "student alone"),
+        ("ekd+fitnet", "ekd", "part of it"),
+        ("ekd+fitnet", "fitnet", "part of it"),
     ]
+    without = comparisons(dict.fromkeys(["teacher", "ekd:2", "ekd:2+kd"], ()))
+    assert without == [("ekd:2+kd", "ekd:2", "part of it")]
+    assert comparisons({"teacher": (), "kd": ()}) == []
 
 
 def test_seeds_are_averaged_within_every_resample():

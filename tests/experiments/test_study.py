@@ -7,6 +7,8 @@ import json
 import os
 import queue
 import re
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,12 +20,22 @@ from ekd_lite.data import SyntheticFaces, load_splits
 from ekd_lite.data.renderer.render import RENDERER_VERSION
 from ekd_lite.distill import DISTILLERS, parse_method
 from ekd_lite.evaluate import all_pairs_tpr_at_fpr
-from ekd_lite.experiments import runner, study_report
+from ekd_lite.experiments import (
+    Run,
+    StudyConfig,
+    dry_run,
+    figures,
+    load_study,
+    report,
+    run_study,
+    runner,
+    tables,
+)
 from ekd_lite.experiments import study as study_run
-from ekd_lite.experiments.plan import StudyConfig, choose, combined_settings, load_study, students
+from ekd_lite.experiments.plan import at_edge, choose, combinations_stage, final_stage
+from ekd_lite.experiments.report import Method, comparisons
 from ekd_lite.experiments.runner import is_finished, load_embeddings
-from ekd_lite.experiments.study import run_study
-from ekd_lite.experiments.study_report import at_edge, comparisons
+from ekd_lite.models import Profile
 from ekd_lite.train import TrainConfig
 from ekd_lite.train.estimate import Estimate
 from ekd_lite.train.recipes import load_recipe, recipe_names
@@ -32,7 +44,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:the first batch has too few impostor pairs"),
     pytest.mark.filterwarnings("ignore:.*eyes are not where aligned"),
 ]
-NET = {
+NET: dict[str, Any] = {
     "image_size": 16,
     "embedding_dim": 16,
     "general": 8,
@@ -78,21 +90,22 @@ class Here:
     """`Runner`, in this process; stops before run number `limit`."""
 
     limit = 10**6
+    processes: int
     done: list = []  # noqa: RUF012 - set anew by the fixture
 
-    def __init__(self, job, plan, bar, *, processes):
-        self.job, self.plan = job, plan
+    def __init__(self, workspace, plan, label, *, processes):
+        self.workspace, self.plan = workspace, plan
         Here.processes = processes
-        assert bar.total == sum(run.steps for run in plan.values())
+        assert label in ("weights", "combinations", "final students")
 
     def run(self):
         for name, run in self.plan.items():
-            if is_finished(self.job.out / name, run, self.job.parts):
+            if is_finished(self.workspace.out / name, run, self.workspace.splits):
                 continue
             if len(Here.done) == Here.limit:
                 raise KeyboardInterrupt
             messages = queue.Queue()
-            runner._run_one(name, run, self.job, messages)
+            runner._run_one(name, run, self.workspace, messages)
             *_, (_, kind, text) = messages.queue
             assert kind == "done", text
             Here.done.append(name)
@@ -123,7 +136,7 @@ FILES = ("weights.csv", "study.csv", "differences.csv")
 def test_a_study_from_start_to_end_and_again_after_a_stop(small, tmp_path, capsys, monkeypatch):
     whole, parts = tmp_path / "a", tmp_path / "b"
     given = []
-    monkeypatch.setattr(study_report, "comparisons", lambda s: given.append(s) or comparisons(s))
+    monkeypatch.setattr(report, "comparisons", lambda s: given.append(s) or comparisons(s))
     run_study(small, whole, resamples=20)
     everything = list(Here.done)
     # The teacher comes twice: the test set it embeds only when all choices are made.
@@ -138,15 +151,15 @@ def test_a_study_from_start_to_end_and_again_after_a_stop(small, tmp_path, capsy
     methods = ["student alone", "fitnet", "ekd", "sp", "fitnet+sp", "ekd+fitnet"]
     assert [r["method"] for r in rows] == ["teacher", *(m for m in methods for _ in "12")]
     assert [r["seed"] for r in rows] == ["0", *"12" * 6]
-    demo = list(rows_of(study_run.Path(__file__).parents[2] / "data/results/demo.csv")[0])
+    demo = list(rows_of(Path(__file__).parents[2] / "data/results/demo.csv")[0])
     assert [c for c in rows[0] if c not in ("setting", "validation")] == demo
     # The numbers are those of the embeddings that the runs left.
     splits = load_splits(small.faces, image_size=16, progress=False)
     weights = {r["method"]: r for r in rows_of(whole / "weights.csv") if r["chosen"] == "yes"}
-    tprs, scores = {}, {"none": [], **{name: [] for name in weights}}
+    tprs, scores = {}, {"student alone": [], **{name: [] for name in weights}}
     for row in rows[1:]:
-        name = row["method"].replace("student alone", "none")
-        setting = weights[name]["setting"] if name != "none" else ""
+        name = row["method"]
+        setting = weights[name]["setting"] if name != "student alone" else ""
         assert row["setting"] == setting
         folder = f"{setting.replace(':', '') or 'alone'}-{row['seed']}"
         embeddings = load_embeddings(whole / "final" / folder)
@@ -158,12 +171,10 @@ def test_a_study_from_start_to_end_and_again_after_a_stop(small, tmp_path, capsy
         assert float(row["validation"]) == pytest.approx(100 * tpr.item(), abs=1e-3)
         scores[name].append(100 * tpr.item())
     found = [(r["first"], r["second"], r["second_is"]) for r in rows_of(whole / FILES[2])]
-    means = {name: np.mean(values) for name, values in scores.items()}
-    assert given[0] == pytest.approx(means, abs=1e-3)
-    named = comparisons(means)
-    assert found == [
-        (*(n.replace("none", "student alone") for n in row[:2]), row[2]) for row in named
-    ]
+    assert not given[0].pop("teacher")
+    assert given[0].keys() == scores.keys()
+    assert all(given[0][name] == pytest.approx(scores[name], abs=1e-3) for name in scores)
+    assert found == comparisons(scores)
     for row in rows_of(whole / "differences.csv"):
         gap = np.mean(tprs[row["first"]]) - np.mean(tprs[row["second"]])
         assert float(row["difference@1e-2"]) == pytest.approx(gap, abs=0.006)
@@ -250,14 +261,10 @@ def test_no_choice_sees_the_test_set(small, tmp_path, monkeypatch):
 
 
 def stop_before_final(config, out, monkeypatch):
-    real = study_run.students
+    def guarded(config, chosen):
+        raise RuntimeError("final")
 
-    def guarded(config, out, stage, *args, **kwargs):
-        if stage == study_run.FINAL:
-            raise RuntimeError("final")
-        return real(config, out, stage, *args, **kwargs)
-
-    monkeypatch.setattr(study_run, "students", guarded)
+    monkeypatch.setattr(study_run, "final_stage", guarded)
     run_study(config, out, resamples=5)
 
 
@@ -278,7 +285,7 @@ def test_every_method_has_a_row_of_the_same_length(name):
 
 @pytest.mark.parametrize(("name", "beside"), [("ekd_fine", "ekd_fine+fitnet"), ("ekd_memory", "")])
 def test_the_weights_of_our_forms_are_those_that_validation_chose(name, beside):
-    path = study_run.Path(__file__).parents[2] / "data/results/study_weights.csv"
+    path = Path(__file__).parents[2] / "data/results/study_weights.csv"
     chosen = {r["method"]: r["setting"] for r in rows_of(path) if r["chosen"] == "yes"}
     assert DISTILLERS[name].weight == parse_method(chosen[beside or name])[name]
 
@@ -292,7 +299,7 @@ def test_the_teacher_of_the_study_is_that_of_the_demo():
 
 def test_every_method_and_combination_gets_as_many_trials_and_seeds(small, tmp_path):
     chosen = {"fitnet": "fitnet:16", "ekd": "ekd:16", "sp": "sp:9"}
-    combined = combined_settings(small, chosen)
+    combined = combinations_stage(small, chosen).tried
     assert combined == {
         "fitnet+sp": ["fitnet:16+sp:9", "fitnet:8+sp:9"],
         "ekd+fitnet": ["ekd:16+fitnet:16", "ekd:8+fitnet:16"],
@@ -300,7 +307,8 @@ def test_every_method_and_combination_gets_as_many_trials_and_seeds(small, tmp_p
     assert parse_method(combined["fitnet+sp"][1]) == {"fitnet": 8, "sp": 9}
     for faces in (small.faces, None):
         config = dataclasses.replace(small, faces=faces)
-        plan = students(config, tmp_path, "final", ["none", "sp:9"], seeds=[1, 2], steps=5)
+        stage = dataclasses.replace(final_stage(config, {"sp": "sp:9"}), steps=5)
+        plan = stage.runs(config, tmp_path)
         assert list(plan) == [  # a seed is complete before the next begins
             *("teacher", "final/alone-1", "final/sp9-1", "final/alone-2", "final/sp9-2")
         ]
@@ -322,10 +330,10 @@ def test_every_method_and_combination_gets_as_many_trials_and_seeds(small, tmp_p
 def test_the_plan_of_a_dry_run_adds_up(small):
     """With 0.6 s a step, ten times that for the teacher: minutes, disk and faces by hand."""
     cost = Estimate(2**20, 2**18, 2**24, 0, 0.6)
-    costs = dict.fromkeys(["none", *small.weights, *small.combinations], cost)
+    costs = dict.fromkeys(["student alone", *small.weights, *small.combinations], cost)
     costs["teacher"] = dataclasses.replace(cost, step_seconds=6.0)
     config = dataclasses.replace(small, selection_seeds=(0, 9), people=100)
-    text = "\n".join(study_run._plan_lines(config, costs, 0.5, "cpu"))
+    text = "\n".join(dry_run._lines(config, costs, 0.5, "cpu"))
     for line in (
         r"teacher +1 runs of +4 steps +0.4 minutes",
         r"weights +12 runs of +2 steps +0.2 minutes",
@@ -333,16 +341,16 @@ def test_the_plan_of_a_dry_run_adds_up(small):
         r"final students +12 runs of +3 steps +0.4 minutes",
         r"in all +1 minutes, one run at a time on this cpu",
         r"disk +1.2 GiB of runs, 0.0 GiB of faces, rendered once: 20 minutes",  # 33 of 37 MiB
-        r"milliseconds a step: none 600, .*, teacher 6000$",
+        r"milliseconds a step: .*student alone 600, .*teacher 6000$",
     ):
         assert re.search(line, text), line
 
 
 def test_a_study_of_real_faces_is_read_from_its_file(tmp_path):
-    path = study_run.Path(study_run.__file__).parents[1] / "recipes/study.json"
+    path = Path(study_run.__file__).parents[1] / "recipes/study.json"
     text = path.read_text().replace('"about"', '"faces": "photographs", "about"')
     (tmp_path / "mine.json").write_text(text)
-    assert load_study("mine.json").faces == study_run.Path("photographs")
+    assert load_study("mine.json").faces == Path("photographs")
     (tmp_path / "mine.json").write_text(text.replace('"seeds"', '"sseeds"'))
     with pytest.raises(ValueError, match=r"mine.json is no study: .*seeds"):
         load_study("mine.json")
@@ -364,16 +372,17 @@ def test_the_choice_is_that_of_a_slow_loop():
 
 
 def test_the_sides_of_a_difference_are_named_by_the_scores():
-    scores = {"none": 1.0, "kd": 5.0, "sp": 4.0, "ekd": 9.0, "ekd_paper": 2.0}
+    scores = {"student alone": 1.0, "kd": 5.0, "sp": 4.0, "ekd": 9.0, "ekd_paper": 2.0}
     scores |= {"kd+sp": 6.0, "fitnet+sp": 7.0, "ekd+kd": 8.0, "ekd_paper+sp": 3.0, "sp+ekd": 0.5}
-    pairs = comparisons(scores)
+    pairs = comparisons({"teacher": (), **{name: [s - 1, s + 1] for name, s in scores.items()}})
     assert len(pairs) == len(set(pairs))
     by_role = {}
     for first, second, role in pairs:
         by_role.setdefault(role, []).append((first, second))
-    assert by_role["student alone"] == [(name, "none") for name in scores if name != "none"]
+    students = [name for name in scores if name != "student alone"]
+    assert by_role["student alone"] == [(name, "student alone") for name in students]
     best = by_role["best single without EKD"]
-    assert best == [(name, "kd") for name in scores if name not in ("none", "kd")]
+    assert best == [(name, "kd") for name in students if name != "kd"]
     assert by_role["best combination without EKD"] == [
         ("ekd+kd", "fitnet+sp"),
         ("ekd_paper+sp", "fitnet+sp"),
@@ -396,9 +405,14 @@ def results():
 
     def net(noise):
         rows = centres + noise * torch.randn(120, 8, generator=generator)
-        return study_report._bootstrap(rows, test.labels, 50)
+        return report.measure(rows, test.labels, tables.FPRS, 50)
 
-    noises = {"none": (1.0, 1.1), "sp": (0.7, 0.6), "ekd": (0.4, 0.5), "ekd+sp": (0.4, 0.3)}
+    noises = {
+        "student alone": (1.0, 1.1),
+        "sp": (0.7, 0.6),
+        "ekd": (0.4, 0.5),
+        "ekd+sp": (0.4, 0.3),
+    }
     return {name: [net(noise) for noise in pair] for name, pair in noises.items()}, test
 
 
@@ -419,56 +433,73 @@ def difference_by_hand(first, second):
 
 def test_differences_say_interval_and_spread_over_seeds(results):
     seeds, _ = results
-    row = study_report._difference("ekd", "none", "student alone", seeds)
+    row = report._difference("ekd", "student alone", "student alone", seeds)
     each = [
         100 * float(a.estimate[0] - b.estimate[0])
-        for a, b in zip(seeds["ekd"], seeds["none"], strict=True)
+        for a, b in zip(seeds["ekd"], seeds["student alone"], strict=True)
     ]
     assert row["seed_std@1e-2"] == pytest.approx(np.std(each, ddof=1), abs=0.01)
     found = [row[f"difference@1e-2{end}"] for end in ("", "_low", "_high")]
-    assert found == pytest.approx(difference_by_hand(seeds["ekd"], seeds["none"]), abs=0.01)
+    assert found == pytest.approx(
+        difference_by_hand(seeds["ekd"], seeds["student alone"]), abs=0.01
+    )
     assert row["difference@1e-2_low"] < row["difference@1e-2"] < row["difference@1e-2_high"]
 
 
 def test_all_nets_meet_the_same_draws_of_people(results):
     _, test = results
     rows = torch.randn(120, 8, generator=torch.Generator().manual_seed(1))
-    one, other = (study_report._bootstrap(by * rows, test.labels, 7) for by in (1, 4))
+    one, other = (report.measure(by * rows, test.labels, tables.FPRS, 7) for by in (1, 4))
     assert one.samples.shape == (7, 4)
     assert torch.equal(one.samples[:, 0], other.samples[:, 0])
-    found = study_run._validation(rows, test.labels)["tpr@1e-2"]
+    found = study_run._validation_columns(rows, test.labels)["tpr@1e-2"]
     assert found == pytest.approx(100 * one.estimate[0].item(), abs=0.006)
 
 
 def test_the_page_of_a_study_says_what_its_results_are(results):
     seeds, test = results
-    final = {"none": "none", "sp": "sp:9", "ekd": "ekd:16", "ekd+sp": "ekd:16+sp:9"}
-    scores = {name: [k, k + 2] for k, name in enumerate(final)}
-    pairs = [("ekd", "none", "student alone"), ("sp", "ekd", "part of it")]
-    text = study_report._markdown(final, scores, seeds, seeds["ekd+sp"][0], pairs, test)
+    settings = {"student alone": "", "sp": "sp:9", "ekd": "ekd:16", "ekd+sp": "ekd:16+sp:9"}
+    info = {"backbone": "tiny", "train_seconds": 1.5}
+    net = Run("", Path(), None, info, [], Profile(1234, 5678, 0.5))
+    methods = {"teacher": Method("", [net], seeds["ekd+sp"][:1], ())}
+    for k, (name, setting) in enumerate(settings.items()):
+        methods[name] = Method(setting, [net, net], seeds[name], [k, k + 2])
+    pairs = [("ekd", "student alone", "student alone"), ("sp", "ekd", "part of it")]
+    text = "\n".join(report._page(methods, pairs, test.labels))
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
     table = {row[0]: row for row in rows if len(row) == 8}
-    for k, (name, setting) in enumerate(final.items()):
+    assert table["teacher"][1:4] == ["", "1", ""]
+    for k, (name, setting) in enumerate(settings.items()):
         mean, spread, low, high = by_hand(seeds[name])
-        assert table["student alone" if name == "none" else name][1:5] == [
-            *("" if name == "none" else setting, "2", f"{k + 1:.1f} ± 1.4"),
+        assert table[name][1:5] == [
+            *(setting, "2", f"{k + 1:.1f} ± 1.4"),
             f"{mean:.1f} ± {spread:.1f} [{low:.1f}, {high:.1f}]",
         ]
     differences = {tuple(row[:3]): row[3] for row in rows if len(row) == 7}
     for first, second, role in pairs:
         value, low, high = difference_by_hand(seeds[first], seeds[second])
-        cell = differences[first, second.replace("none", "student alone"), role]
+        cell = differences[first, second, role]
         assert f"{value:+.1f} [{low:+.1f}, {high:+.1f}]" in cell
         assert cell.startswith("**") == (low > 0 or high < 0)
     assert "30 identities: 180 genuine and 6,960 impostor pairs" in text
+    assert ["tiny", "1,234", "5,678", "0.50"] in rows
+    assert text.endswith("training: 14 seconds on one core in all.")
+    for sentence in ("standard deviation over seeds", "95 % interval of a paired", "**Bold**"):
+        assert text.count(sentence) == 1
+
+    # Without validation nothing was chosen: a demo's page has no columns of it.
+    without = {name: dataclasses.replace(method, scores=()) for name, method in methods.items()}
+    text = "\n".join(report._page(without, pairs, test.labels))
+    assert "alidation" not in text
+    assert text.splitlines()[0].split("|")[1:3] == [" method        ", " seeds "]
 
 
-def test_the_figure_shows_groups_by_mean_at_its_first_level(results, tmp_path, monkeypatch):
+def test_the_figure_shows_groups_by_mean_at_its_first_level(results, monkeypatch):
     seeds, _ = results
     panels = []
-    monkeypatch.setattr(study_report, "DRAWN", (1e-2, 1e-3))
-    monkeypatch.setattr(study_report, "plot_methods", lambda groups, *a, **k: panels.append(groups))
-    study_report._figure(seeds, tmp_path / "figure.png")
+    monkeypatch.setattr(figures, "DRAWN", (1e-2, 1e-3))
+    monkeypatch.setattr(figures, "plot_methods", lambda groups, *a, **k: panels.append(groups))
+    figures.study_figure(seeds)
     for place, groups in enumerate(panels):
         assert [list(group) for group in groups] == [["student alone"], ["ekd", "sp"], ["ekd+sp"]]
         shown = groups[1]["sp"]
@@ -481,8 +512,8 @@ def test_the_figure_shows_groups_by_mean_at_its_first_level(results, tmp_path, m
 def test_weights_at_the_end_of_their_row_are_named(small):
     rows = {"fitnet": (1.0, 2.0, 4.0), "ekd": (1.0, 2.0, 4.0), "sp": (1.0, 2.0, 4.0)}
     config = dataclasses.replace(small, weights=rows)
-    final = {"none": "none", "fitnet": "fitnet:1", "ekd": "ekd:2", "sp": "sp:4"}
-    assert at_edge(config, final) == "fitnet:1, sp:4"
+    chosen = {"fitnet": "fitnet:1", "ekd": "ekd:2", "sp": "sp:4"}
+    assert at_edge(config, chosen) == ["fitnet:1", "sp:4"]
 
 
 @pytest.mark.parametrize(
@@ -518,9 +549,7 @@ def test_levels_that_validation_cannot_show_are_refused_before_training(small, t
 
 
 def test_command_line(tmp_path, capsys):
-    recipe = json.loads(
-        (study_run.Path(study_run.__file__).parents[1] / "recipes/study.json").read_text()
-    )
+    recipe = json.loads((Path(study_run.__file__).parents[1] / "recipes/study.json").read_text())
     recipe["weights"] = {"kd": [1, 2, 4, 8], "ekd": [16, 32, 64, 128]}
     recipe["combinations"] = ["ekd+kd"]
     (tmp_path / "mine.json").write_text(json.dumps(recipe))

@@ -1,12 +1,8 @@
 """Counts of the fault tests, printed as a table at the end."""
 
-import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture
@@ -17,17 +13,6 @@ def count(record_property):
         record_property("fault", f"{fault}: {result}")
 
     return add
-
-
-@pytest.fixture(autouse=True)
-def leave_nothing():
-    """A test that fails or is interrupted ends what it started."""
-    import processes
-
-    yield
-    for session in processes.STARTED:
-        processes.kill_session(session)
-    processes.STARTED.clear()
 
 
 def pytest_terminal_summary(terminalreporter):

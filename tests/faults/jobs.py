@@ -16,9 +16,10 @@ import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from fakes import ColourFaces
+import tyro
 from torch.utils.data import get_worker_info
 
 import ekd_lite.__main__
@@ -26,9 +27,10 @@ from ekd_lite.files import remove_leftovers
 from ekd_lite.parallel import rank
 from ekd_lite.train import TrainConfig, fit, loop
 from ekd_lite.train.checkpoint import save_checkpoint
-from ekd_lite.train.step import BadBatchError
+from ekd_lite.train.step import BadBatchError, train_step
+from tests.fakes import ColourFaces
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "image_size": 16,
     "embedding_dim": 16,
     "steps": 40,
@@ -139,7 +141,7 @@ def train_slowly(out, path):
         Numbers(path)[0] = 1
         time.sleep(3600)
 
-    loop.train_step = step
+    vars(loop)["train_step"] = step
     try:
         train(out)
     except KeyboardInterrupt:
@@ -148,12 +150,12 @@ def train_slowly(out, path):
 
 def train_as_the_command_line_would(out, **options):
     """One run; errors of use are one line, as `ekd_lite.__main__` has it."""
-    real = ekd_lite.__main__.tyro.cli
-    ekd_lite.__main__.tyro.cli = lambda *_, **__: _Command(out, options)
+    real = tyro.cli
+    tyro.cli = lambda *_, **__: _Command(out, options)
     try:
         return ekd_lite.__main__.main([])
     finally:
-        ekd_lite.__main__.tyro.cli = real
+        tyro.cli = real
 
 
 @dataclass
@@ -183,15 +185,14 @@ class BadLater(ColourFaces):
 
 def stop_command_at(arguments, step):
     """The command line, told to end when a step is done."""
-    real = loop.train_step
 
-    def train_step(state, *batches):
-        metrics = real(state, *batches)
+    def one_step(state, *batches):
+        metrics = train_step(state, *batches)
         if state.step == step:
             os.kill(os.getpid(), signal.SIGTERM)
         return metrics
 
-    loop.train_step = train_step
+    vars(loop)["train_step"] = one_step
     return command(arguments)
 
 
@@ -242,7 +243,7 @@ def train_with_injections(out, plan, **options):
     Args:
         plan: step -> (kind, rank, value).
     """
-    real, seen = loop.train_step, []
+    seen: list = []
 
     def everything(state):
         momenta = [t for s in state.optimizer.state.values() for t in s.values()]
@@ -256,7 +257,7 @@ def train_with_injections(out, plan, **options):
         if who == rank():
             batches, handle = spoil(state, batches, kind, value)
         try:
-            metrics = real(state, *batches)
+            metrics = train_step(state, *batches)
         except BadBatchError as error:
             after = everything(state)
             # More entries than before would be an optimizer that had begun.
@@ -271,7 +272,7 @@ def train_with_injections(out, plan, **options):
         assert all(bool(value.isfinite()) for value in metrics.values())
         return metrics
 
-    loop.train_step = step
+    vars(loop)["train_step"] = step
     try:
         train(out, **options)
     finally:

@@ -13,6 +13,7 @@ import time
 import tracemalloc
 import warnings
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -199,7 +200,7 @@ def read_all(kind, path):
     """Open a set and read every image in it."""
     if kind == "bin":
         pairs = read_verification_bin(path, image_size=16)
-        sides = [pairs.left, pairs.right]
+        sides: list[Any] = [pairs.left, pairs.right]
     else:
         sides = [RecordIO(path.with_suffix(".rec"), image_size=16)]
     if kind == "idx":  # the images are whole: what is read must be they, with their own labels

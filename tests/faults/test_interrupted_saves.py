@@ -6,14 +6,15 @@ import subprocess
 import time
 from collections import Counter
 
-import jobs
 import pytest
 from PIL import Image
-from processes import start, wait_until
 
 from ekd_lite.train.checkpoint import load_checkpoint
+from tests.fakes import ColourFaces
+from tests.faults import jobs
+from tests.processes import start, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
+pytestmark = [pytest.mark.slow, pytest.mark.starts_process, pytest.mark.timeout(3000)]
 
 
 def is_whole(state):
@@ -87,7 +88,7 @@ def test_a_new_start_of_a_run_removes_what_kills_left(tmp_path, count):
 def faces(tmp_path_factory):
     """A folder of 20 people, for the command line."""
     root = tmp_path_factory.mktemp("faces")
-    squares = jobs.ColourFaces(20, 6)
+    squares = ColourFaces(20, 6)
     for i, label in enumerate(squares.labels.tolist()):
         folder = root / f"p{label:02}"
         folder.mkdir(exist_ok=True)

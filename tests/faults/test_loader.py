@@ -3,11 +3,12 @@
 import json
 import random
 
-import jobs
 import pytest
-from processes import session_members, start, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
+from tests.faults import jobs
+from tests.processes import session_members, start, wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.starts_process, pytest.mark.timeout(3000)]
 TIMEOUT = 4.0
 
 

@@ -7,14 +7,14 @@ import re
 import signal
 import time
 
-import jobs
 import pytest
-from compare import outcome
-from processes import marked, start_ranks, torchrun, wait_all, wait_until
 
 from ekd_lite.train.checkpoint import load_checkpoint
+from tests.faults import jobs
+from tests.faults.compare import outcome
+from tests.processes import marked, start_ranks, torchrun, wait_all, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
+pytestmark = [pytest.mark.slow, pytest.mark.starts_process, pytest.mark.timeout(3000)]
 RUNS = int(os.environ.get("EKD_FAULTS_KILLS", "20"))
 
 

@@ -5,14 +5,14 @@ import json
 import math
 import random
 
-import jobs
 import pytest
-from processes import start, start_ranks, wait_all
 
 from ekd_lite.train import load_model
 from ekd_lite.train.checkpoint import load_checkpoint
+from tests.faults import jobs
+from tests.processes import start, start_ranks, wait_all
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
+pytestmark = [pytest.mark.slow, pytest.mark.starts_process, pytest.mark.timeout(3000)]
 KINDS = ("input", "teacher", "loss", "gradient")
 VALUES = (math.nan, math.inf, -math.inf)
 METHODS = ("fitnet", "ekd+fitnet")  # of one's own images, and of all gathered ones

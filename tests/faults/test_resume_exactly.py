@@ -5,14 +5,14 @@ import os
 import shutil
 import signal
 
-import jobs
 import pytest
-from compare import outcome
-from processes import start, start_ranks, wait_all
 
 from ekd_lite.train.checkpoint import load_checkpoint
+from tests.faults import jobs
+from tests.faults.compare import outcome
+from tests.processes import start, start_ranks, wait_all
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
+pytestmark = [pytest.mark.slow, pytest.mark.starts_process, pytest.mark.timeout(3000)]
 # Every k; the variable, "[first, end, stride]", is for looking closer.
 STEPS = range(*json.loads(os.environ.get("EKD_FAULTS_STEPS", "[1, 40]")))
 

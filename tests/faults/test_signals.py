@@ -7,9 +7,11 @@ import signal
 import time
 from collections import Counter
 
-import jobs
 import pytest
-from processes import (
+
+from ekd_lite.train.checkpoint import load_checkpoint
+from tests.faults import jobs
+from tests.processes import (
     marked,
     session_members,
     start,
@@ -19,9 +21,7 @@ from processes import (
     wait_until,
 )
 
-from ekd_lite.train.checkpoint import load_checkpoint
-
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
+pytestmark = [pytest.mark.slow, pytest.mark.starts_process, pytest.mark.timeout(3000)]
 ENDLESS = {"steps": 100_000, "checkpoint_every": 100_000}
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 

@@ -1,12 +1,15 @@
 """A start that cannot be right ends before its first step, and leaves what is there alone."""
 
 import shutil
+from typing import Any
 
-import jobs
 import pytest
-from processes import start_ranks, wait_all
 
-pytestmark = pytest.mark.slow
+from tests.fakes import ColourFaces
+from tests.faults import jobs
+from tests.processes import start_ranks, wait_all
+
+pytestmark = [pytest.mark.slow, pytest.mark.starts_process]
 
 
 def test_wrong_teachers_and_checkpoints(tmp_path, count):
@@ -14,11 +17,11 @@ def test_wrong_teachers_and_checkpoints(tmp_path, count):
     teacher, student = (tmp_path / name / "model.safetensors" for name in ("teacher", "student"))
     for job, path in ((jobs.make_teacher, teacher), (jobs.train, student)):
         assert wait_all(start_ranks(job, str(path.parent), ranks=1, log=tmp_path / "log")) == [0]
-    cases = {
+    cases: dict[str, tuple[int, dict[str, Any], str]] = {
         "no such teacher": (1, {"method": "kd", "teacher": str(tmp_path / "x")}, "no model at"),
         "a teacher of another size": (
             1,
-            {"method": "kd", "teacher": str(teacher), "faces": jobs.ColourFaces(image_size=32),
+            {"method": "kd", "teacher": str(teacher), "faces": ColourFaces(image_size=32),
              "image_size": 32},
             "takes 16 pixels, not 32",
         ),

@@ -4,6 +4,8 @@ The loop at the top is the oracle: one row at a time, float64, with math.acos.
 """
 
 import math
+import statistics
+from functools import partial
 
 import pytest
 import torch
@@ -18,6 +20,7 @@ from ekd_lite.heads import (
     CosFace,
     CurricularFace,
     NormFace,
+    PartialFC,
     SphereFace,
 )
 from ekd_lite.heads.margin import add_angle
@@ -304,7 +307,9 @@ def test_impossible_sizes_are_named(sizes):
 
 
 def test_spherefaces_margin_is_a_factor():
-    with pytest.raises(ValueError, match="a factor and must be >= 1"):
+    with pytest.raises(
+        ValueError, match=r"SphereFace's margin must lie in 1\.\.20 \(a factor\), got 0\.5"
+    ):
         SphereFace(4, 3, margin=0.5)
 
 
@@ -339,8 +344,55 @@ def test_adaface_averages_lengths_evenly_at_first_and_restores_them():
     torch.testing.assert_close(copy(x, labels), head(x, labels))
 
 
+@pytest.mark.parametrize(
+    ("length", "counted"), [(0.0, 1e-3), (1e-5, 1e-3), (150.0, 100.0), (1e6, 100.0)]
+)
+def test_adaface_counts_a_length_as_at_least_a_thousandth_and_at_most_a_hundred(length, counted):
+    """One runaway or dead embedding must not move mu and sigma further than that."""
+    head = AdaFace(2, 3).double()
+    lengths = [3.0, 4.0, 8.0, length]
+    x = torch.tensor([[v, 0.0] for v in lengths], dtype=torch.float64)
+    quality = head.quality(x)
+    lengths[-1] = counted
+    mu, sigma = statistics.mean(lengths), statistics.stdev(lengths)
+    assert float(head.length_mean) == pytest.approx(mu, rel=1e-12)
+    assert float(head.length_std) == pytest.approx(sigma, rel=1e-12)
+    expected = [min(max(0.333 * (v - mu) / (sigma + 1e-3), -1), 1) for v in lengths]
+    assert quality.flatten().tolist() == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("make", [*HEADS.values(), partial(PartialFC, ArcFace)])
+def test_prototypes_start_at_a_hundredth(make):
+    """The cosine knows no length, but the gradient is 1 / length: the start decides the steps."""
+    torch.manual_seed(0)
+    prototypes = make(64, 500).prototypes.detach()
+    assert prototypes.std().item() == pytest.approx(0.01, rel=0.02)
+    assert prototypes.mean().item() == pytest.approx(0, abs=3e-4)
+    # Normal, not uniform: three of a thousand lie beyond three standard deviations.
+    assert (prototypes.abs() > 0.03).float().mean().item() == pytest.approx(0.0027, abs=0.001)
+
+
 def test_add_angle_takes_one_margin_a_row():
     cosine = torch.tensor([0.3, -0.95, 0.8], dtype=torch.float64)
     margin = torch.tensor([0.2, 0.5, 0.0], dtype=torch.float64)
     expected = [arcface(math.acos(c), m) for c, m in ((0.3, 0.2), (-0.95, 0.5), (0.8, 0.0))]
     assert add_angle(cosine, margin).tolist() == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_prototypes_start_small_and_random(name):
+    """As in the authors' code, std 0.01: with weight decay and Adam their length matters."""
+    torch.manual_seed(0)
+    prototypes = HEADS[name](64, 500, margin=1.0).prototypes
+    assert prototypes.std().item() == pytest.approx(0.01, rel=0.02)
+    assert abs(prototypes.mean().item()) < 2e-4
+
+
+def test_one_runaway_length_does_not_move_adafaces_statistics():
+    """Lengths count as 0.001 to 100, as in the authors' code."""
+    lengths = torch.tensor([1e-9, 20.0, 30.0, 1e6])
+    head = AdaFace(4, 3)
+    head(torch.eye(4) * lengths[:, None], torch.tensor([0, 1, 2, 0]))
+    kept = torch.tensor([1e-3, 20.0, 30.0, 100.0])
+    assert head.length_mean.item() == pytest.approx(kept.mean().item(), rel=1e-6)
+    assert head.length_std.item() == pytest.approx(kept.std().item(), rel=1e-6)

@@ -5,6 +5,7 @@ import dataclasses
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -213,9 +214,13 @@ def test_differences_are_of_means_over_seeds_by_the_same_draws(script, tmp_path)
         for seed in range(3):
             run = script.Run("final", method, seed, 0.4, labels=labels)
             draws = torch.rand(200, 4, generator=generator, dtype=torch.float64)
-            arrays = {"embeddings": draws, "estimate": draws[0], "samples": draws}
+            arrays: dict[str, Any] = {
+                "embeddings": draws.numpy(),
+                "estimate": draws[0].numpy(),
+                "samples": draws.numpy(),
+            }
             (tmp_path / run.name).mkdir()
-            np.savez(tmp_path / run.name / "test.npz", **{k: v.numpy() for k, v in arrays.items()})
+            np.savez(tmp_path / run.name / "test.npz", **arrays)
             samples.setdefault((method, labels), []).append(draws.numpy())
             table.add(row_of(script, run))
         table.add(row_of(script, script.Run("size", method, 0, 0.4, labels=labels)))

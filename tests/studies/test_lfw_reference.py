@@ -1,22 +1,19 @@
 """The script that makes the table of real faces, as far as it can go without them."""
 
 import csv
-import importlib.util
 from pathlib import Path
 
 import pytest
 import torch
+
+from tests.programs import load
 
 ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture(scope="module")
 def script():
-    path = ROOT / "studies" / "lfw_reference.py"
-    spec = importlib.util.spec_from_file_location("lfw_reference", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load(ROOT / "studies" / "lfw_reference.py")
 
 
 def test_says_what_is_missing(script, tmp_path, capsys):

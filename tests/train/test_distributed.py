@@ -7,27 +7,32 @@ one process takes the same steps with the joined batches.
 import contextlib
 import os
 import pathlib
-import socket
 import warnings
+from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from ekd_lite.distill import DISTILLERS, FineEKDLoss
+from ekd_lite.files import locked_folder
 from ekd_lite.heads import HEADS, ArcFace, PartialFC
 from ekd_lite.models import build_backbone
 from ekd_lite.parallel import broadcast_bytes, gather_bytes, rank, world_size
-from ekd_lite.train import TrainConfig, build_state, train_step
+from ekd_lite.train import TrainConfig, build_state, fit, train_step
 from ekd_lite.train.distributed import agree, pick_device, process_group
 from ekd_lite.train.model_file import Model
 from ekd_lite.train.step import BadBatchError, Batch
+from tests.fakes import ColourFaces
+from tests.processes import free_port, launch
 
-pytestmark = pytest.mark.filterwarnings("ignore:the first batch has too few impostor pairs")
+pytestmark = [
+    pytest.mark.starts_process,
+    pytest.mark.filterwarnings("ignore:the first batch has too few impostor pairs"),
+]
 
 IDENTITIES, PER_RANK, STEPS = 11, 8, 2  # 11: the shards of PartialFC are of different size
-BASE = {
+BASE: dict[str, Any] = {
     "image_size": 16,
     "embedding_dim": 8,
     "steps": 10,
@@ -39,7 +44,7 @@ BASE = {
 }
 SPLITTABLE = ("normface", "sphereface", "cosface", "arcface")
 MARGIN = {name: 1.5 if name == "sphereface" else 0.3 for name in HEADS}
-CASES = {
+CASES: dict[str, dict[str, Any]] = {
     **{f"method {name}": {"method": name} for name in DISTILLERS},
     **{f"head {name}": {"head": name, "margin": MARGIN[name]} for name in HEADS},
     **{
@@ -112,7 +117,6 @@ def take_steps(case, share=slice(None), size=None):
 
 
 def work(number, folder):
-    torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     for size in (4, 2):
         if number >= size:
@@ -124,7 +128,7 @@ def work(number, folder):
         with process_group(torch.device("cpu"), timeout=120):
             share = slice(number * PER_RANK, (number + 1) * PER_RANK)
             results = {case: take_steps(case, share) for case in CASES}
-            extra = collectives(number, size)
+            extra = collectives(number, size) | refusals(number, pathlib.Path(folder) / str(size))
             torch.save((results, extra), f"{folder}/{size}-{number}.pt")
 
 
@@ -155,19 +159,48 @@ def collectives(number, size):
     return found
 
 
-def free_port():
-    with contextlib.closing(socket.socket()) as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
+def refusals(number, folder):
+    """What every process is told if one of them was given something else."""
+    tiny: dict[str, Any] = {
+        **{"image_size": 16, "embedding_dim": 8, "device": "cpu", "steps": 1},
+        **{"general": 8, "identities": 2},
+    }
+    last = number == world_size() - 1
+    faces, same = ColourFaces(seed=int(last)), ColourFaces()
+    calls = {
+        "other faces": lambda out: fit(TrainConfig(**tiny), faces, out, progress=False),
+        "another seed": lambda out: fit(
+            TrainConfig(**tiny, seed=int(last)), same, out, progress=False
+        ),
+        "a folder in use": lambda out: fit(TrainConfig(**tiny), same, out, progress=False),
+    }
+    found = {}
+    for name, call in calls.items():
+        out = folder / name
+        taken = name == "a folder in use" and number == 0
+        with locked_folder(out) if taken else contextlib.nullcontext():
+            try:
+                call(out)
+            except ValueError as error:
+                found[name] = str(error)
+    return found
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def ranks(tmp_path_factory):
+    """What every process of every group brought home: size -> [(results, extra)]."""
     folder = tmp_path_factory.mktemp("ranks")
     for size in (4, 2):
         (folder / f"port{size}").write_text(str(free_port()))
-    mp.spawn(work, (str(folder),), nprocs=4)
-    return folder
+    launch(work, str(folder), ranks=4, log=folder / "log", timeout=500)
+    found = {
+        size: [torch.load(folder / f"{size}-{k}.pt", weights_only=True) for k in range(size)]
+        for size in (4, 2)
+    }
+    for size, processes in found.items():
+        for _, extra in processes:
+            extra["begun"] = [path.name for path in (folder / str(size)).iterdir()]
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -177,11 +210,10 @@ def one_process():
 
 @pytest.mark.parametrize("size", [2, 4])
 @pytest.mark.parametrize("case", CASES)
-def test_ranks_do_what_one_process_does(case, size, folder, one_process):
+def test_ranks_do_what_one_process_does(case, size, ranks, one_process):
     losses, kept = one_process[case, size]
     assert all(abs(value) > 0 for step in losses for value in step.values())
-    for number in range(size):
-        results, _ = torch.load(folder / f"{size}-{number}.pt", weights_only=True)
+    for results, _ in ranks[size]:
         got_losses, got = results[case]
         for step, (one, many) in enumerate(zip(losses, got_losses, strict=True)):
             for name in one:
@@ -195,21 +227,19 @@ def test_ranks_do_what_one_process_does(case, size, folder, one_process):
             )
 
 
-def test_what_processes_say_to_one_another(folder):
+def test_what_processes_say_to_one_another(ranks):
     for size in (2, 4):
-        for number in range(size):
-            _, found = torch.load(folder / f"{size}-{number}.pt", weights_only=True)
+        for number, (_, found) in enumerate(ranks[size]):
             assert found["agree"] == size - 1
             assert found["broadcast"] == "from 0"
             assert found["nothing"] is None
             assert found["gathered"] == (["x" * i for i in range(size)] if number == 0 else [])
 
 
-def test_a_nan_on_one_process_stops_all_before_the_weights_change(folder):
+def test_a_nan_on_one_process_stops_all_before_the_weights_change(ranks):
     texts = set()
     for size in (2, 4):
-        for number in range(size):
-            _, found = torch.load(folder / f"{size}-{number}.pt", weights_only=True)
+        for _, found in ranks[size]:
             assert found["unchanged"]
             texts.add((size, found["error"]))
             assert f"{size - 1} identities cannot be split" in found["too few"]
@@ -217,6 +247,16 @@ def test_a_nan_on_one_process_stops_all_before_the_weights_change(folder):
     for _, text in texts:
         assert "loss" in text
         assert "process 1" in text
+
+
+def test_every_process_is_told_that_one_was_given_something_else(ranks):
+    for size in (2, 4):
+        for _, found in ranks[size]:
+            assert f"process {size - 1}: faces: 72 images of 16 pixels" in found["other faces"]
+            assert f"process {size - 1}: seed: 0 here, 1 there" in found["another seed"]
+            assert "process 0:" not in found["other faces"] + found["another seed"]
+            assert "another process is writing to" in found["a folder in use"]
+            assert found["begun"] == []
 
 
 def test_without_torchrun_there_is_one_process(monkeypatch):

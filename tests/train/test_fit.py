@@ -2,11 +2,11 @@
 
 import contextlib
 import json
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from fakes import ColourFaces
 
 from ekd_lite.distill import DISTILLERS
 from ekd_lite.evaluate import all_pairs_tpr_at_fpr, embed
@@ -14,8 +14,9 @@ from ekd_lite.train import TrainConfig, build_state, fit, load_model, train_step
 from ekd_lite.train.log import read_json_lines
 from ekd_lite.train.optim import build_optimizer, learning_rate_at, margin_at
 from ekd_lite.train.step import Batch
+from tests.fakes import ColourFaces
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "image_size": 16,
     "embedding_dim": 16,
     "general": 8,
@@ -230,9 +231,9 @@ def test_all_problems_of_a_configuration_come_at_once():
         assert message in str(caught.value)
 
 
-def test_unknown_devices_are_named():
+def test_unknown_devices_are_named(tmp_path):
     with pytest.raises(ValueError, match="unknown device 'gpu'"):
-        fit(TrainConfig(**{**SMALL, "device": "gpu"}), ColourFaces(), None, progress=False)
+        fit(TrainConfig(**{**SMALL, "device": "gpu"}), ColourFaces(), tmp_path, progress=False)
 
 
 def test_configuration_round_trip(tmp_path):
@@ -262,3 +263,20 @@ def test_kd_compares_plain_cosine_logits_of_all_images(teacher):
         margin = torch.nn.functional.cross_entropy(state.head(x[:8], labels[:8]), labels[:8])
     assert float(out["kd"]) == pytest.approx(float(expected), rel=1e-5)
     assert float(out["identity"]) == pytest.approx(float(margin), rel=1e-5)
+
+
+def test_more_readers_than_the_machine_can_carry_are_capped_aloud(monkeypatch):
+    from ekd_lite.train import batches
+
+    asked = []
+    monkeypatch.setattr(batches, "DataLoader", lambda *a, **k: asked.append(k["num_workers"]))
+    monkeypatch.setattr("ekd_lite.data.processes.cores", lambda: 2)
+    config = TrainConfig(**SMALL, steps=2, workers=200)
+    sampler = batches.build_sampler(config, ColourFaces().labels)
+    with (
+        pytest.warns(UserWarning, match="workers = 200 is more than 4 processes for each of 2"),
+        pytest.raises(TypeError),  # what stands in for the loader is none
+        batches.read_batches(config, ColourFaces(), sampler),
+    ):
+        pass
+    assert asked == [8]

@@ -1,20 +1,19 @@
 """The log: the same bytes after stops as without, valid JSON, and a table only on a terminal."""
 
 import csv
-import fcntl
 import json
 import math
 import os
-import pty
 import re
+import select
 import struct
-import subprocess
 import sys
-import termios
+from pathlib import Path
 
 import pytest
 
 from ekd_lite.train.log import RunLog, read_json_lines
+from tests.processes import start
 
 STEPS = range(3, 31, 3)
 
@@ -129,31 +128,38 @@ def test_processes_but_the_first_do_nothing(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-SCRIPT = f"""
-import sys
-sys.path.insert(0, {os.path.dirname(__file__)!r})
-import pathlib, test_log
-test_log.log_until(pathlib.Path(sys.argv[1]), 30, batch_size=96,
-                   progress=sys.argv[2] != "hidden", enabled=sys.argv[2] != "other process")
-"""
+def log_in_a_process(out, how, terminal=None):
+    """What a program that logs does; stderr is the terminal, if there is one."""
+    if terminal is not None:
+        os.dup2(os.open(terminal, os.O_RDWR | os.O_NOCTTY), 2)
+    log_until(
+        Path(out), 30, batch_size=96, progress=how != "hidden", enabled=how != "other process"
+    )
 
 
 def on_terminal(tmp_path, *, columns, progress="shown"):
     """What a terminal of so many columns receives on stderr."""
+    import fcntl
+    import pty
+    import termios
+
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
-    process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(tmp_path / "run"), progress], stderr=theirs
+    process = start(
+        log_in_a_process, str(tmp_path / "run"), progress, os.ttyname(theirs), log=tmp_path / "out"
     )
-    os.close(theirs)
     received = b""
-    with os.fdopen(ours, "rb", buffering=0) as terminal:
-        try:
-            while chunk := terminal.read(4096):
-                received += chunk
-        except OSError:  # how Linux says that the other side is closed
-            pass
-    assert process.wait(timeout=60) == 0
+    try:
+        while True:
+            ended = not process.is_alive()
+            while select.select([ours], [], [], 0.02)[0]:
+                received += os.read(ours, 4096)
+            if ended:
+                break
+        assert process.wait() == 0, process.output
+    finally:
+        os.close(ours)
+        os.close(theirs)
     return received.decode()
 
 
@@ -163,6 +169,7 @@ def rows_of(text):
     return [line for line in lines if line.split() and not re.search(r"\|.*\||^run:", line)]
 
 
+@pytest.mark.starts_process
 def test_table_on_a_terminal(tmp_path):
     text = on_terminal(tmp_path, columns=120)
     rows = rows_of(text)
@@ -183,6 +190,7 @@ def test_table_on_a_terminal(tmp_path):
     assert "100%" in text
 
 
+@pytest.mark.starts_process
 @pytest.mark.parametrize("columns", [86, 72])
 def test_narrow_terminals_get_fewer_columns(tmp_path, columns):
     rows = rows_of(on_terminal(tmp_path, columns=columns))
@@ -193,13 +201,12 @@ def test_narrow_terminals_get_fewer_columns(tmp_path, columns):
     assert ("ekd_critical_share" in last) == (columns == 86)
 
 
+@pytest.mark.starts_process
 def test_nothing_is_shown_off_a_terminal_or_where_it_is_not_wanted(tmp_path):
-    process = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(tmp_path / "run"), "shown"],
-        capture_output=True,
-        check=True,
-    )
-    assert process.stdout + process.stderr == b""
+    process = start(log_in_a_process, str(tmp_path / "run"), "shown", log=tmp_path / "out")
+    assert process.wait() == 0
+    assert process.output == ""
+    assert (tmp_path / "run" / "log.jsonl").stat().st_size
     for progress in ("hidden", "other process"):
         assert on_terminal(tmp_path, columns=120, progress=progress) == ""
 

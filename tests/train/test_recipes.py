@@ -1,6 +1,7 @@
 """Recipes are valid, say what they will take, and set the defaults of the command line."""
 
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -78,7 +79,7 @@ def test_the_estimate_counts_what_is_there():
 
 def test_split_prototypes_divide_the_memory():
     """MS1MV2 on 8 processes: each holds an eighth of the prototypes."""
-    common = {"image_size": 16, "embedding_dim": 16, "device": "cpu"}
+    common: dict[str, Any] = {"image_size": 16, "embedding_dim": 16, "device": "cpu"}
     whole, shared = (
         estimate(
             TrainConfig(partial_fc=rate, **common),

@@ -2,20 +2,21 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from fakes import ColourFaces
 from torch import nn
 
 from ekd_lite.models import BACKBONES, TinyStudent
 from ekd_lite.train import TrainConfig, fit
 from ekd_lite.train.checkpoint import load_checkpoint, save_checkpoint
+from tests.fakes import ColourFaces
+from tests.processes import start, wait_until
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "image_size": 16,
     "embedding_dim": 16,
     "steps": 20,
@@ -67,7 +68,7 @@ def assert_same(first, second, path=""):
         assert first == second, path
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.starts_process)])
 def test_five_stops_change_nothing(tmp_path, teacher, workers):
     config = TrainConfig(
         **SMALL, method="ekd+fitnet+kd", teacher=teacher, flip=True, workers=workers
@@ -134,68 +135,56 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(tmp_path):
     with pytest.warns(UserWarning, match=r"checkpoint\.pt is damaged"):
         assert load_checkpoint(path) == {"step": 1}
     path.with_suffix(".previous").write_bytes(b"")
-    with (
-        pytest.warns(UserWarning, match="is damaged"),
-        pytest.raises(ValueError, match="every checkpoint"),
-    ):
+    with pytest.raises(ValueError, match=r"checkpoint\.pt is damaged .*: every checkpoint"):
         load_checkpoint(path)
 
 
-SCRIPT = """
-import sys, pathlib
-sys.path.insert(0, {tests!r})
-import torch
-torch.set_num_threads(1)
-from fakes import ColourFaces
-from ekd_lite.train import TrainConfig, fit
-config = TrainConfig(**{small!r})
-fit(config, ColourFaces(), pathlib.Path({out!r}), progress=False,
-    on_step=lambda state, metrics: print(state.step, flush=True))
-"""
+def train_for_ever(out):
+    def tell(state, metrics):
+        print(state.step, flush=True)
+
+    config = TrainConfig(**{**SMALL, "steps": 100_000})
+    fit(config, ColourFaces(), Path(out), progress=False, on_step=tell)
 
 
+@pytest.mark.starts_process
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
 )
 def test_signals_lose_nothing(tmp_path, number, code):
-    small = {**SMALL, "steps": 100_000, "checkpoint_every": 5}
-    tests = os.path.dirname(os.path.dirname(__file__))
-    script = SCRIPT.format(tests=tests, small=small, out=str(tmp_path))
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-    for line in process.stdout:
-        if int(line) >= 13:
-            break
-    process.send_signal(number)
-    with process.stdout:
-        last = [int(line) for line in process.stdout.read().split()][-1:]
-    assert process.wait(timeout=30) == code
+    process = start(train_for_ever, str(tmp_path), log=tmp_path / "log")
+
+    def steps():
+        return [int(line) for line in process.output.split("\n")[:-1]]
+
+    assert wait_until(lambda: steps()[-1:] >= [13] or not process.is_alive())
+    os.kill(process.pid, number)
+    assert process.wait() == code, process.output
     saved = load_checkpoint(tmp_path / "checkpoint.pt")
     if number == signal.SIGKILL:
         assert saved["step"] % 5 == 0
         assert saved["step"] >= 10
     else:
-        assert [saved["step"]] == (last or [saved["step"]])
+        assert [saved["step"]] == steps()[-1:]
         assert saved["step"] >= 13
 
 
+def save_for_ever(path):
+    for step in range(1, 1 << 30):
+        save_checkpoint({"step": step, "x": torch.full((200_000,), step)}, Path(path))
+        if step == 1:
+            print("saved once", flush=True)
+
+
+@pytest.mark.starts_process
 def test_kills_during_saves_leave_a_whole_checkpoint(tmp_path):
-    script = (
-        "import sys, torch, pathlib\n"
-        "from ekd_lite.train.checkpoint import save_checkpoint\n"
-        "step = 0\n"
-        "while True:\n"
-        "    step += 1\n"
-        f"    save_checkpoint({{'step': step, 'x': torch.full((200_000,), step)}}, "
-        f"pathlib.Path({str(tmp_path / 'checkpoint.pt')!r}))\n"
-        "    if step == 1: print('saved once', flush=True)\n"
-    )
+    path = tmp_path / "checkpoint.pt"
     for index in range(5):
-        process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
-        process.stdout.readline()
+        process = start(save_for_ever, str(path), log=tmp_path / f"log{index}")
+        assert wait_until(lambda p=process: p.output or not p.is_alive())
         time.sleep(0.05 + 0.013 * index)
-        process.kill()
-        process.wait()
-        process.stdout.close()
-        saved = load_checkpoint(tmp_path / "checkpoint.pt")
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, process.output
+        saved = load_checkpoint(path)
         assert saved is not None
         assert (saved["x"] == saved["step"]).all()

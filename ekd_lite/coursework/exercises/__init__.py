@@ -1,0 +1,1 @@
+"""The exercises, one a file: the right answer, the cases, the mistakes people make, the check."""

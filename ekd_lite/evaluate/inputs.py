@@ -1,0 +1,108 @@
+"""What metrics take: tensors, numpy arrays or lists, checked before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Array: TypeAlias = Tensor | np.ndarray | Sequence[Any]
+Levels: TypeAlias = float | Iterable[float] | Array  # one or several
+"""A tensor on any device, a numpy array, or nested lists of numbers."""
+
+CHUNK = 1024  # rows looked at, and held in float64, at a time
+
+
+def as_tensor(name: str, values: Array) -> Tensor:
+    """Real numbers of any kind as a tensor without gradient; a numpy array keeps its memory.
+
+    Raises:
+        ValueError: no numbers, ragged lists, or complex numbers.
+    """
+    if not isinstance(values, Tensor):
+        try:
+            array = np.asarray(values)
+            if array.dtype == object:  # a list of tensors, or ragged lists
+                array = np.asarray([np.asarray(row) for row in values])
+        except (TypeError, ValueError, RuntimeError):
+            array = np.asarray(None)
+        kind = array.dtype.kind
+        if kind not in "biufc":
+            raise ValueError(f"{name} must be a Tensor, a numpy array or a list of numbers")
+        if kind == "u":
+            array = array.astype(np.int64)
+        elif array.dtype == np.longdouble or not array.dtype.isnative:
+            array = array.astype(np.float64 if kind == "f" else np.dtype(array.dtype.name))
+        if not array.flags.writeable or any(stride < 0 for stride in array.strides):
+            array = array.copy()  # torch knows neither
+        values = torch.from_numpy(array)
+    if values.is_complex():
+        raise ValueError(f"{name} must be real numbers, got {values.dtype}")
+    return values.detach()
+
+
+def as_rows(name: str, rows: Array) -> Tensor:
+    """Embeddings (N, D) with D >= 1; their numbers are looked at later, in chunks."""
+    rows = as_tensor(name, rows)
+    if rows.ndim != 2 or not rows.shape[1]:
+        raise ValueError(f"expected {name} (N, D), got {tuple(rows.shape)}")
+    return rows
+
+
+def as_labels(name: str, labels: Array, count: int) -> Tensor:
+    """Whole numbers (count,) as int64 on the CPU; floats are taken if they are whole.
+
+    Raises:
+        ValueError: another shape, or a number that is not whole (nothing is cut).
+    """
+    labels = as_tensor(name, labels).cpu()
+    if labels.shape != (count,):
+        raise ValueError(f"expected {name} ({count},), one a row, got {tuple(labels.shape)}")
+    whole = labels.long()
+    if labels.is_floating_point():
+        bad = (~((labels == labels.round()) & (labels.abs() < 2**53))).nonzero().flatten()
+        if len(bad):
+            raise ValueError(
+                f"{name} must be whole numbers, got {float(labels[bad[0]])} at {int(bad[0])}"
+            )
+    return whole
+
+
+def as_flags(name: str, flags: Array) -> Tensor:
+    """Booleans, whether they came as booleans or as 0 and 1."""
+    flags = as_tensor(name, flags)
+    if flags.dtype == torch.bool:
+        return flags
+    if not ((flags == 0) | (flags == 1)).all():
+        raise ValueError(f"{name} must be boolean (or 0 and 1): True for the same identity")
+    return flags.bool()
+
+
+def as_levels(fprs: Levels) -> list[float]:
+    """Check false-positive rates and return them as plain floats; one number is one level.
+
+    A float32 tensor holds 1e-5 as 9.99999975e-06; it is read back as the decimal it stands for.
+    """
+    if isinstance(fprs, Iterable) and not isinstance(fprs, Tensor | np.ndarray | str):
+        fprs = list(fprs)
+    values = as_tensor("fprs", fprs).flatten()  # type: ignore[arg-type]
+    if values.dtype == torch.float64:
+        levels = values.tolist()
+    else:
+        levels = [float(f"{value:.7g}") for value in values.tolist()]
+    if not levels or not all(0 < level <= 1 for level in levels):
+        raise ValueError(f"fprs must be one or more rates in (0, 1], got {levels}")
+    return levels
+
+
+def check_finite(name: str, rows: Tensor) -> None:
+    """Raise a ValueError that names the first row with NaN or infinity in it."""
+    bad: list[int] = []
+    for start in range(0, len(rows), CHUNK):
+        is_bad = ~rows[start : start + CHUNK].isfinite().all(dim=1)
+        bad += (start + is_bad.nonzero().flatten()).tolist()
+    if bad:
+        raise ValueError(f"{name}: row {bad[0]} holds NaN or infinity ({len(bad)} such)")

@@ -1,0 +1,195 @@
+"""NaN is never compared away, and what is no tensor is named: every loss, option and function."""
+
+import inspect
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import ekd_lite.distill
+from ekd_lite.distill import (
+    DISTILLERS,
+    EKDLoss,
+    FineEKDLoss,
+    MarginDistillationLoss,
+    Setting,
+    TripletDistillationLoss,
+    semi_hard_triplets,
+    soft_rank,
+)
+from tests.distill.batches import random_batch
+from tests.distill.test_every_loss import LOSSES, NEEDS_LABELS, PROTOTYPES
+
+pytestmark = pytest.mark.filterwarnings("ignore:the first batch has too few impostor pairs")
+
+EVERY = {
+    **LOSSES,
+    "ekd official": lambda dim: EKDLoss(mode="official"),
+    **{
+        f"method {name}": lambda dim, method=method: method.build(
+            Setting(dim, dim, PROTOTYPES[:, :dim])
+        )
+        for name, method in DISTILLERS.items()
+    },
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+@pytest.mark.parametrize("net", ["student", "teacher"])
+@pytest.mark.parametrize("name", EVERY)
+def test_a_nan_row_gives_nan(name, net, dtype):
+    """A loss that leaves the row out would train on, and nobody would know."""
+    # The official loss needs both kinds of pairs.
+    for rows in (9, 40) if name == "ekd official" else (1, 2, 3, 9, 40):
+        for value in (math.nan, math.inf):
+            for where in ((rows // 2,), (rows // 2, 1), (slice(None),)):
+                student, teacher, _ = random_batch(rows, 6)
+                labels = torch.arange(rows) // 2 % 4
+                (student if net == "student" else teacher)[where] = value
+                loss = EVERY[name](6)(student.to(dtype), teacher.to(dtype), labels)
+                assert not loss.isfinite(), (rows, value, where)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_showing_nan_changes_no_other_value(name, monkeypatch):
+    student, teacher, labels = random_batch(24, 6)
+    with_check = EVERY[name](6)(student, teacher, labels)
+    for module in vars(ekd_lite.distill).values():
+        if inspect.ismodule(module) and hasattr(module, "show_nan"):
+            monkeypatch.setattr(module, "show_nan", lambda loss, student, teacher: loss)
+    torch.manual_seed(0)
+    assert torch.equal(with_check, EVERY[name](6)(student, teacher, labels))
+
+
+@pytest.mark.parametrize("mode", ["official", "corrected"])
+@pytest.mark.parametrize("net", [0, 1])
+def test_a_nan_does_not_outlive_its_batch_in_the_thresholds(mode, net):
+    loss = EKDLoss(mode=mode, fprs=(0.3, 0.1))
+    batch = [x.float() for x in random_batch(24, 6)[:2]]
+    labels = torch.arange(24) % 4
+    loss(*batch, labels)
+    before = loss.student_thresholds.clone(), loss.teacher_thresholds.clone()
+    batch[net][5] = math.nan
+    assert loss(*batch, labels).isnan()
+    assert torch.equal(loss.student_thresholds, before[0])
+    assert torch.equal(loss.teacher_thresholds, before[1])
+    assert loss.num_updates.tolist() == [1, 1]
+
+
+def others(tensor):
+    """A tensor's values in forms that are no tensor."""
+    return tensor.numpy(), tensor.tolist(), "x", None
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_losses_want_tensors(name):
+    student, teacher, labels = random_batch(6, 4)
+    loss = EVERY[name](4)
+    for value in others(student):
+        with pytest.raises(ValueError, match="student must be a torch Tensor, got "):
+            loss(value, teacher, labels)
+    for value in others(teacher):
+        with pytest.raises(ValueError, match="teacher must be a torch Tensor, got "):
+            loss(student, value, labels)
+    for bad in (student.long(), student.bool(), student + 0j):
+        with pytest.raises(ValueError, match="floating-point type"):
+            loss(bad, teacher, labels)
+        with pytest.raises(ValueError, match="floating-point type"):
+            loss(student, bad, labels)
+    with pytest.raises(ValueError, match=r"student .* got student"):
+        loss(student[:, :, None, None], teacher[:, :, None, None], labels)  # feature maps
+
+
+@pytest.mark.parametrize("name", sorted(NEEDS_LABELS))
+def test_labels_are_whole_numbers_in_a_tensor(name):
+    student, teacher, labels = random_batch(6, 4)
+    loss = LOSSES[name](4)
+    for value in (labels.numpy(), labels.tolist(), "x"):
+        with pytest.raises(ValueError, match="labels must be a torch Tensor, got "):
+            loss(student, teacher, value)
+    for value in (labels.float(), labels == 1, labels + 0j):
+        with pytest.raises(ValueError, match="labels of a type of whole numbers"):
+            loss(student, teacher, value)
+    assert torch.equal(
+        LOSSES[name](4)(student, teacher, labels.int()), LOSSES[name](4)(student, teacher, labels)
+    )
+
+
+def test_functions_and_prototypes_want_tensors():
+    cosine, labels = torch.eye(3), torch.tensor([0, 0, 1])
+    calls = {
+        "prototypes": (lambda x: MarginDistillationLoss(x), PROTOTYPES),
+        "cosine": (lambda x: semi_hard_triplets(x, labels), cosine),
+        "labels": (lambda x: semi_hard_triplets(cosine, x), labels),
+        "similarity": (lambda x: soft_rank(x, torch.zeros(2), temperature=1), cosine[0]),
+        "thresholds": (lambda x: soft_rank(cosine[0], x, temperature=1), cosine[0]),
+        "teacher embeddings": (
+            lambda x: MarginDistillationLoss(PROTOTYPES).margins(x, labels), PROTOTYPES[:3],
+        ),
+    }  # fmt: skip
+    for name, (call, good) in calls.items():
+        call(good)
+        for value in others(good):
+            with pytest.raises(ValueError, match=f"{name} must be a torch Tensor, got "):
+                call(value)
+
+
+@pytest.mark.parametrize("make", [EKDLoss, lambda fprs: FineEKDLoss(4, 4, fprs=fprs)])
+def test_rates_come_in_any_form(make):
+    rates = [0.1, 0.01]
+    for form in (rates, tuple(rates), np.array(rates), torch.tensor(rates, dtype=torch.float64)):
+        assert make(fprs=form).fprs == tuple(rates)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        make(fprs=np.array([]))
+
+
+def test_the_table_of_public_names_is_whole():
+    """A new loss must stand in the tables above."""
+    losses = {
+        name
+        for name in ekd_lite.distill.__all__
+        if inspect.isclass(getattr(ekd_lite.distill, name)) and name.endswith("Loss")
+    }
+    assert losses == {type(make(4)).__name__ for make in EVERY.values()}
+    functions = {
+        name
+        for name in ekd_lite.distill.__all__
+        if inspect.isfunction(getattr(ekd_lite.distill, name))
+    }
+    assert functions == {"parse_method", "semi_hard_triplets", "soft_rank"}
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: MarginDistillationLoss(PROTOTYPES, max_margin=28.6), "pi \\(radians\\)"),
+        (lambda: MarginDistillationLoss(PROTOTYPES, min_margin=-0.1), "0 <= min_margin"),
+        (lambda: TripletDistillationLoss(max_margin=28.6), "angles in radians"),
+        (lambda: TripletDistillationLoss(min_margin=-0.1), "0 <= min_margin"),
+    ],
+)
+def test_margins_in_degrees_and_negative_ones(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_methods_on_logits_and_prototypes_say_that_they_look_people_up():
+    for name, method in DISTILLERS.items():
+        kept = []
+
+        class Watched(Setting):
+            @property
+            def teacher_prototypes(self, kept=kept):
+                kept.append(1)
+                return PROTOTYPES[:, :6]
+
+            @teacher_prototypes.setter
+            def teacher_prototypes(self, value):
+                pass
+
+        setting = object.__new__(Watched)
+        for field, value in {"student_dim": 6, "teacher_dim": 6, "scale": 8.0}.items():
+            object.__setattr__(setting, field, value)
+        method.build(setting)
+        assert method.by_person == (bool(kept) or method.needs == "logits"), name

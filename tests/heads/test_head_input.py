@@ -1,0 +1,91 @@
+"""What is no tensor, and margins that no head can have, are named: every head and function."""
+
+import inspect
+import math
+
+import pytest
+import torch
+
+import ekd_lite.heads
+from ekd_lite.heads import HEADS, ArcFace, NormFace, PartialFC, add_angle
+from ekd_lite.heads.margin import check_labels
+
+MARGIN = {"sphereface": 2.0}
+EMBEDDINGS, LABELS = torch.randn(4, 8, generator=torch.Generator().manual_seed(0)), torch.arange(4)
+
+
+def others(tensor):
+    return tensor.numpy(), tensor.tolist(), "x", None
+
+
+def make(name):
+    return HEADS[name](8, 10, margin=MARGIN.get(name, 0.3))
+
+
+@pytest.mark.parametrize("name", [*HEADS, "partial"])
+def test_heads_want_tensors(name):
+    head = PartialFC(ArcFace, 8, 10) if name == "partial" else make(name)
+    head(EMBEDDINGS, LABELS)
+    for value in others(EMBEDDINGS):
+        with pytest.raises(ValueError, match="embeddings must be a torch Tensor, got "):
+            head(value, LABELS)
+    for value in others(LABELS):
+        with pytest.raises(ValueError, match="labels must be a torch Tensor, got "):
+            head(EMBEDDINGS, value)
+    if name == "partial":
+        return
+    cosines = head.cosines(EMBEDDINGS).detach()
+    for value in others(EMBEDDINGS):
+        for call in (head.cosines, head.cosine_logits, getattr(head, "quality", head.cosines)):
+            with pytest.raises(ValueError, match="embeddings must be a torch Tensor, got "):
+                call(value)
+        with pytest.raises(ValueError, match="embeddings must be a torch Tensor, got "):
+            head(value, LABELS, cosines=cosines)
+    for value in others(cosines)[:3]:
+        with pytest.raises(ValueError, match="cosines must be a torch Tensor, got "):
+            head(EMBEDDINGS, LABELS, cosines=value)
+    for value in others(cosines):
+        with pytest.raises(ValueError, match="cosine must be a torch Tensor, got "):
+            head.target(value)
+
+
+def test_functions_want_tensors():
+    cosine = torch.linspace(-1, 1, 5)
+    assert torch.equal(add_angle(cosine, 0.3), add_angle(cosine, torch.tensor(0.3)))
+    for value in others(cosine):
+        with pytest.raises(ValueError, match="cosine must be a torch Tensor, got "):
+            add_angle(value, 0.3)
+    for value in others(LABELS):
+        with pytest.raises(ValueError, match="labels must be a torch Tensor, got "):
+            check_labels(value, 4, 10)
+
+
+def test_the_table_of_public_names_is_whole():
+    """A new head or function must stand in the tables above."""
+    public = {name: getattr(ekd_lite.heads, name) for name in ekd_lite.heads.__all__}
+    classes = {value for value in public.values() if inspect.isclass(value)}
+    assert classes == {*HEADS.values(), PartialFC}
+    assert {n for n, value in public.items() if inspect.isfunction(value)} == {"add_angle"}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_margins_in_degrees_and_negative_ones(name):
+    for margin in (-0.5, math.nan, -math.inf):
+        with pytest.raises(ValueError, match=f"{HEADS[name].__name__}'s margin must lie in"):
+            HEADS[name](8, 10, margin=margin)
+    if name == "normface":  # it has no use for one
+        return
+    with pytest.raises(ValueError, match=r"'s margin must lie in .*, got 28\.6"):
+        HEADS[name](8, 10, margin=28.6)
+    if HEADS[name].forward is NormFace.forward:
+        with pytest.raises(ValueError, match=r"'s margin must lie in .*, got 28\.6"):
+            PartialFC(HEADS[name], 8, 10, margin=28.6)
+    low, high, _ = HEADS[name].margins
+    for margin in (low, high):
+        assert HEADS[name](8, 10, margin=margin).margin == margin
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, math.nan, math.inf])
+def test_scales_that_no_head_can_have(scale):
+    with pytest.raises(ValueError, match="scale > 0"):
+        ArcFace(8, 10, scale=scale)
