@@ -42,7 +42,7 @@ from ekd_lite.distill.inputs import (
 )
 from ekd_lite.heads import add_angle
 from ekd_lite.heads.margin import check_labels
-from ekd_lite.ops import unit_rows
+from ekd_lite.ops import check_tensors, unit_rows
 from ekd_lite.parallel import gather_batch
 
 EPS = 1e-6
@@ -94,7 +94,8 @@ class AdaDistillLoss(nn.Module):
             )
         if start is None:
             start = torch.zeros(num_identities, width)
-        elif start.shape != (num_identities, width) or not start.isfinite().all():
+        check_tensors(start=start)
+        if start.shape != (num_identities, width) or not start.isfinite().all():
             raise ValueError(
                 f"expected finite start ({num_identities}, {width}), got {tuple(start.shape)}"
             )
@@ -135,7 +136,7 @@ class AdaDistillLoss(nn.Module):
         check_labels(labels, len(student_embeddings), num_identities)
         labels = labels.long()
         if len(student_embeddings) == 0:
-            return zero_loss(student_embeddings)
+            return zero_loss(student_embeddings, teacher_embeddings)
         with full_precision(student_embeddings):
             student = unit_rows(student_embeddings)
             teacher = unit_rows(teacher_embeddings.detach())

@@ -92,7 +92,7 @@ class GroupedKDLoss(nn.Module):
         labels = check_pair_labels(labels, len(student_logits))
         check_labels(labels, *student_logits.shape)
         if student_logits.numel() == 0:
-            return zero_loss(student_logits)
+            return zero_loss(student_logits, teacher_logits)
         with full_precision(student_logits):
             q = (at_least_float(student_logits) / self.temperature).log_softmax(1)
             p = (at_least_float(teacher_logits.detach()) / self.temperature).log_softmax(1)

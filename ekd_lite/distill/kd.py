@@ -78,7 +78,11 @@ class KDLoss(nn.Module):
 
 
 def _standard(logits: Tensor) -> Tensor:
-    """Mean 0 and standard deviation 1 in every row; a row of equal logits becomes zero."""
+    """Mean 0 and standard deviation 1 in every row; equal logits become zero, with no gradient."""
     if logits.shape[1] < 2:
         return torch.zeros_like(logits)
-    return (logits - logits.mean(1, keepdim=True)) / (logits.std(1, keepdim=True) + 1e-7)
+    std = logits.std(1, keepdim=True)
+    is_flat = std <= 1e-6  # false for NaN
+    # The inner where keeps the slope 1e7 of the authors' 1 / (0 + 1e-7) out of the graph.
+    scaled = (logits - logits.mean(1, keepdim=True)) / (torch.where(is_flat, 1.0, std) + 1e-7)
+    return torch.where(is_flat, 0.0, scaled)

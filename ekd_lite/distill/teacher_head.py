@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ekd_lite.distill.inputs import check_student_teacher, full_precision, zero_loss
 from ekd_lite.distill.kd import KDLoss
-from ekd_lite.ops import unit_rows
+from ekd_lite.ops import check_tensors, unit_rows
 
 
 class TeacherHeadLoss(nn.Module):
@@ -36,6 +36,7 @@ class TeacherHeadLoss(nn.Module):
 
     def __init__(self, prototypes: Tensor, *, scale: float, temperature: float = 4.0) -> None:
         super().__init__()
+        check_tensors(prototypes=prototypes)
         if prototypes.ndim != 2 or len(prototypes) == 0:
             raise ValueError(f"expected prototypes (C, D), got {tuple(prototypes.shape)}")
         if scale <= 0:
@@ -70,7 +71,7 @@ class TeacherHeadLoss(nn.Module):
                 f"got student {tuple(student_embeddings.shape)}"
             )
         if len(student_embeddings) == 0:
-            return zero_loss(student_embeddings)
+            return zero_loss(student_embeddings, teacher_embeddings)
         with full_precision(student_embeddings):
             student = unit_rows(student_embeddings)
             prototypes = self.scale * self.prototypes.to(student.dtype).T

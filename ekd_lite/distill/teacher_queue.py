@@ -96,7 +96,7 @@ class TeacherQueueLoss(nn.Module):
                 f"got student {tuple(student_embeddings.shape)}"
             )
         if len(student_embeddings) == 0:
-            return zero_loss(student_embeddings)
+            return zero_loss(student_embeddings, teacher_embeddings)
         with full_precision(student_embeddings):
             student = unit_rows(student_embeddings)
             teacher = unit_rows(teacher_embeddings.detach())

@@ -7,11 +7,11 @@ cos(0.17 (k+2)(j+3)). A pair is the loss and the Frobenius norm of its gradient.
 
 import copy
 import math
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from batches import golden_batch, random_batch
 
 from ekd_lite.distill import (
     AdaDistillLoss,
@@ -21,6 +21,7 @@ from ekd_lite.distill import (
     TeacherHeadLoss,
     TeacherQueueLoss,
 )
+from tests.distill.batches import golden_batch, random_batch
 
 SHAPES = [(16, 8), (64, 16)]
 
@@ -52,7 +53,7 @@ def centred(shape, one_image=True, **options):
     return AdaDistillLoss(people, dim, start=start, **options).double()
 
 
-ADA = {
+ADA: dict[str, Any] = {
     "arc": (
         {},
         True,
@@ -109,7 +110,7 @@ def test_adadistills_alpha_is_the_papers():
         assert loss.stats["alpha"].item() == pytest.approx(alpha, rel=1e-5)
 
 
-QUEUE = {
+QUEUE: dict[str, Any] = {
     "qud": (
         {},
         [(7.138298751, 1.2069019), (6.993711024, 1.1786746), (6.439877757, 1.3407727)],
@@ -331,10 +332,11 @@ def test_a_nan_image_shows_in_adadistill_but_not_in_its_centres():
     [
         (lambda: AdaDistillLoss(0, 4), "num_identities >= 1"),
         (lambda: AdaDistillLoss(3, 4, margin=-1), "margin >= 0"),
-        (lambda: AdaDistillLoss(3, 4, kind="ada"), "'ada'"),
-        (lambda: AdaDistillLoss(3, 4, several="last"), "'last'"),
+        (lambda: AdaDistillLoss(3, 4, kind="ada"), "'ada'"),  # type: ignore[arg-type]
+        (lambda: AdaDistillLoss(3, 4, several="last"), "'last'"),  # type: ignore[arg-type]
         (lambda: AdaDistillLoss(3, 4, start=torch.zeros(3, 5)), r"start \(3, 4\), got \(3, 5\)"),
         (lambda: AdaDistillLoss(3, 4, start=torch.full((3, 4), math.nan)), "finite start"),
+        (lambda: AdaDistillLoss(1, 2, start=[[0.1, 0.2]]), "start must be"),  # type: ignore[arg-type]
         (lambda: GroupedKDLoss(group=0), "group must be"),
         (lambda: GroupedKDLoss(group=1.5), "group must be"),
         (lambda: GroupedKDLoss(group=2, binary=-1), "weights >= 0"),
@@ -490,6 +492,7 @@ def test_qud_pulls_to_the_own_row_and_away_from_the_queue():
     p = torch.cat([(s * t).sum(1, keepdim=True), s @ queue.T], 1).detach().div(0.1).softmax(1)
     pull = (p[:, 1:] @ queue - (1 - p[:, :1]) * t) / 0.1 / 6
     along = (pull * s.detach()).sum(1, keepdim=True) * s.detach()  # unit rows turn, not stretch
+    assert s.grad is not None
     assert torch.allclose(s.grad, pull - along, atol=1e-12)
 
 
