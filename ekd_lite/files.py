@@ -51,9 +51,11 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """A new binary file that takes the place of `path` once it is complete and on the disk.
 
     An exception inside the block (a full disk, Ctrl-C) leaves the old file as it was and nothing
-    beside it; a killed process leaves a `.tmp` file that `remove_leftovers` deletes. Several
-    processes may write the same path at once: one of them wins, whole.
+    beside it; a killed process leaves a `.tmp` file, which goes when this path is written again, or
+    by `remove_leftovers`. Several processes may write the same path at once: one of them wins,
+    whole.
     """
+    remove_leftovers(path.parent, of=path.name)
     name, opened = _temporary(path)
     try:
         with opened as file:
@@ -157,16 +159,37 @@ def locked_folder(folder: Path) -> Iterator[None]:
                 folder.rmdir()  # only if nothing came of it
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete what killed processes left in a folder: temporary and lock files that nobody holds."""
+def remove_leftovers(folder: Path, *, of: str | None = None) -> None:
+    """Delete what killed processes left in a folder: temporary and lock files that nobody holds.
+
+    Args:
+        folder: the folder.
+        of: only the temporary files of the file of this name.
+    """
+    pattern = _LEFTOVER
+    if of is not None:
+        pattern = re.compile(rf"\.{re.escape(of)}\.\d+\.[0-9a-f]{{8}}\.tmp")
     for leftover in folder.glob("*"):
-        if _LEFTOVER.fullmatch(leftover.name) and leftover.is_file():
-            with contextlib.suppress(OSError):  # gone already, not ours, or open under Windows
-                with leftover.open("r+b") as file:
-                    if _lock(file) and not _WINDOWS:
-                        leftover.unlink()
-                if _WINDOWS:
-                    leftover.unlink()
+        if pattern.fullmatch(leftover.name) and leftover.is_file():
+            _remove_unless_held(leftover)
+
+
+def remove_lock(path: Path) -> None:
+    """Delete what a killed process left of `locked(path)`, unless somebody holds it now."""
+    _remove_unless_held(_lock_of(path))
+
+
+def _remove_unless_held(leftover: Path) -> None:
+    with contextlib.suppress(OSError):  # gone already, not ours, or open under Windows
+        with leftover.open("r+b") as file:
+            if _lock(file) and not _WINDOWS:
+                leftover.unlink()
+        if _WINDOWS:
+            leftover.unlink()
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
 
 
 @contextlib.contextmanager
@@ -176,7 +199,7 @@ def locked(path: Path) -> Iterator[None]:
     The lock is a file `.NAME.lock` beside `path`, gone when the block has ended. One that a killed
     process left behind keeps nobody out.
     """
-    lock = path.with_name(f".{path.name}.lock")
+    lock = _lock_of(path)
     with _held(lock, wait=True) as file:
         try:
             yield

@@ -14,6 +14,7 @@ from ekd_lite.files import (
     locked,
     locked_folder,
     remove_leftovers,
+    remove_lock,
     replacing,
     unfinished,
     user_cache,
@@ -100,6 +101,26 @@ def test_left_overs_that_somebody_holds_and_foreign_files_stay(tmp_path):
     assert names(tmp_path) == ["mine.tmp", "y"]
 
 
+def test_who_writes_a_file_removes_what_is_left_of_earlier_ones(tmp_path):
+    """Export and embed write into the user's folders, where nothing else is touched."""
+    kept = [
+        ".y+.123.0badcafe.tmp",
+        ".yy.123.0badcafe.tmp",
+        ".y.tmp",
+        ".y.lock",
+        ".y.1.tmp",
+        "y.1.tmp",
+    ]
+    for name in [*kept, ".y+y.123.0badcafe.tmp", ".y+y.4.00000000.tmp"]:
+        (tmp_path / name).touch()
+    write_atomically(tmp_path / "y+y", b"whole")
+    assert names(tmp_path) == sorted([*kept, "y+y"])
+    with replacing(tmp_path / "y+y") as first:  # of one that still writes nothing is taken away
+        first.write(b"first")
+        write_atomically(tmp_path / "y+y", b"second")
+    assert (tmp_path / "y+y").read_bytes() == b"first"
+
+
 HOLD = """
 import sys, time
 from pathlib import Path
@@ -139,6 +160,18 @@ def test_a_lock_is_waited_for_and_leaves_nothing(tmp_path, holder, capfd):
         process.wait(5)  # it has ended, or we would not be here
     assert "waiting for another process" in capfd.readouterr().err
     assert names(tmp_path) == []
+
+
+@pytest.mark.starts_process
+def test_a_lock_is_removed_unless_somebody_holds_it(tmp_path, holder):
+    process = holder("locked", tmp_path / "x")
+    remove_lock(tmp_path / "x")
+    assert names(tmp_path) == [".x.lock"]
+    process.kill()
+    process.wait()
+    remove_lock(tmp_path / "x")
+    assert names(tmp_path) == []
+    remove_lock(tmp_path / "x")
 
 
 @pytest.mark.starts_process

@@ -11,7 +11,7 @@ from typing import Any
 
 from ekd_lite.data.checksums import sha256_of
 from ekd_lite.data.registry import REGISTRY
-from ekd_lite.files import locked
+from ekd_lite.files import locked, remove_lock
 from ekd_lite.ops import nearest_name
 
 _TIMEOUT = 30  # seconds without a byte
@@ -56,6 +56,7 @@ def fetch(url: str, path: Path, *, sha256: str, max_bytes: int) -> Path:
         ConnectionError: the server says no or breaks off; what to do is in the message.
     """
     if path.is_file() and sha256_of(path) == sha256:
+        remove_lock(path)  # of a download that was killed when the file was whole already
         return path
     _check_address(url)
     part = path.with_name(f"{path.name}.part")

@@ -24,6 +24,7 @@ from ekd_lite.files import (
     CACHE_VARIABLE,
     locked,
     remove_leftovers,
+    remove_lock,
     replacing,
     user_cache,
     write_atomically,
@@ -171,6 +172,7 @@ def cache_faces(
         return fault is None
 
     if is_good():
+        remove_lock(pixels_path)  # of a process that was killed when all was written
         return _open(pixels_path, dataset)
     try:
         folder.mkdir(parents=True, exist_ok=True)

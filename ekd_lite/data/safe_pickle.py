@@ -149,6 +149,10 @@ def _array(budget: _Budget, content: Any, dtype: Any, shape: Any, *_: Any) -> An
     """A flat array, or for one of objects a list; cv2.imencode gives images of shape (n, 1)."""
     if not isinstance(dtype, _DType) or not isinstance(shape, tuple):
         raise ValueError("damaged array")
+    if not all(
+        isinstance(side, int) and side >= 0 for side in shape
+    ):  # numpy reads -1 as "the rest"
+        raise ValueError("an array of no possible shape")
     if len(shape) > 2 or (len(shape) == 2 and 1 not in shape):
         raise ValueError(f"arrays of {len(shape)} dimensions are not expected here")
     if dtype.code == "O":

@@ -98,6 +98,13 @@ def test_good_files_arrive_whole_and_once(server, tmp_path, kind):
     assert len(Server.asked) == asked  # a good file is not asked for again
 
 
+def test_a_lock_that_was_left_when_the_file_was_whole_goes(server, tmp_path):
+    (tmp_path / "x").write_bytes(GOOD)
+    (tmp_path / ".x.lock").touch()
+    get(f"{server}/good/x", tmp_path / "x")
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
 def test_a_download_that_breaks_off_goes_on_where_it_was(server, tmp_path):
     path = tmp_path / "x.tgz"
     with pytest.raises(ConnectionError, match=r"100,000 bytes so far are kept\. Try again"):

@@ -172,6 +172,14 @@ def test_killed_half_way_is_not_taken_for_good(faces, tmp_path):
     assert torch.equal(cache_faces(faces, tmp_path).batch(range(12)), faces.batch(range(12)))
 
 
+def test_a_lock_that_was_left_when_all_was_written_goes(faces, tmp_path):
+    cache_faces(faces, tmp_path)
+    good = _files(tmp_path)
+    (tmp_path / f".{cache_key(faces.parameters())}.npy.lock").touch()
+    cache_faces(faces, tmp_path)
+    assert _files(tmp_path) == good
+
+
 def test_the_note_alone_or_the_pixels_alone_are_not_enough(faces, tmp_path):
     rendered = cache_faces(faces, tmp_path).batch(range(12))
     for suffix in ("json", "npy"):

@@ -223,6 +223,20 @@ def test_the_hostile_files_would_be_executed_by_pickle():
         (b"c_codecs\nencode\n(Vx\nS'zlib'\ntR.", "expected bytes"),
         (b"cbuiltins\nbytearray\n(L99999999999999L\ntR.", "expected bytes"),
         (b"(" * 100_000 + b"t" * 100_000 + b".", "nested deeper|Error"),
+        *(
+            (
+                b"cnumpy.core.multiarray\n_reconstruct\n)R(I1\n"
+                + side
+                + b"tcnumpy\ndtype\n(S"
+                + code
+                + b"\ntRI00\n"
+                + content
+                + b"tb.",
+                "an array of no possible shape",
+            )
+            for side in (b"(I-1\n", b"(I1\nI-1\n", b"(F2.0\n", b"(N")
+            for code, content in ((b"'u1'", b"S'ab'\n"), (b"'O8'", b"(NNl"))
+        ),
     ],
 )
 def test_single_attacks(data, message):

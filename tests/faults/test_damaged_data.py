@@ -5,7 +5,6 @@ it a tenth of the images and a fortieth of the files. The seed is fixed.
 """
 
 import io
-import os
 import pickle
 import random
 import resource
@@ -25,10 +24,11 @@ from ekd_lite.data.record_format import read_record, unpack_image
 from ekd_lite.data.record_index import scan
 from ekd_lite.data.record_writer import RecordWriter
 from ekd_lite.data.sets import write_checksums
+from tests.faults.damage import mutate
+from tests.faults.scale import cases
 
-FULL = os.environ.get("EKD_FAULTS") == "full"
-IMAGES = 1000 if FULL else 102
-FILES = 10_000 if FULL else 240
+IMAGES = cases(102, 1000)
+FILES = cases(240, 10_000)
 KINDS = ("truncated", "bit flipped", "zeroed", "random bytes", "empty", "tail of another")
 MAX_SECONDS = 2  # for one file, on a machine that others use too
 
@@ -141,31 +141,6 @@ def test_bad_images_are_counted_and_left_out_or_stop_everything(damaged):
         faces = ImageFolder(root, max_bad_fraction=1)
     assert len(faces) + len(faces.bad) == IMAGES
     faces.batch(range(len(faces)))  # what is left can all be read
-
-
-def mutate(data, rng):
-    """Truncated, bits flipped, four bytes or two ranges swapped, a run repeated or left out."""
-    changed = bytearray(data)
-    kind = rng.randrange(6)
-    size = len(changed)
-    if kind == 0:
-        del changed[rng.randrange(size) :]
-    elif kind == 1:
-        for _ in range(rng.randrange(1, 9)):
-            changed[rng.randrange(size)] ^= 1 << rng.randrange(8)
-    elif kind == 2:  # a length, a flag, a label: any number where one stands
-        at = rng.randrange(max(1, size - 4)) & ~3
-        changed[at : at + 4] = rng.choice([b"\xff\xff\xff\xff", bytes(4), rng.randbytes(4)])
-    elif kind == 3:
-        a, b = rng.randrange(size), rng.randrange(size)
-        changed[a : a + 4], changed[b : b + 4] = changed[b : b + 4], changed[a : a + 4]
-    elif kind == 4:
-        a, n = rng.randrange(size), rng.randrange(1, 40)
-        changed[a:a] = changed[a : a + n]
-    else:
-        a, n = rng.randrange(size), rng.randrange(1, 40)
-        del changed[a : a + n]
-    return bytes(changed)
 
 
 @pytest.fixture(scope="module")
