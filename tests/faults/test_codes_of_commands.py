@@ -53,12 +53,13 @@ class Command:
     def __init__(self, arguments, log):
         self.log = log
         if FULL:
-            self._program = subprocess.Popen(
-                [sys.executable, "-m", "ekd_lite", *arguments],
-                stdout=log.open("wb"),
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            with log.open("wb") as output:
+                self._program = subprocess.Popen(
+                    [sys.executable, "-m", "ekd_lite", *arguments],
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
             self.pid = self._program.pid
         else:
             self._forked = start(jobs.command, arguments, log=log)

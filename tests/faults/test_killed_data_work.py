@@ -94,7 +94,7 @@ def kill_once(job, folder, rng, seconds, *, when_writing):
     process.process.kill()
     code = process.wait()
     assert code in (0, -9), process.output
-    assert wait_until(lambda: not session_members(pid), 10), "workers outlive their parent"
+    assert wait_until(lambda: not session_members(pid), 60), "workers outlive their parent"
     return not numbers[1]
 
 
