@@ -81,7 +81,7 @@ def test_the_survivor_says_so_in_one_line(tmp_path, count, number):
         lines = [line for line in survivor.output.splitlines() if "ekd-lite:" in line]
         is_clear = len(lines) == 1 and f"process {1 - victim} lost another process" in lines[0]
         saved = load_checkpoint(out / "checkpoint.pt")["step"]
-        is_good = code == 2 and is_clear and "Traceback" not in survivor.output and saved % 5 == 0
+        is_good = code == 1 and is_clear and "Traceback" not in survivor.output and saved % 5 == 0
         good += is_good
         if not is_good:
             print(f"turn {turn}: exit code {code}, saved {saved}, {survivor.output}")
@@ -100,7 +100,8 @@ def test_a_rank_with_bad_images_names_them_and_ends_the_others(tmp_path, count):
         log=tmp_path / "log",
         faces=jobs.BadLater(7),
     )
-    assert wait_all(ranks) == [2, 2]
+    # What the set holds is wrong (2); the other lost a process of its run (1).
+    assert sorted(wait_all(ranks)) == [1, 2]
     named = [one for one in ranks if "image 7 of the set holds NaN" in one.output]
     lost = [one for one in ranks if "lost another process" in one.output]
     assert len(named) == len(lost) == 1
