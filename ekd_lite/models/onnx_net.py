@@ -23,8 +23,8 @@ class OnnxNet(nn.Module):
     """A published graph that maps images to embeddings; it has no parameters and no gradient.
 
     The graph takes one input, (N, 3, H, W) or (N, H, W, 3), with N free or fixed: images come in
-    any number, and a fixed batch is filled up with black ones. Inputs that are initialisers, as
-    older files have them, are taken for the constants that they are.
+    any number, and a fixed batch is filled up with black ones. Inputs that are initialisers, or
+    that nothing reads, as some files have them, are taken off its list of inputs.
 
     Args:
         path: the file.
@@ -104,7 +104,7 @@ def _named_output(names: list[str], output: int | str, path: Path) -> str:
 
 
 def _readable(path: Path) -> tuple[str | bytes, str]:
-    """What onnxruntime can open, the path or bytes without initialisers as inputs; the digest."""
+    """What onnxruntime can open, the path or bytes of a graph with fewer inputs; the digest."""
     onnx = import_onnx()
     try:
         model = onnx.load_model(str(path), load_external_data=False)
@@ -117,8 +117,8 @@ def _readable(path: Path) -> tuple[str | bytes, str]:
     for file in [path, *(path.parent / name for name in sorted(files))]:
         if file.is_file():  # else onnxruntime says what is missing
             digest.update(hashlib.sha256(file.read_bytes()).digest())
-    constants = {t.name for t in tensors}
-    inputs = [i for i in model.graph.input if i.name not in constants]
+    constants, read = {t.name for t in tensors}, _names_read(model.graph)
+    inputs = [i for i in model.graph.input if i.name in read - constants]
     if len(inputs) == len(model.graph.input):
         return str(path), digest.hexdigest()
     del model.graph.input[:]
@@ -129,6 +129,13 @@ def _readable(path: Path) -> tuple[str | bytes, str]:
     return written, digest.hexdigest()
 
 
+def _names_read(graph: Any) -> set[str]:
+    """The names that the nodes of a graph, and of the graphs inside of them, take."""
+    found = {name for node in graph.node for name in node.input}
+    inner = [a.g for node in graph.node for a in node.attribute if a.HasField("g")]
+    return found.union(*map(_names_read, inner))
+
+
 def open_session(source: str | bytes, name: str, threads: int) -> Any:
     """An onnxruntime session on the CPU, of a path or of a file's bytes."""
     try:
@@ -137,6 +144,7 @@ def open_session(source: str | bytes, name: str, threads: int) -> Any:
         raise ModuleNotFoundError(HINT, name="onnxruntime") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors; else every initialiser that is not used has a line
     try:
         return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its errors share no narrower class

@@ -194,12 +194,15 @@ def check_varies(rows: Tensor) -> None:
     empty = (rows == 0).all(dim=1).nonzero().flatten()
     if len(empty):
         raise ValueError(
-            f"the teacher's embedding of image {int(empty[0])} is all zeros ({len(empty)} such): it "
-            "has no direction"
+            f"the teacher's embedding of image {int(empty[0])} is all zeros ({len(empty)} such): "
+            "it has no direction"
         )
     first = torch.nn.functional.normalize(rows[:1], dim=1)
-    unit = (torch.nn.functional.normalize(part, dim=1) for part in torch.split(rows, 4096))
-    if len(rows) > 1 and all(bool(((part - first).abs() < ONE_EMBEDDING).all()) for part in unit):
+    apart = (
+        (torch.nn.functional.normalize(part, dim=1) - first).abs().max() > ONE_EMBEDDING
+        for part in torch.split(rows, 4096)
+    )
+    if len(rows) > 1 and not any(apart):
         raise ValueError(
             "the teacher gives one embedding for all images: is the range of its pixels right "
             "(Teacher's pixel_range), are its weights loaded?"

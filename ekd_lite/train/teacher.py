@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ekd_lite.heads import NormFace
-from ekd_lite.models import load_published
 from ekd_lite.models.onnx_net import OnnxNet
-from ekd_lite.models.weights_file import SUFFIXES
-from ekd_lite.train.model_file import (
-    BACKBONE_FORMAT,
-    MODEL_FORMAT,
-    Model,
-    load_backbone,
-    load_model,
-)
+from ekd_lite.train.model_file import Model
+from ekd_lite.train.net_form import affine, checked_table, chosen, plain_numbers
 from ekd_lite.train.origin import Origin, tensors_digest
+from ekd_lite.train.teacher_file import Headless, read_teacher_file
 
 VIEWS = ("embeddings", "mirrored")
-OURS = ("ekd_lite.onnx.", MODEL_FORMAT, BACKBONE_FORMAT)
+OUR_ONNX = "ekd_lite.onnx."
 DEFAULTS: dict[str, Any] = {
     "input_size": None,
     "colour": "rgb",
@@ -107,9 +99,10 @@ class Teacher(nn.Module):
         if input_size is not None and (not isinstance(input_size, int) or input_size < 1):
             raise ValueError(f"input_size must be a number of pixels, got {input_size!r}")
         self.input_size, self.colour = input_size, colour
-        self.output, self.flip_sum = output, flip_sum
-        mean, std = _plain(mean), _plain(std)
-        scale, shift = _affine(pixel_range, mean, std)
+        self.output: int | str | None = output  # None: it gives its embedding, and nothing else
+        self.flip_sum = flip_sum
+        mean, std = plain_numbers(mean), plain_numbers(std)
+        scale, shift = affine(pixel_range, mean, std)
         # None: pixels stay as they are, to the bit.
         self._is_plain = bool((scale == 1).all() and (shift == 0).all())
         self.register_buffer("scale", scale, persistent=False)
@@ -132,12 +125,11 @@ class Teacher(nn.Module):
         self.kind = self.name = kind
         self.foreign = True
         self.rows: list[Any] | None = None
-        self.prototypes = None if prototypes is None else _table(prototypes, "prototypes")
+        self.prototypes = None if prototypes is None else checked_table(prototypes, "prototypes")
         self.head: NormFace | None = None
         self.width: int | None = None
         self.people: Tensor | None = None
         self.trained_on: Origin = {}
-        self.made_for: Origin = {}
 
     @classmethod
     def from_rows(cls, rows: Any, *, mirrored: Any = None, prototypes: Any = None) -> Teacher:
@@ -161,7 +153,7 @@ class Teacher(nn.Module):
         self.foreign = False
         views = [rows] if mirrored is None else [rows, mirrored]
         self.rows = [
-            _table(view, f"a teacher's {n}") for view, n in zip(views, VIEWS, strict=False)
+            checked_table(view, f"a teacher's {n}") for view, n in zip(views, VIEWS, strict=False)
         ]
         self.width = self.rows[0].shape[1]
         return self.eval()
@@ -184,28 +176,37 @@ class Teacher(nn.Module):
             ValueError: a damaged file, or a graph of other inputs and outputs.
         """
         net = OnnxNet(path, output=output, threads=threads)
-        size = options.pop("input_size", None)
+        size = options.get("input_size")
         if net.input_size is not None and size not in (None, net.input_size):
             raise ValueError(f"{path} takes images of {net.input_size} pixels, not {size}")
-        self = cls(net, input_size=size or net.input_size, **options)
-        if output != 0:
+        self = cls(net, **options)
+        self.input_size = size or net.input_size
+        if output != 0:  # chosen in the graph
             self._said["output"] = output
         self.kind, self.name = "ONNX", str(path)
-        self.foreign = not net.metadata.get("format", "").startswith(OURS[0])
+        self.foreign = not net.metadata.get("format", "").startswith(OUR_ONNX)
         return self
 
     @classmethod
     def from_model(cls, model: Model, *, name: str = "", **options: Any) -> Teacher:
         """A model of this library with its head; `options` are those of `Teacher`."""
-        size = options.pop("input_size", None)
-        self = cls(model.backbone, **options)
-        self.input_size = size or model.info.get("image_size")
-        self.kind = str(model.info.get("backbone", "a net"))
+        self = cls._of_ours(model.backbone, model.info, options)
         self.name = name or self.kind
-        self.width = model.info["embedding_dim"]
-        self.people, self.trained_on, self.foreign = model.people, model.origin, False
+        self.people, self.trained_on = model.people, model.origin
         if self.prototypes is None:
             self.head = model.head
+        return self
+
+    @classmethod
+    def _of_ours(
+        cls, backbone: nn.Module, info: dict[str, Any], options: dict[str, Any]
+    ) -> Teacher:
+        """A net of this library, which says itself what it takes and gives."""
+        self = cls(backbone, **options)
+        self.output = options.get("output")
+        self.input_size = self.input_size or info.get("image_size")
+        self.kind = str(info.get("backbone", "a net"))
+        self.width, self.foreign = info["embedding_dim"], False
         return self
 
     @classmethod
@@ -225,22 +226,20 @@ class Teacher(nn.Module):
             ValueError: a damaged file, or one of another kind.
         """
         path = Path(path)
-        if not path.exists():
-            raise FileNotFoundError(
-                f"no model at {path}: expected a run folder, a checkpoint "
-                f"({', '.join(SUFFIXES)}), an .onnx file or a table of rows (.npy)"
-            )
-        suffix = path.suffix.lower()
-        if suffix == ".onnx":
+        if path.suffix.lower() == ".onnx":
             return cls.from_onnx(path, **options)
-        if suffix == ".npy":
-            self = cls.from_rows(_read_npy(path), **options)
-        elif suffix == ".safetensors" and path.is_file():
-            self = _from_safetensors(path, options)
-        elif suffix in SUFFIXES:
-            self = _from_published(path, options)
+        found = read_teacher_file(path)
+        if isinstance(found, Model):
+            return cls.from_model(found, name=str(path), **options).requires_grad_(False)
+        if isinstance(found, Headless):
+            self = cls._of_ours(found.backbone, found.info, options)
+        elif isinstance(found, nn.Module):
+            known: Any = found.summary
+            self = cls(
+                found, **({"colour": known.colour, "input_size": known.image_size} | options)
+            )
         else:
-            self = _from_own(path, options)
+            self = cls.from_rows(found.pop(VIEWS[0]), **(found | options))
         self.name = str(path)
         return self
 
@@ -264,19 +263,17 @@ class Teacher(nn.Module):
         if self.net is None:
             raise ValueError("this teacher is a table of rows: it cannot embed images")
         rows: Any = self.net(images)
-        if self.kind != "ONNX":  # whose output is chosen in the graph
-            rows = _chosen(rows, self.output)
-        if isinstance(rows, Tensor) and rows.ndim == 4 and rows.shape[2:] == (1, 1):
-            rows = rows.flatten(1)
+        if self.output is not None:
+            rows = chosen(rows, self.output)
+            if isinstance(rows, Tensor) and rows.ndim == 4 and rows.shape[2:] == (1, 1):
+                rows = rows.flatten(1)
         return rows  # type: ignore[no-any-return]
 
     def seen_as(self, **options: Any) -> Teacher:
         """The same net with other options, to try whether it does better so."""
         kept = {"input_size": self.input_size, "output": self.output, "flip_sum": self.flip_sum}
         assert self.net is not None
-        other = Teacher(self.net, **(kept | {"colour": self.colour} | options))
-        other.kind = self.kind
-        return other
+        return Teacher(self.net, **(kept | {"colour": self.colour} | options))
 
     @property
     def num_parameters(self) -> int:
@@ -328,130 +325,6 @@ def as_teacher(teacher: Any) -> Teacher:
     if isinstance(teacher, Sequence) and len(teacher) in (1, 2):
         return Teacher.from_rows(teacher[0], mirrored=teacher[1] if len(teacher) == 2 else None)
     raise ValueError(
-        "expected as teacher a Teacher, an nn.Module, a table of rows (N, D) or two, or a path, got "
-        f"{type(teacher).__name__}"
+        "expected as teacher a Teacher, an nn.Module, a table of rows (N, D) or two, or a path, "
+        f"got {type(teacher).__name__}"
     )
-
-
-def _plain(value: Any) -> Any:
-    """A number or a tuple of numbers, of a tensor, an array or a list."""
-    values = value.tolist() if isinstance(value, Tensor | np.ndarray) else value
-    return tuple(values) if isinstance(values, list) else values
-
-
-def _affine(pixel_range: Any, mean: Any, std: Any) -> tuple[Tensor, Tensor]:
-    """Scale and shift (3, 1, 1) that take pixels from [-1, 1] to what the net wants."""
-    try:
-        low, high = (float(x) for x in pixel_range)
-        parts = [torch.as_tensor(x, dtype=torch.float64).expand(3) for x in (mean, std)]
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(
-            "expected pixel_range as two numbers, mean and std as one number or three, got "
-            f"{pixel_range!r}, {mean!r}, {std!r}"
-        ) from error
-    (average, spread), finite = parts, torch.tensor([low, high]).isfinite().all()
-    if not (low < high and finite and average.isfinite().all() and (spread > 0).all()):
-        raise ValueError(
-            "pixel_range must rise, and std be positive, got "
-            f"{pixel_range!r}, mean {mean!r}, std {std!r}"
-        )
-    scale = (high - low) / 2 / spread
-    shift = ((high + low) / 2 - average) / spread
-    return scale.float().view(3, 1, 1), shift.float().view(3, 1, 1)
-
-
-def _chosen(found: Any, output: int | str) -> Any:
-    """One of a net's outputs."""
-    names: list[Any] = [0]
-    if isinstance(found, Mapping):
-        names = list(found)
-        if output in names:
-            return found[output]
-        found = list(found.values())
-    elif isinstance(found, str | Tensor):
-        if output == 0:
-            return found
-    elif isinstance(output, str) and hasattr(found, output):
-        return getattr(found, output)
-    if (
-        isinstance(found, Sequence)
-        and isinstance(output, int)
-        and -len(found) <= output < len(found)
-    ):
-        return found[output]
-    if isinstance(found, Sequence) and len(names) < len(found):
-        names = list(range(len(found)))
-    raise ValueError(
-        f"the net gives {type(found).__name__} with {', '.join(map(repr, names))}: there is no "
-        f"output {output!r}"
-    )
-
-
-def _table(rows: Any, what: str) -> Tensor:
-    """A table of numbers as it came, in floating point and two dimensions."""
-    try:
-        table = torch.as_tensor(rows).detach()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{what} are no table of numbers: {error}") from error
-    if table.ndim != 2 or not table.is_floating_point() or 0 in table.shape:
-        raise ValueError(
-            f"expected {what} as (N, D) of a floating-point type, got {tuple(table.shape)} of "
-            f"{table.dtype}"
-        )
-    if not table.isfinite().all():
-        row = int((~table.isfinite().all(dim=1)).nonzero()[0])
-        raise ValueError(f"{what} hold NaN or infinite numbers, first in row {row}")
-    return table.cpu()
-
-
-def _read_npy(path: Path) -> Any:
-    try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{path} is no table of rows, or a damaged one: {error}") from error
-
-
-def _from_own(path: Path, options: dict[str, Any]) -> Teacher:
-    """A run's folder or file; without its head it teaches what needs no prototypes of its own."""
-    file = path / "model.safetensors" if path.is_dir() else path
-    is_headless = file.is_file() and _metadata(file)[0].get("format") == BACKBONE_FORMAT
-    if not is_headless:
-        return Teacher.from_model(load_model(path), **options).requires_grad_(False)
-    backbone, info = load_backbone(path)
-    size = options.pop("input_size", None)
-    self = Teacher(backbone, **options)
-    self.input_size, self.width = size or info["image_size"], info["embedding_dim"]
-    self.kind, self.foreign = str(info["backbone"]), False
-    return self
-
-
-def _from_published(path: Path, options: dict[str, Any]) -> Teacher:
-    net = load_published(path)
-    known: Any = net.summary
-    return Teacher(net, **({"colour": known.colour, "input_size": known.image_size} | options))
-
-
-def _from_safetensors(path: Path, options: dict[str, Any]) -> Teacher:
-    metadata, names = _metadata(path)
-    if metadata.get("format") in OURS:
-        return _from_own(path, options)
-    if VIEWS[0] in names:
-        with safe_open(path, framework="pt") as file:
-            held = {n: file.get_tensor(n) for n in (*VIEWS, "prototypes") if n in names}
-        rows = held.pop(VIEWS[0])
-        return Teacher.from_rows(rows, **(held | options))
-    try:
-        return _from_published(path, options)
-    except ValueError as error:
-        raise ValueError(
-            f"{path} was not written by ekd_lite, and is no table of rows ('embeddings'): {error}"
-        ) from error
-
-
-def _metadata(path: Path) -> tuple[dict[str, str], list[str]]:
-    """What a safetensors file says of itself, and the names of its tensors."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}, list(file.keys())
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is no safetensors file, or a damaged one: {error}") from error

@@ -128,7 +128,9 @@ def probe(teacher: Teacher, image_size: int) -> int:
         teacher.width = check_net(
             teacher, image_size=image_size, width=teacher.width, name="the teacher"
         )
-    except (RuntimeError, TypeError, LookupError, AttributeError) as error:
+    except ValueError:
+        raise
+    except Exception as error:  # whatever others' nets raise over images that they do not know
         size = teacher.input_size or image_size
         raise ValueError(
             f"{teacher.name} cannot embed images (N, 3, {size}, {size}): {one_line(error)}; "
