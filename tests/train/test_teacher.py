@@ -16,7 +16,7 @@ from torch import nn
 
 from ekd_lite.distill import DISTILLERS
 from ekd_lite.evaluate import embed
-from ekd_lite.heads import ArcFace
+from ekd_lite.heads import ArcFace, NormFace
 from ekd_lite.models import build_backbone
 from ekd_lite.train import (
     Model,
@@ -195,6 +195,28 @@ def test_prototypes_are_those_given_or_the_means(tmp_path, method, capsys):
     assert not same_net(by_given, by_others)
     by_net = run(tmp_path, Flat(), "uncached", method=method, cache_teacher=False)
     assert load_model(by_net).info["steps"] == 2
+
+
+@pytest.mark.parametrize("method", ["kd", "fitnet", "ekd"])
+def test_rows_alone_do_what_an_invented_file_did(tmp_path, method):
+    """Before there were teachers of rows, studies wrote a file of NaN weights and class means."""
+    rows = embed(Flat(), FACES)
+    backbone = build_backbone("tiny_teacher", embedding_dim=16, image_size=16)
+    for weight in backbone.parameters():
+        nn.init.constant_(weight, torch.nan)
+    head = NormFace(16, 12, scale=28.0)
+    head.prototypes = nn.Parameter(class_means(rows, FACES.labels, 12))
+    info = {"backbone": "tiny_teacher", "embedding_dim": 16, "image_size": 16, "head": "normface"}
+    info |= {"num_identities": 12, "scale": 28.0, "margin": 0.0}
+    save_model(tmp_path / "nan.safetensors", Model(backbone, head, info))
+    config = TrainConfig(
+        **SMALL, method=method, teacher=str(tmp_path / "nan.safetensors"), flip=True
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not say who its 12 people are")
+        invented = fit(config, FACES, tmp_path / "a", teacher_embeddings=[rows] * 2, progress=False)
+    teacher = Teacher.from_rows(rows, mirrored=rows)
+    assert same_net(invented, run(tmp_path, teacher, "b", method=method, flip=True))
 
 
 def test_a_teacher_is_not_changed_by_a_run(tmp_path):
