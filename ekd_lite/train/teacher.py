@@ -239,6 +239,10 @@ class Teacher(nn.Module):
                 found, **({"colour": known.colour, "input_size": known.image_size} | options)
             )
         else:
+            if unknown := options.keys() - {"mirrored", "prototypes"}:
+                raise ValueError(
+                    f"{path} is a table of rows, which has no {', '.join(sorted(unknown))}"
+                )
             self = cls.from_rows(found.pop(VIEWS[0]), **(found | options))
         self.name = str(path)
         return self

@@ -572,7 +572,7 @@ def test_onnx_files_of_ours_are_known(tmp_path, files):
     torch.testing.assert_close(embed(teacher, FACES), files[1], rtol=1e-3, atol=1e-4)
 
 
-DATA = Path(__file__).parents[2].parent / "shared" / "data"
+DATA = Path(__file__).parents[3] / "shared" / "data"
 
 
 def sface():
