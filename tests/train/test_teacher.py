@@ -42,7 +42,10 @@ SMALL = {
 }
 FACES = ColourFaces()
 CPU = torch.device("cpu")
-pytestmark = pytest.mark.filterwarnings("ignore:the first batch has too few impostor pairs")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:the first batch has too few impostor pairs"),
+    pytest.mark.filterwarnings("ignore:.*images of 16 are enlarged for it"),
+]
 
 
 class Flat(nn.Module):
@@ -464,6 +467,14 @@ def test_nobody_suspects_our_own_files_or_nets_that_know_nothing(files):
         suspect_input(Teacher(OneChannel(0), pixel_range=(0, 255)), OnlyRed())
         few = ColourFaces(num_identities=3, images_per_identity=2)  # nothing can be measured
         suspect_input(Teacher(OneChannel(0), pixel_range=(0, 255)), few)
+
+
+def test_enlarging_is_warned_of():
+    for size, expected in ((20, 1), (16, 0), (8, 0), (None, 0)):
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            suspect_input(Teacher(Flat(size=size or 16), input_size=size), FACES)
+        assert [("enlarged" in str(w.message)) for w in said] == [True] * expected
 
 
 def test_a_published_checkpoint_brings_its_colours_and_size(tmp_path):
