@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from published_values import fill, picture
 from safetensors.torch import save_file
 
 from ekd_lite.models import build_backbone, load_published, published
 from ekd_lite.models.weights_file import read_weights
+from tests.models.published_values import fill, picture
 
 KNOWN = json.loads((Path(__file__).parent / "published_layouts.json").read_text())
 SMALL = "mobilefacenet"
@@ -217,7 +217,7 @@ def test_classes_of_others_become_empty_objects(tmp_path, monkeypatch):
     content = as_lightning(weights_of(SMALL))
     content |= {"hyper_parameters": Settings(lr=1), "callbacks": {Checkpoint: {"best": 0.1}}}
     made = Checkpoint()
-    made.state = 1
+    made.state = 1  # type: ignore[attr-defined]
     path = write(tmp_path / "net.ckpt", {**content, "object": made})
     ran.clear()
     monkeypatch.delitem(sys.modules, module.__name__)

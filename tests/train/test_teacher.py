@@ -5,11 +5,11 @@ import csv
 import warnings
 from collections import namedtuple
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from fakes import ColourFaces
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
@@ -30,8 +30,9 @@ from ekd_lite.train import (
 )
 from ekd_lite.train.teacher import as_teacher
 from ekd_lite.train.teacher_fit import class_means, load_teacher, suspect_input
+from tests.fakes import ColourFaces
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "image_size": 16,
     "embedding_dim": 16,
     "general": 8,
@@ -64,7 +65,7 @@ class Flat(nn.Module):
 
 
 Pair = namedtuple("Pair", "maps embedding")
-OUTPUTS = {
+OUTPUTS: dict[str, Any] = {
     "a tensor": (lambda rows: rows, 0),
     "first of a tuple": (lambda rows: (rows, rows.norm(dim=1)), 0),
     "second of a tuple": (lambda rows: (rows.norm(dim=1), rows), 1),
@@ -108,7 +109,12 @@ def test_colour_range_mean_and_flips_by_hand():
     check(Teacher(net, pixel_range=(0, 1)), pixels)
     check(Teacher(net, pixel_range=(0, 255), mean=127.5, std=128), (255 * pixels - 127.5) / 128)
     normalised = (pixels[:, [2, 1, 0]] - mean.view(3, 1, 1)) / std.view(3, 1, 1)
-    options = {"pixel_range": (0, 1), "mean": mean.tolist(), "std": std, "colour": "bgr"}
+    options: dict[str, Any] = {
+        "pixel_range": (0, 1),
+        "mean": mean.tolist(),
+        "std": std,
+        "colour": "bgr",
+    }
     check(Teacher(net, **options), normalised)
     check(Teacher(net, flip_sum=True), images, sides=2)
 
@@ -438,8 +444,8 @@ class OnlyRed(ColourFaces):
         self.images[:, 1:] = noise * 1.8 - 0.9
 
 
-RIGHT = {"colour": "bgr", "pixel_range": (0, 255)}
-WRONG = {
+RIGHT: dict[str, Any] = {"colour": "bgr", "pixel_range": (0, 255)}
+WRONG: dict[str, Any] = {
     "colour": ({"colour": "rgb", "pixel_range": (0, 255)}, "colour='bgr'$"),
     "range": ({"colour": "bgr", "pixel_range": (-1, 1)}, r"pixel_range=\(0.0, 255.0\)$"),
     "statistics": (RIGHT | {"mean": 127.5, "std": 128}, r"pixel_range=\(0.0, 255.0\)$"),
@@ -539,7 +545,7 @@ def test_onnx_outputs_and_inputs(tmp_path):
         Teacher.from_onnx(path, input_size=32)
 
     class Both(Flat):
-        def forward(self, x, y):
+        def forward(self, x, y):  # type: ignore[override]
             return super().forward(x + 2 * y)
 
     write_onnx(Both(), tmp_path / "two.onnx", inputs=2)
