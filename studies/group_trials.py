@@ -34,9 +34,8 @@ from ekd_lite.assets import DEMO_TEACHER
 from ekd_lite.data import PackedFaces, SyntheticFaces, cache_faces
 from ekd_lite.data.renderer.parameters import identity_names
 from ekd_lite.evaluate import embed
-from ekd_lite.heads import NormFace
 from ekd_lite.ops import false_accepts_at
-from ekd_lite.train import Model, TrainConfig, fit, load_model, save_model
+from ekd_lite.train import Teacher, TrainConfig, fit, load_model
 
 TONES = ("light", "medium", "dark")
 PARTS = (*TONES, "across")
@@ -98,18 +97,6 @@ def training_set(pool: PackedFaces, people: Tensor, repeats: Tensor) -> tuple[Pa
     pixels = ((pool.batch(rows) + 1) * 127.5).round().to(torch.uint8)
     labels = torch.searchsorted(people, rows // each)
     return PackedFaces(pixels, labels), rows
-
-
-def write_teacher(path: Path, rows: Tensor, labels: Tensor) -> str:
-    """The teacher's file with the mean directions of these people for prototypes, which KD asks."""
-    teacher = load_model(DEMO_TEACHER)
-    people = int(labels.max()) + 1
-    sums = torch.zeros(people, rows.shape[1]).index_add_(0, labels, normalize(rows, dim=1))
-    info = teacher.info | {"head": "normface", "num_identities": people, "margin": 0.0}
-    head = NormFace(rows.shape[1], people, scale=info["scale"])
-    head.prototypes = nn.Parameter(normalize(sums, dim=1))
-    save_model(path, Model(teacher.backbone, head, info))
-    return str(path)
 
 
 def accepted_by_people(embeddings: Tensor, tones: Tensor) -> Accepted:
@@ -226,17 +213,12 @@ def main(path: Path, cache: Path = Path(".cache/faces")) -> None:
                 repeats = torch.where(rare & (method == "repeated"), REPEATS, 1)
                 faces, rows = training_set(pool, people, repeats)
                 config = TrainConfig(steps=STEPS, seed=seed, device="cpu", checkpoint_every=STEPS)
-                known = None
+                told = None
                 if method in DISTILLED:
-                    file_name = Path(work) / f"{training}.safetensors"
-                    known = [targets[rows]]
-                    config = dataclasses.replace(
-                        config,
-                        method=method,
-                        teacher=write_teacher(file_name, targets[rows], faces.labels),
-                    )
+                    config = dataclasses.replace(config, method=method)
+                    told = Teacher.from_rows(targets[rows])
                 out = Path(work) / f"{training} {method} {seed}"
-                model = fit(config, faces, out, teacher_embeddings=known, progress=False)
+                model = fit(config, faces, out, teacher=told, progress=False)
                 keep(training, method, str(seed), load_model(model).backbone)
         means = {key: torch.stack(runs).mean(dim=0) for key, runs in samples.items()}
         for (training, method), drawn_rates in means.items():

@@ -32,10 +32,8 @@ import numpy as np
 import torch
 from lfw_reference import on_pairs
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from ekd_lite.data import ImageFolder, PackedFaces, cache_faces
-from ekd_lite.data.faceset import people_of
 from ekd_lite.data.splits import Selection
 from ekd_lite.evaluate import (
     BootstrapResult,
@@ -45,9 +43,7 @@ from ekd_lite.evaluate import (
     paired_difference,
 )
 from ekd_lite.experiments import over_seeds
-from ekd_lite.heads import NormFace
-from ekd_lite.models import build_backbone
-from ekd_lite.train import Model, TrainConfig, fit, load_model, save_model
+from ekd_lite.train import Model, Teacher, TrainConfig, fit, load_model
 
 FILES = ("lfw112", "lfw_index.csv", "lfw_sface_embeddings.npy", "lfw_pairs_devtest.csv")
 OUT = Path(__file__).resolve().parent.parent / "data" / "results" / "lfw_distil.csv"
@@ -156,34 +152,10 @@ def read_faces(data: Path, work: Path, part: str, share: float = 1.0, seed: int 
     return Faces(Selection(packed, identities), teacher[own], files)
 
 
-def write_stand_in(path: Path, faces: Faces) -> str:
-    """A teacher's file for `fit`, whose backbone is not at hand and never asked.
-
-    Its head's prototypes are the means of the teacher's unit embeddings of each person: what KD
-    compares logits with. Its weights are NaN, so that asking it for an embedding is an error.
-    """
-    labels = faces.images.labels
-    means = torch.zeros(faces.images.num_identities, DIM)
-    means.index_add_(0, labels, normalize(faces.teacher, dim=1))
-    head = NormFace(DIM, len(means), scale=SCALE)
-    head.prototypes = torch.nn.Parameter(normalize(means, dim=1))
-    backbone = build_backbone("mobilefacenet", embedding_dim=DIM, image_size=SIZE)
-    for weight in backbone.parameters():
-        torch.nn.init.constant_(weight, torch.nan)
-    info = {"backbone": "mobilefacenet", "embedding_dim": DIM, "image_size": SIZE, "margin": 0.0}
-    info |= {"head": "normface", "num_identities": len(means), "scale": SCALE, "method": "none"}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_model(path, Model(backbone, head, info, people_of(faces.images)))
-    return str(path)
-
-
 def train(run: Run, data: Path, work: Path) -> Model:
     """Train a net, or read the one that an earlier call trained."""
     faces = read_faces(data, work, "train", run.share, run.seed)
     folder = work / run.name
-    teacher = None
-    if run.method != "none":
-        teacher = write_stand_in(folder / "teacher.safetensors", faces)
     config = TrainConfig(
         backbone=run.backbone,
         image_size=SIZE,
@@ -191,15 +163,17 @@ def train(run: Run, data: Path, work: Path) -> Model:
         scale=SCALE,
         margin=run.margin,
         method=run.method,
-        teacher=teacher,
         identity_weight=float(run.labels),
         steps=STEPS,
-        # Half of the images are mirrored; their target is the embedding of the image as it is.
         flip=True,
         seed=run.seed,
         device="cpu",
     )
-    return load_model(fit(config, faces.images, folder, teacher_embeddings=[faces.teacher] * 2))
+    teacher = None
+    if run.method != "none":
+        # Half of the images are mirrored; their target is the embedding of the image as it is.
+        teacher = Teacher.from_rows(faces.teacher, mirrored=faces.teacher)
+    return load_model(fit(config, faces.images, folder, teacher=teacher))
 
 
 def carry_out(task: tuple[Run, Path, Path]) -> Row:

@@ -24,8 +24,7 @@ from ekd_lite.assets import DEMO_TEACHER
 from ekd_lite.data import load_splits
 from ekd_lite.distill import DISTILLERS, MarginDistillationLoss, TripletDistillationLoss
 from ekd_lite.evaluate import all_pairs_tpr_at_fpr, embed
-from ekd_lite.train import TrainConfig, fit, load_model
-from ekd_lite.train.teacher import cache_teacher
+from ekd_lite.train import TrainConfig, cache_teacher, fit, load_model
 
 LEVELS = (1e-2, 1e-3, 1e-4)
 SEEDS = (0,)  # every further one takes five minutes on a core

@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from multiprocessing import get_context
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ekd_lite.__main__ import main
@@ -141,6 +143,41 @@ def test_train_reports_the_teacher_first(demo, people, tmp_path, capsys, monkeyp
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"teacher {teacher}: TPR on validation identities")
     assert lines[1].startswith("student: TPR")
+
+
+@pytest.mark.starts_process
+@pytest.mark.filterwarnings("ignore:.*eyes are not where aligned")
+@pytest.mark.filterwarnings("ignore:net.onnx takes 24 pixels, and images of 16 are enlarged")
+def test_train_under_a_net_of_others(people, tmp_path, capsys, monkeypatch):
+    """A larger input, BGR, 0 to 255, the second output: all of it said on the command line."""
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+
+    class Net(torch.nn.Module):
+        def forward(self, images):
+            rows = torch.nn.functional.avg_pool2d(images - 127.5, 4).flatten(1)
+            return 0 * rows, rows
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(Net(), (torch.zeros(1, 3, 24, 24),), "net.onnx", dynamo=False)
+    arguments = ["train", "--out", "student", "--faces", str(people), "--image-size", "16"]
+    arguments += ["--method", "fitnet", "--teacher", "net.onnx", "--steps", "2", "--device", "cpu"]
+    said = ["--teacher-colour", "bgr", "--teacher-range", "0", "255", "--teacher-output", "1"]
+    for _ in range(2):  # the second call finds it finished
+        assert main([*arguments, *said]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0].startswith("teacher net.onnx: TPR on validation identities")
+    assert main([*arguments, *said[:-2]]) == 2
+    assert "other faces or another teacher" in capsys.readouterr().err
+    np.save("rows.npy", np.ones((3, 4), np.float32))
+    arguments[arguments.index("net.onnx")] = "rows.npy"
+    assert main([*arguments, *said]) == 2
+    assert "table of rows, which has no colour, output, pixel_range" in capsys.readouterr().err
+    assert main(arguments) == 2
+    assert "expected the teacher's embeddings of" in capsys.readouterr().err
+    assert main([*arguments, "--dry-run"]) == 0
+    assert "a stand-in was timed for the teacher rows.npy" in capsys.readouterr().out
 
 
 def test_preview(tmp_path, capsys):

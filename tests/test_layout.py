@@ -115,7 +115,8 @@ PROMISED = {
     "ijb_tpr_at_fpr identification_rate",
     "experiments": "load_study run_study compare_runs read_runs over_seeds PlannedRun Machine",
     "heads": "ArcFace CosFace NormFace",
-    "models": "build_backbone",
+    "models": "build_backbone load_published",
+    "train": "TrainConfig Teacher fit load_model cache_teacher",
 }
 
 

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ekd_lite.commands.nets import measurable
 from ekd_lite.data import FaceSet, Splits, load_splits
 from ekd_lite.data.sets import open_faces
 from ekd_lite.evaluate import all_pairs_tpr_at_fpr, count_pairs, embed
 from ekd_lite.parallel import rank, world_size
-from ekd_lite.train import TrainConfig, fit, load_model
+from ekd_lite.train import Model, Teacher, TrainConfig, fit, load_model
 from ekd_lite.train.distributed import pick_device, process_group
 from ekd_lite.train.estimate import estimate
 from ekd_lite.train.recipes import load_recipe
+from ekd_lite.train.teacher_file import read_teacher_file
+from ekd_lite.train.teacher_fit import check_has_teacher
 
 
 class TrainOptions(TrainConfig):
@@ -45,6 +48,12 @@ class Train:
     """Train on all people of --faces, read on the fly; measure on another set afterwards."""
     people: int = 1000
     """Procedural training identities."""
+    teacher_colour: Literal["rgb", "bgr"] | None = None
+    """Order of the channels that the teacher takes; left out: rgb, or what its file says."""
+    teacher_range: tuple[float, float] | None = None
+    """Black and white as it takes them, such as 0 255; left out: -1 1."""
+    teacher_output: str | None = None
+    """Name or number of its output, if it has several; left out: the first."""
     config: TrainOptions = field(default_factory=TrainOptions)
     """How to train."""
 
@@ -63,6 +72,7 @@ class Train:
     def run(self) -> None:
         """Train, and report the teacher first."""
         config = TrainConfig(**vars(self.config))
+        check_has_teacher(config)
         if self.everyone and self.faces is None and not self.dry_run:
             raise ValueError(
                 "this trains on all people of a real set: name it with --faces, e.g. "
@@ -73,16 +83,27 @@ class Train:
             return
         device = pick_device(config.device)
         with process_group(device, timeout=config.rank_timeout):
-            has_teacher = config.method != "none" and config.teacher is not None
-            if has_teacher:
-                load_model(str(config.teacher))  # before faces are made: it may be missing
+            teacher, options = None, self._teacher_options()
+            if config.method != "none":  # before faces are made: it may be missing
+                teacher = Teacher.from_file(str(config.teacher), **options)
             train, validation = self._faces()
-            if has_teacher:
-                _report(f"teacher {config.teacher}", str(config.teacher), validation)
-            path = fit(config, train, self.out)
-            _report(f"{self.out}", path, validation)
+            if teacher is not None and teacher.rows is None:
+                _report(f"teacher {config.teacher}", teacher, validation)
+            if teacher is not None and options:
+                # With them it is more than the file that a configuration can name.
+                path = fit(replace(config, teacher=None), train, self.out, teacher=teacher)
+            else:
+                path = fit(config, train, self.out)
+            _report(f"{self.out}", load_model(path).backbone, validation)
             if rank() == 0:
                 print(f"wrote {path}")
+
+    def _teacher_options(self) -> dict[str, Any]:
+        """What the command line says of the teacher."""
+        name = self.teacher_output
+        output = int(name) if name is not None and name.lstrip("-").isdigit() else name
+        said = {"colour": self.teacher_colour, "pixel_range": self.teacher_range, "output": output}
+        return {name: value for name, value in said.items() if value is not None}
 
     def _faces(self) -> tuple[FaceSet, FaceSet | None]:
         """The sets to train and to validate on."""
@@ -108,7 +129,11 @@ class Train:
         note = ""
         if config.method != "none":
             try:
-                teacher = load_model(str(config.teacher), device=device)
+                path = Path(str(config.teacher))
+                found = None if path.suffix == ".onnx" else read_teacher_file(path)
+                teacher = found if isinstance(found, Model) else None
+                if teacher is None:
+                    note = f" (a stand-in was timed for the teacher {path})"
             except FileNotFoundError:
                 note = f" (teacher {config.teacher} is not there yet: a stand-in was timed)"
         cost = estimate(
@@ -152,7 +177,7 @@ def _duration(hours: float) -> str:
     return f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"
 
 
-def _report(name: str, path: Path | str, validation: FaceSet | None) -> None:
+def _report(name: str, net: nn.Module, validation: FaceSet | None) -> None:
     """Print the TPR on validation identities; one process does."""
     if rank() or validation is None:
         return
@@ -161,7 +186,7 @@ def _report(name: str, path: Path | str, validation: FaceSet | None) -> None:
     if not levels or not count_pairs(labels)[0]:
         print(f"{name}: the validation identities have too few pairs to measure", flush=True)
         return
-    tpr = all_pairs_tpr_at_fpr(embed(load_model(path).backbone, validation), labels, levels)
+    tpr = all_pairs_tpr_at_fpr(embed(net, validation), labels, levels)
     pairs = zip(tpr.tolist(), levels, strict=True)
     text = ", ".join(f"{value:.1%} at FPR {fpr:.0e}" for value, fpr in pairs)
     print(f"{name}: TPR on validation identities {text}", flush=True)

@@ -16,7 +16,8 @@ class Setting:
     Attributes:
         student_dim: width of the student's embedding.
         teacher_dim: width of the teacher's.
-        teacher_prototypes: the teacher's classifier, (C, teacher_dim).
+        teacher_prototypes: the teacher's classifier, (C, teacher_dim); (0, teacher_dim) if it has
+            none, which no method `by_person` meets.
         scale: s of the student's margin head, for a method that classifies by itself.
     """
 

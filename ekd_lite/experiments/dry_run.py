@@ -36,7 +36,7 @@ def describe_study(config: StudyConfig) -> str:
     probe, repeats = (96, 5) if size <= 32 else (8, 1)
     runs: dict[str, TrainConfig] = {ALONE: config.student}
     for name in [*config.weights, *config.combinations]:
-        runs[name] = dataclasses.replace(config.student, method=name, teacher="stand-in")
+        runs[name] = dataclasses.replace(config.student, method=name)
     runs["teacher"] = config.teacher
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in the runs

@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 
 from ekd_lite.data import FaceSet
-from ekd_lite.export.onnx_file import HINT, INPUT, OnnxModel, check_images, describe_onnx
+from ekd_lite.export.onnx_file import INPUT, OnnxModel, check_images, describe_onnx
 from ekd_lite.files import write_atomically
+from ekd_lite.models.onnx_net import HINT
 from ekd_lite.ops import unit_rows
 
 METHODS = ("dynamic", "static")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ekd_lite.data import SyntheticFaces
 from ekd_lite.files import write_atomically
+from ekd_lite.models.onnx_net import import_onnx, open_session
 from ekd_lite.ops import check_embeddings, check_image_size, unit_rows
 
 ONNX_FORMAT = "ekd_lite.onnx.1"
@@ -22,7 +23,6 @@ OPSET = 17  # of 2022: older run-times and phones read it, and nothing in our ne
 TOLERANCE = 1e-5  # of the coordinates of unit embeddings; 4e-7 is usual
 BATCH_SIZES = (1, 2, 7, 64)
 INPUT, OUTPUT = "images", "embeddings"
-HINT = 'ONNX needs an optional extra: pip install "ekd-lite[export]"'
 
 
 class OnnxModel(nn.Module):
@@ -48,7 +48,7 @@ class OnnxModel(nn.Module):
     def __init__(self, file: str | Path | bytes, *, threads: int = 0) -> None:
         super().__init__()
         name = "these bytes" if isinstance(file, bytes) else str(file)
-        self._session = _open_session(_read(file), name, threads)
+        self._session = open_session(_read(file), name, threads)
         metadata = self._session.get_modelmeta().custom_metadata_map
         try:
             if metadata["format"] != ONNX_FORMAT:
@@ -125,7 +125,7 @@ def export_onnx(
 
 def describe_onnx(data: bytes, info: Mapping[str, Any], *, precision: str) -> bytes:
     """The same ONNX graph with our metadata."""
-    onnx = _import_onnx()
+    onnx = import_onnx()
     graph = onnx.load_model_from_string(data)
     size = info["image_size"]
     graph.doc_string = (
@@ -160,7 +160,7 @@ def _uncompiled(net: nn.Module) -> nn.Module:
 
 def _trace(net: nn.Module, size: int, opset: int) -> bytes:
     """The graph that the net's operations make on an example."""
-    _import_onnx()
+    import_onnx()
     with tempfile.TemporaryDirectory(prefix="ekd_lite-") as folder, warnings.catch_warnings():
         # Torch 2.9 and later say that this exporter is the old one; see export_onnx for why it is.
         warnings.filterwarnings("ignore", category=DeprecationWarning)
@@ -194,25 +194,3 @@ def _read(file: str | Path | bytes) -> bytes:
     if not Path(file).is_file():
         raise FileNotFoundError(f"no ONNX file at {file}")
     return Path(file).read_bytes()
-
-
-def _open_session(data: bytes, name: str, threads: int) -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ModuleNotFoundError(HINT, name="onnxruntime") from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    try:
-        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its errors share no narrower class
-        first_line = str(error).partition("\n")[0]
-        raise ValueError(f"{name}: no ONNX file, or a damaged one: {first_line}") from error
-
-
-def _import_onnx() -> Any:
-    try:
-        import onnx
-    except ImportError as error:
-        raise ModuleNotFoundError(HINT, name="onnx") from error
-    return onnx

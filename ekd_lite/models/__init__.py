@@ -10,6 +10,7 @@ from torch import nn
 from ekd_lite.models.iresnet import IResNet
 from ekd_lite.models.mobilefacenet import MobileFaceNet
 from ekd_lite.models.profile import Profile, profile_backbone
+from ekd_lite.models.published import LAYOUTS, load_published
 from ekd_lite.models.tiny import TinyStudent, tiny_teacher
 from ekd_lite.ops import check_image_size, nearest_name
 
@@ -19,6 +20,16 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "iresnet50": partial(IResNet, (3, 4, 14, 3)),
     "iresnet100": partial(IResNet, (3, 13, 30, 3)),
     "mobilefacenet": MobileFaceNet,
+    **{
+        f"arcface_iresnet{layers}": partial(IResNet, depths, project_all=True, affine_output=True)
+        for layers, depths in (
+            (18, (2, 2, 2, 2)),
+            (34, (3, 4, 6, 3)),
+            (50, (3, 4, 14, 3)),
+            (100, (3, 13, 30, 3)),
+        )
+    },
+    "arcface_mobilefacenet": partial(MobileFaceNet, scale=2, affine_output=True),
     "tiny_teacher": tiny_teacher,
     "tiny_student": TinyStudent,
 }
@@ -52,11 +63,13 @@ def build_backbone(name: str, *, embedding_dim: int = 512, image_size: int = 112
 
 __all__ = [
     "BACKBONES",
+    "LAYOUTS",
     "IResNet",
     "MobileFaceNet",
     "Profile",
     "TinyStudent",
     "build_backbone",
+    "load_published",
     "profile_backbone",
     "tiny_teacher",
 ]

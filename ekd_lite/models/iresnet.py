@@ -1,8 +1,13 @@
 """IResNet, the improved residual net of ArcFace (Deng et al., CVPR 2019, section 3.1).
 
-Layer for layer TFace's `IR_18 ... IR_101` (Tencent/TFace 171ec14, `model_irse.py`): a block is
-BN-conv-BN-PReLU-conv-BN, every stage starts with a stride of 2, the output is
-BN-dropout-linear-BN on the flattened map. Input 112x112 leaves a map of 7x7.
+Layer for layer TFace's `IR_18 ... IR_101` (Tencent/TFace 171ec14, `model_irse.py`), which AdaFace
+and CVLface use too: a block is BN-conv-BN-PReLU-conv-BN, every stage starts with a stride of 2, the
+output is BN-dropout-linear-BN on the flattened map. Input 112x112 leaves a map of 7x7.
+
+insightface's nets of the same name (deepinsight/insightface 7fadd42, `arcface_torch`) differ: their
+first block projects the shortcut although the width stays, and their last batch norm has a weight
+and a bias. At IResNet-50 that makes 5,248 parameters more. Here they are
+`project_all=True, affine_output=True`, and `build_backbone("arcface_iresnet50")`.
 """
 
 from __future__ import annotations
@@ -26,7 +31,15 @@ def initialise(module: nn.Module) -> None:
 class Block(nn.Module):
     """shortcut(x) + BN-conv-BN-act-conv/s-BN(x): (N, C_in, H, W) -> (N, C, H/s, W/s)."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, activation: Activation) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        stride: int,
+        activation: Activation,
+        *,
+        project: bool = False,
+    ) -> None:
         super().__init__()
         self.residual = nn.Sequential(
             nn.BatchNorm2d(inputs),
@@ -38,7 +51,7 @@ class Block(nn.Module):
         )
         # Of equal width the shortcut only has to shrink: every stride-th pixel, no parameter.
         self.shortcut: nn.Module = nn.MaxPool2d(1, stride)
-        if inputs != outputs:
+        if inputs != outputs or project:
             self.shortcut = nn.Sequential(
                 nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
             )
@@ -60,6 +73,9 @@ class IResNet(nn.Module):
         stem_stride: of the first convolution.
         activation: channels -> module, `nn.PReLU` in the paper.
         dropout: before the embedding layer.
+        project_all: the first block of every stage projects its shortcut, also where the width
+            stays.
+        affine_output: the last batch norm has a weight and a bias.
     """
 
     def __init__(
@@ -72,6 +88,8 @@ class IResNet(nn.Module):
         stem_stride: int = 1,
         activation: Activation = nn.PReLU,
         dropout: float = 0.4,
+        project_all: bool = False,
+        affine_output: bool = False,
     ) -> None:
         super().__init__()
         self.stem = nn.Sequential(
@@ -83,7 +101,16 @@ class IResNet(nn.Module):
         inputs = widths[0]
         for depth, width in zip(depths, widths, strict=True):
             for index in range(depth):
-                blocks.append(Block(inputs, width, 2 if index == 0 else 1, activation))
+                is_first = index == 0
+                blocks.append(
+                    Block(
+                        inputs,
+                        width,
+                        2 if is_first else 1,
+                        activation,
+                        project=project_all and is_first,
+                    )
+                )
                 inputs = width
         self.body = nn.Sequential(*blocks)
         side = image_size // (stem_stride * 2 ** len(depths))
@@ -92,7 +119,7 @@ class IResNet(nn.Module):
             nn.Dropout(dropout),
             nn.Flatten(),
             nn.Linear(inputs * side * side, embedding_dim),
-            nn.BatchNorm1d(embedding_dim, affine=False),
+            nn.BatchNorm1d(embedding_dim, affine=affine_output),
         )
         initialise(self)
 

@@ -1,11 +1,17 @@
 """MobileFaceNet (Chen et al., CCBR 2018): depthwise bottlenecks and a global depthwise convolution.
 
 Layer for layer TFace's `MobileFaceNet` with GDC output (Tencent/TFace 171ec14,
-`model_mobilefacenet.py`): 1,199,488 parameters at 512 dimensions and 112x112. (insightface's net of
-the same name is twice as wide.)
+`model_mobilefacenet.py`): 1,199,488 parameters at 512 dimensions and 112x112.
+
+insightface's net of the same name (deepinsight/insightface 7fadd42, `arcface_torch`: mbf) has maps
+twice as wide between the same expansions, groups of two channels in its second convolution, and a
+last batch norm with a weight and a bias: `scale=2, affine_output=True`, here
+`build_backbone("arcface_mobilefacenet")`. Its large form has `blocks=(2, 8, 12, 4), scale=4`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
@@ -49,41 +55,61 @@ class Bottleneck(nn.Module):
         return x + y if self.has_shortcut else y
 
 
-def global_depthwise(channels: int, side: int, embedding_dim: int) -> nn.Sequential:
+def global_depthwise(
+    channels: int, side: int, embedding_dim: int, *, affine: bool = False
+) -> nn.Sequential:
     """One learned weight per place and channel instead of an average over the map, then linear."""
     return nn.Sequential(
         nn.Conv2d(channels, channels, side, groups=channels, bias=False),
         nn.BatchNorm2d(channels),
         nn.Flatten(),
         nn.Linear(channels, embedding_dim, bias=False),
-        nn.BatchNorm1d(embedding_dim, affine=False),
+        nn.BatchNorm1d(embedding_dim, affine=affine),
     )
 
 
 class MobileFaceNet(nn.Module):
-    """Image (N, 3, H, H) -> embedding (N, embedding_dim), not normalised; H a multiple of 16."""
+    """Image (N, 3, H, H) -> embedding (N, embedding_dim), not normalised; H a multiple of 16.
+
+    Args:
+        embedding_dim: D.
+        image_size: H.
+        activation: channels -> module.
+        blocks: bottlenecks with a shortcut at each of the four resolutions; at the first, 1 stands
+            for a depthwise convolution in 64 groups.
+        scale: factor of the width of the maps; the expansions keep theirs.
+        affine_output: the last batch norm has a weight and a bias.
+    """
 
     def __init__(
-        self, *, embedding_dim: int, image_size: int, activation: Activation = nn.PReLU
+        self,
+        *,
+        embedding_dim: int,
+        image_size: int,
+        activation: Activation = nn.PReLU,
+        blocks: Sequence[int] = (1, 4, 6, 2),
+        scale: int = 1,
+        affine_output: bool = False,
     ) -> None:
         super().__init__()
-        layers: list[nn.Module] = [
-            conv_bn_act(3, 64, 3, 2, 1, activation),
-            conv_bn_act(64, 64, 3, 1, 64, activation),
-        ]
-        inputs = 64
+        inputs = 64 * scale
+        layers: list[nn.Module] = [conv_bn_act(3, inputs, 3, 2, 1, activation)]
+        if blocks[0] == 1:
+            layers.append(conv_bn_act(inputs, inputs, 3, 1, 64, activation))
+        else:
+            layers += [Bottleneck(inputs, inputs, 128, 1, activation) for _ in range(blocks[0])]
         #            outputs, expanded, repeats with shortcut, their expansion
         for outputs, expanded, repeats, width in (
-            (64, 128, 4, 128),
-            (128, 256, 6, 256),
-            (128, 512, 2, 256),
+            (64 * scale, 128, blocks[1], 128),
+            (128 * scale, 256, blocks[2], 256),
+            (128 * scale, 512, blocks[3], 256),
         ):
             layers.append(Bottleneck(inputs, outputs, expanded, 2, activation))
             layers += [Bottleneck(outputs, outputs, width, 1, activation) for _ in range(repeats)]
             inputs = outputs
-        layers.append(conv_bn_act(128, 512, 1, 1, 1, activation))
+        layers.append(conv_bn_act(inputs, 512, 1, 1, 1, activation))
         self.body = nn.Sequential(*layers)
-        self.output = global_depthwise(512, image_size // 16, embedding_dim)
+        self.output = global_depthwise(512, image_size // 16, embedding_dim, affine=affine_output)
         initialise(self)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -13,12 +13,14 @@ from ekd_lite.train.model_file import (
 from ekd_lite.train.optim import build_optimizer, learning_rate_at, margin_at
 from ekd_lite.train.state import TrainState, build_state
 from ekd_lite.train.step import Batch, train_step
-from ekd_lite.train.teacher import cache_teacher
+from ekd_lite.train.teacher import Teacher
+from ekd_lite.train.teacher_cache import cache_teacher
 
 __all__ = [
     "Batch",
     "Model",
     "RunLog",
+    "Teacher",
     "TrainConfig",
     "TrainState",
     "build_optimizer",

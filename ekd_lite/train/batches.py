@@ -216,6 +216,6 @@ def prepare(
             torch.inference_mode(),
             torch.autocast(device.type, dtype, enabled=dtype != torch.float32),
         ):
-            teacher_embeddings = state.teacher.backbone(images).float()
+            teacher_embeddings = state.teacher(images).float()
         teacher_embeddings = teacher_embeddings.clone()  # autograd refuses inference tensors
     return Batch(images, labels.to(device, non_blocking=True), teacher_embeddings, index.to(device))

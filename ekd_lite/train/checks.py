@@ -18,6 +18,7 @@ MAX_LOOKED_AT = 4096  # images, before training starts
 # Pixels lie in [-1, 1]. Noise and colour jitter may lead a little beyond; 0..255 or pixels divided
 # by a standard deviation lead far.
 FARTHEST_PIXEL = 1.5
+ONE_EMBEDDING = 1e-6  # coordinates of unit embeddings that differ by less say nothing
 
 
 def check_faces(config: TrainConfig, faces: FaceSet) -> None:
@@ -120,7 +121,7 @@ def check_pixels(images: Tensor, index: Tensor) -> None:
 
 
 @torch.no_grad()
-def check_net(net: nn.Module, *, image_size: int, width: int, name: str) -> None:
+def check_net(net: nn.Module, *, image_size: int, width: int | None, name: str) -> int:
     """Raise a ValueError unless a net maps images (N, 3, H, H) to embeddings (N, width).
 
     Two black images are put through it in evaluation mode; neither it nor any generator is changed.
@@ -128,8 +129,11 @@ def check_net(net: nn.Module, *, image_size: int, width: int, name: str) -> None
     Args:
         net: image -> embedding.
         image_size: H.
-        width: D.
+        width: D; None allows any.
         name: what a message calls it, such as "the student".
+
+    Returns:
+        D.
     """
     for key, weight in net.named_parameters():
         if weight.dtype not in (torch.float32, torch.float64):
@@ -150,10 +154,11 @@ def check_net(net: nn.Module, *, image_size: int, width: int, name: str) -> None
         found = check_embeddings(output, 2).shape[1]
     except ValueError as error:
         raise ValueError(f"{name} cannot be used: {error}") from error
-    if found != width:
+    if width is not None and found != width:
         raise ValueError(
             f"{name} cannot be used: it gives embeddings (N, {found}), not (N, {width})"
         )
+    return found
 
 
 def check_rows(rows: Any, *, count: int, width: int, flip: bool) -> list[Tensor]:
@@ -179,7 +184,29 @@ def check_rows(rows: Any, *, count: int, width: int, flip: bool) -> list[Tensor]
             "mirrored images: make both views (cache_teacher with flip=True), or give the same "
             "rows twice, [rows, rows], if a mirrored face shall keep its embedding"
         )
-    return [_checked_view(view, count, width) for view in rows]
+    tables = [_checked_view(view, count, width) for view in rows]
+    check_varies(tables[0])
+    return tables
+
+
+def check_varies(rows: Tensor) -> None:
+    """Raise a ValueError if a teacher's embeddings say the same of every image, or nothing."""
+    empty = (rows == 0).all(dim=1).nonzero().flatten()
+    if len(empty):
+        raise ValueError(
+            f"the teacher's embedding of image {int(empty[0])} is all zeros ({len(empty)} such): "
+            "it has no direction"
+        )
+    first = torch.nn.functional.normalize(rows[:1], dim=1)
+    apart = (
+        (torch.nn.functional.normalize(part, dim=1) - first).abs().max() > ONE_EMBEDDING
+        for part in torch.split(rows, 4096)
+    )
+    if len(rows) > 1 and not any(apart):
+        raise ValueError(
+            "the teacher gives one embedding for all images: is the range of its pixels right "
+            "(Teacher's pixel_range), are its weights loaded?"
+        )
 
 
 def _checked_view(view: Any, count: int, width: int) -> Tensor:

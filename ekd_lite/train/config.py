@@ -41,7 +41,8 @@ class TrainConfig:
     method: str = "none"
     """Distillation: none, one of ekd_lite.distill.DISTILLERS, or several, as in ekd:2+fitnet."""
     teacher: str | None = None
-    """File of the teacher (model.safetensors of its run); needed by every method but none."""
+    """File of the teacher (model.safetensors of its run, or any that Teacher.from_file reads);
+    every method but none needs it, or a teacher handed to fit."""
     steps: int = 1500
     """Optimizer steps."""
     general: int = 48
@@ -132,8 +133,6 @@ class TrainConfig:
                 HEADS[self.head].check_margin(self.margin)
             except ValueError as error:
                 problems.append(str(error))
-        if self.method != "none" and self.teacher is None:
-            problems.append(f"method {self.method!r} needs a teacher (its model.safetensors)")
         problems += [
             f"{name} must be positive, got {getattr(self, name)}"
             for name in (

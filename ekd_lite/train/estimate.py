@@ -78,7 +78,6 @@ def estimate(
         general=probe,
         identities=0,
         compile=False,
-        teacher=config.teacher or "stand-in",
         accumulate=1,
     )
     needs_teacher = config.method != "none"

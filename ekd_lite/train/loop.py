@@ -29,7 +29,9 @@ from ekd_lite.train.origin import check_ranks, faces_origin, tensors_digest
 from ekd_lite.train.signals import Stopped, StopSignals
 from ekd_lite.train.state import TrainState, build_state
 from ekd_lite.train.step import BadBatchError, Batch, train_step
-from ekd_lite.train.teacher import VIEWS, cache_teacher, load_teacher, teacher_origin
+from ekd_lite.train.teacher import VIEWS, Teacher
+from ekd_lite.train.teacher_cache import cache_teacher
+from ekd_lite.train.teacher_fit import class_means, load_teacher, needs_means, suspect_input
 
 OnStep = Callable[[TrainState, dict[str, float]], None]
 
@@ -39,6 +41,7 @@ def fit(
     faces: FaceSet,
     out: Path,
     *,
+    teacher: Any = None,
     teacher_embeddings: Sequence[Tensor] | None = None,
     methods: Mapping[str, Distiller] = DISTILLERS,
     progress: bool = True,
@@ -54,6 +57,9 @@ def fit(
         config: what to train; batch sizes are those of one process.
         faces: the training images.
         out: the run's folder.
+        teacher: what teaches, if the configuration names no file: a `Teacher`, a net (which takes
+            these images as they are), its embeddings of all images (N, D') or a file of any kind
+            that `Teacher.from_file` reads. Its class means stand for prototypes that it lacks.
         teacher_embeddings: what `cache_teacher` returned for these faces, to share it among runs;
             made here if left out. One table (N, D'), or two: of the images and, if `config.flip`
             mirrors them, of the mirrored images; tensors, arrays or lists.
@@ -77,7 +83,8 @@ def fit(
     device = pick_device(config.device)
     with process_group(device, timeout=config.rank_timeout):
         # In a function of its own: nothing may hold the group when it is destroyed.
-        return _fit(config, faces, out, device, teacher_embeddings, methods, progress, on_step)
+        given = (teacher, teacher_embeddings)
+        return _fit(config, faces, out, device, given, methods, progress, on_step)
 
 
 def _fit(
@@ -85,7 +92,7 @@ def _fit(
     faces: FaceSet,
     out: Path,
     device: torch.device,
-    teacher_embeddings: Sequence[Tensor] | None,
+    given: tuple[Any, Sequence[Tensor] | None],
     methods: Mapping[str, Distiller],
     progress: bool,
     on_step: OnStep | None,
@@ -96,17 +103,23 @@ def _fit(
         check_faces(config, faces)
         sampler = build_sampler(config, faces.labels)
         origin = faces_origin(faces)
-        teacher = load_teacher(config, faces, device=device, methods=methods, origin=origin)
+        told, rows = given
+        teacher = load_teacher(
+            config, faces, device=device, given=told, methods=methods, origin=origin
+        )
         cache = None
         if teacher is not None:
-            origin |= teacher_origin(teacher)
-            if teacher_embeddings is not None:
-                width = teacher.info["embedding_dim"]
-                cache = check_rows(
-                    teacher_embeddings, count=len(faces), width=width, flip=config.flip
-                )
+            origin |= teacher.origin()
+            cache = _given_rows(teacher, rows, config, faces)
+            if rows is not None and cache is not None:
                 origin["teacher_embeddings"] = tensors_digest(zip(VIEWS, cache, strict=False))
         check_ranks(config, origin)
+        if teacher is not None and needs_means(teacher, config, methods):
+            cache = cache or _make_rows(teacher, config, faces, progress)
+            means = class_means(cache[0], faces.labels, faces.num_identities)
+            teacher = teacher.with_head(means.to(device), scale=config.scale)
+            if progress and rank() == 0:
+                print("the teacher's prototypes are the unit means of its rows by identity")
         state = build_state(config, faces.num_identities, teacher, device, methods=methods)
         state.origin, state.people = origin, people_of(faces)
         state.resume(read_checkpoint(out / "checkpoint.pt") if rank() == 0 else None)
@@ -115,9 +128,11 @@ def _fit(
         finished = out / "model.safetensors"
         if agree(int(finished.exists())) and state.step == config.steps:
             return finished
-        if cache is None and teacher is not None and config.cache_teacher:
-            path = None if config.teacher_cache is None else Path(config.teacher_cache)
-            cache = cache_teacher(teacher, faces, flip=config.flip, path=path, progress=progress)
+        if cache is None and teacher is not None:
+            if config.cache_teacher:
+                cache = _make_rows(teacher, config, faces, progress)
+            else:
+                suspect_input(teacher, faces)
         sampler.step = state.step * config.accumulate
         with read_batches(config, faces, sampler) as batches:
             _train(state, batches, cache, out, progress, on_step)
@@ -125,6 +140,28 @@ def _fit(
         if rank() == 0:
             save_model(finished, model)
         return finished
+
+
+def _given_rows(
+    teacher: Teacher, rows: Sequence[Tensor] | None, config: TrainConfig, faces: FaceSet
+) -> list[Tensor] | None:
+    """The embeddings that came with the call, checked; None if the net has yet to make them."""
+    if rows is not None and teacher.rows is not None:
+        raise ValueError("the teacher is a table of rows, and teacher_embeddings are another")
+    rows = teacher.rows if rows is None else rows
+    if rows is None:
+        return None
+    assert teacher.width is not None
+    return check_rows(rows, count=len(faces), width=teacher.width, flip=config.flip)
+
+
+def _make_rows(
+    teacher: Teacher, config: TrainConfig, faces: FaceSet, progress: bool
+) -> list[Tensor]:
+    """The teacher's embeddings of all images."""
+    suspect_input(teacher, faces)
+    path = None if config.teacher_cache is None else Path(config.teacher_cache)
+    return cache_teacher(teacher, faces, flip=config.flip, path=path, progress=progress)
 
 
 def _lock(out: Path, stack: contextlib.ExitStack) -> None:

@@ -26,6 +26,7 @@ from ekd_lite.train.model_file import Model
 from ekd_lite.train.objective import HALF, Objective
 from ekd_lite.train.optim import build_optimizer
 from ekd_lite.train.origin import Origin, differences
+from ekd_lite.train.teacher import Teacher, as_teacher
 
 PARTS = ("backbone", "head", "distillers", "optimizer", "scaler")
 
@@ -59,7 +60,7 @@ class TrainState:
     head: NormFace | PartialFC
     distillers: nn.ModuleDict
     optimizer: torch.optim.Optimizer
-    teacher: Model | None
+    teacher: Teacher | None
     objective: nn.Module
     scaler: torch.amp.GradScaler
     step: int = 0
@@ -192,7 +193,7 @@ class TrainState:
 def build_state(
     config: TrainConfig,
     num_identities: int,
-    teacher: Model | None,
+    teacher: Teacher | Model | None,
     device: torch.device | str,
     *,
     methods: Mapping[str, Distiller] = DISTILLERS,
@@ -211,18 +212,24 @@ def build_state(
         backbone, image_size=config.image_size, width=config.embedding_dim, name="the student"
     )
     head = _build_head(config, num_identities).to(device)
-    distillers = nn.ModuleDict()
+    distillers, teacher_head = nn.ModuleDict(), None
     if teacher is not None:
+        teacher = as_teacher(teacher)
+        assert teacher.width is not None  # load_teacher has seen to it
+        teacher_head = teacher.head
         setting = Setting(
             student_dim=config.embedding_dim,
-            teacher_dim=teacher.info["embedding_dim"],
-            teacher_prototypes=teacher.head.prototypes.detach(),
+            teacher_dim=teacher.width,
+            teacher_prototypes=(
+                torch.zeros(0, teacher.width)
+                if teacher_head is None
+                else teacher_head.prototypes.detach()
+            ),
             scale=config.scale,
         )
         for name in parse_method(config.method):
             distillers[name] = methods[name].build(setting)
     distillers.to(device)
-    teacher_head = None if teacher is None else teacher.head
     objective: nn.Module = Objective(
         config, backbone, head, distillers, teacher_head, methods=methods
     )

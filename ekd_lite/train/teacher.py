@@ -1,242 +1,334 @@
-"""The teacher of a run, and its embeddings of the training set, made once for many runs."""
+"""A teacher: any net, file or table of rows that gives embeddings of faces."""
 
 from __future__ import annotations
 
-import json
-import warnings
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+import numpy as np
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ekd_lite.data import FaceSet
-from ekd_lite.data.faceset import identity_names, people_keys
-from ekd_lite.distill import DISTILLERS, Distiller, parse_method
-from ekd_lite.evaluate import embed
-from ekd_lite.files import write_atomically
-from ekd_lite.models import build_backbone
-from ekd_lite.parallel import gather_batch, rank, world_size
-from ekd_lite.train.checks import check_net, check_repeats, check_rows
-from ekd_lite.train.config import TrainConfig
-from ekd_lite.train.distributed import agree
-from ekd_lite.train.model_file import Model, load_model
-from ekd_lite.train.origin import Origin, differences, faces_origin, tensors_digest
+from ekd_lite.heads import NormFace
+from ekd_lite.models.onnx_net import OnnxNet
+from ekd_lite.train.model_file import Model
+from ekd_lite.train.net_form import affine, checked_table, chosen, plain_numbers
+from ekd_lite.train.origin import Origin, tensors_digest
+from ekd_lite.train.teacher_file import Headless, read_teacher_file
 
 VIEWS = ("embeddings", "mirrored")
-CACHE_FORMAT = "ekd_lite.teacher_cache.2"
+OUR_ONNX = "ekd_lite.onnx."
+DEFAULTS: dict[str, Any] = {
+    "input_size": None,
+    "colour": "rgb",
+    "pixel_range": (-1.0, 1.0),
+    "mean": 0.0,
+    "std": 1.0,
+    "output": 0,
+    "flip_sum": False,
+}
 
 
-def load_teacher(
-    config: TrainConfig,
-    faces: FaceSet,
-    *,
-    device: torch.device,
-    methods: Mapping[str, Distiller] = DISTILLERS,
-    origin: Origin | None = None,
-) -> Model | None:
-    """Load the teacher that the method needs, with prototypes in the order of the set's people.
+class Teacher(nn.Module):
+    """A net with all that turns the student's images into what it was trained on.
+
+    Images come as everywhere in this library: RGB, (N, 3, H, H), in [-1, 1]. They are resized
+    (bicubic with antialiasing), put into the net's colour order and scaled:
+
+        v = low + (x + 1) / 2 · (high - low)        input = (v - mean) / std
 
     Args:
-        config: names file and method.
-        faces: the training images.
-        device: where to put it.
-        methods: what the names of methods stand for.
-        origin: `faces_origin(faces)`, if it is known already.
+        net: image -> embedding; put into evaluation mode and left there. See the other
+            constructors for rows and files.
+        input_size: side of the images that it takes, pixels; None takes them as they come.
+        colour: order of its channels; OpenCV's is "bgr".
+        pixel_range: its black and its white, before mean and standard deviation are taken off;
+            (0, 255), (0, 1) and (-1, 1) are usual.
+        mean: taken off the scaled pixels: a number, or three in the order of the net's channels.
+        std: and divided by.
+        output: which of its outputs is the embedding: a number in a tuple or list, a key of a
+            dictionary, an attribute. A net that gives a single tensor needs none.
+        flip_sum: add the embedding of the mirrored image, as many evaluations do.
+        prototypes: a row for every identity of the training set, in the order of its labels,
+            (C, D'); only `kd`, `margin` and their like look at them. Left out: the unit means of
+            the teacher's unit rows by identity.
+
+    Attributes:
+        name: what messages call it, such as its path.
+        rows: its embeddings of a set, one or two tables; then there is no net.
+        head: its classifier, if it has one: of a file of this library, or of the prototypes given.
+        width: D', once it is known.
+        foreign: whether colour order and range are only said by the user.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, or a net that does not fit student and faces.
+        ValueError: an option that cannot be.
+
+    Example:
+        >>> net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 8))
+        >>> teacher = Teacher(net, input_size=16, colour="bgr", pixel_range=(0, 255))
+        >>> teacher(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 8])
     """
-    if config.method == "none":
-        return None
-    teacher = load_model(str(config.teacher), device=device)
-    teacher.backbone.requires_grad_(False)
-    teacher.head.requires_grad_(False)
-    problems = []
-    if teacher.info["image_size"] != config.image_size:
-        problems.append(f"it takes {teacher.info['image_size']} pixels, not {config.image_size}")
-    used = {name: methods[name] for name in parse_method(config.method)}
-    by_person = [n for n, method in used.items() if method.by_person or method.needs == "logits"]
-    if by_person:
-        rows, problem = match_people(teacher, faces, origin or faces_origin(faces))
-        if rows is not None:
-            teacher = choose_people(teacher, rows)
-        elif problem:
-            problems.append(f"{problem}, and {by_person[0]!r} compares images with its people")
-    with torch.device("meta"):
-        student = build_backbone(
-            config.backbone, embedding_dim=config.embedding_dim, image_size=config.image_size
-        )
-    size = sum(p.numel() for p in student.parameters())
-    if teacher.num_parameters <= size:
-        problems.append(
-            f"it has {teacher.num_parameters:,} parameters, no more than the student's {size:,}: "
-            "probably a student's file"
-        )
-    if problems:
-        raise ValueError(f"{config.teacher} cannot be the teacher: " + "; ".join(problems))
-    return teacher
 
+    scale: Tensor
+    shift: Tensor
 
-def match_people(teacher: Model, faces: FaceSet, origin: Origin) -> tuple[Tensor | None, str]:
-    """Which of the teacher's prototypes belong to the people of a set.
-
-    People are compared by name (`Model.people`, `identity_names`). Where one side gives no names,
-    the set must be the teacher's own, image by image; what a file of an earlier version was trained
-    on cannot be told, and it is believed, with a warning, if it knows as many people.
-
-    Returns:
-        A row for every person of the set, (C,), if the names say which; else None. And what is
-        wrong, "" if nothing is.
-    """
-    names, known = identity_names(faces), teacher.people
-    count, wanted = teacher.info["num_identities"], faces.num_identities
-    if names is not None and known is not None:
-        place = {key: row for row, key in enumerate(known.tolist())}
-        rows = [place.get(key, -1) for key in people_keys(names).tolist()]
-        strangers = [name for name, row in zip(names, rows, strict=True) if row < 0]
-        if strangers:
-            return None, (
-                f"of the set's {wanted} people it does not know {len(strangers)}, among them "
-                f"{', '.join(map(repr, strangers[:3]))}"
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        input_size: int | None = None,
+        colour: Literal["rgb", "bgr"] = "rgb",
+        pixel_range: tuple[float, float] = (-1.0, 1.0),
+        mean: float | Sequence[float] = 0.0,
+        std: float | Sequence[float] = 1.0,
+        output: int | str = 0,
+        flip_sum: bool = False,
+        prototypes: Any = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(net, nn.Module):
+            raise ValueError(
+                f"a teacher needs an nn.Module, image -> embedding, got {type(net).__name__}; "
+                "Teacher.from_rows takes tables, Teacher.from_file files"
             )
-        return torch.tensor(rows), ""
-    if count != wanted:
-        return None, f"it knows {count} identities, the set has {wanted}"
-    whose = "the set does" if known is not None else "it does"
-    if not teacher.origin and known is None:
-        warnings.warn(
-            f"the teacher's file does not say who its {count} people are: they are taken to be "
-            "those of the set, in the same order",
-            stacklevel=2,
-        )
-        return None, ""
-    if all(origin[key] == teacher.origin.get(key) for key in ("faces", "labels")):
-        return None, ""
-    return None, (
-        f"{whose} not name its people, and the set is not the one it was trained on: they may be "
-        "others (a set names its people by `identities`, a list of names by label)"
-    )
+        if colour not in ("rgb", "bgr"):
+            raise ValueError(f"colour must be 'rgb' or 'bgr', got {colour!r}")
+        if input_size is not None and (not isinstance(input_size, int) or input_size < 1):
+            raise ValueError(f"input_size must be a number of pixels, got {input_size!r}")
+        self.input_size, self.colour = input_size, colour
+        self.output: int | str | None = output  # None: it gives its embedding, and nothing else
+        self.flip_sum = flip_sum
+        mean, std = plain_numbers(mean), plain_numbers(std)
+        scale, shift = affine(pixel_range, mean, std)
+        # None: pixels stay as they are, to the bit.
+        self._is_plain = bool((scale == 1).all() and (shift == 0).all())
+        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("shift", shift, persistent=False)
+        # What says how pixels are scaled, for `seen_as`.
+        self.pixels = {"pixel_range": tuple(pixel_range), "mean": mean, "std": std}
+        given: dict[str, Any] = {
+            "input_size": input_size,
+            "colour": colour,
+            "pixel_range": tuple(pixel_range),
+        }
+        given |= {"mean": mean, "std": std, "output": output, "flip_sum": flip_sum}
+        self._said = {name: v for name, v in given.items() if v != DEFAULTS[name]}
+        self.net: nn.Module | None = net.eval()
+        self._begin(type(net).__name__, prototypes)
+        self.eval()
 
+    def _begin(self, kind: str, prototypes: Any) -> None:
+        """What teachers of all kinds have."""
+        self.kind = self.name = kind
+        self.foreign = True
+        self.rows: list[Any] | None = None
+        self.prototypes = None if prototypes is None else checked_table(prototypes, "prototypes")
+        self.head: NormFace | None = None
+        self.width: int | None = None
+        self.people: Tensor | None = None
+        self.trained_on: Origin = {}
 
-def choose_people(teacher: Model, rows: Tensor) -> Model:
-    """The teacher with the prototypes of some of its people only, in the order given."""
-    if torch.equal(rows, torch.arange(len(teacher.head.prototypes))):
-        return teacher
-    teacher.head.prototypes = nn.Parameter(
-        teacher.head.prototypes.detach()[rows], requires_grad=False
-    )
-    people = None if teacher.people is None else teacher.people[rows]
-    info = teacher.info | {"num_identities": len(rows)}
-    return Model(teacher.backbone, teacher.head, info, people, teacher.origin)
+    @classmethod
+    def from_rows(cls, rows: Any, *, mirrored: Any = None, prototypes: Any = None) -> Teacher:
+        """A teacher that is nothing but its embeddings of the training images, in their order.
 
+        Args:
+            rows: (N, D'), a tensor, an array or lists; lengths of the rows do not matter to most
+                methods.
+            mirrored: the same of the mirrored images, needed where `TrainConfig.flip` mirrors
+                half of them; `rows` again, if a mirrored face shall keep its embedding.
+            prototypes: as in `Teacher`.
 
-def teacher_origin(teacher: Model, *, head: bool = True) -> Origin:
-    """The origin of what a teacher says: its backbone's weights, and the head's if wanted."""
-    net = {"backbone": teacher.backbone, **({"head": teacher.head} if head else {})}
-    weights = (
-        (f"{part}.{name}", tensor)
-        for part, module in net.items()
-        for name, tensor in module.state_dict().items()
-    )
-    return {"teacher": f"{teacher.info.get('backbone', 'a net')} ({tensors_digest(weights)})"}
+        Example:
+            >>> Teacher.from_rows(torch.eye(4)).width
+            4
+        """
+        self = cls.__new__(cls)
+        nn.Module.__init__(self)
+        self.net, self.input_size, self._said = None, None, {}
+        self._begin("rows", prototypes)
+        self.foreign = False
+        views = [rows] if mirrored is None else [rows, mirrored]
+        self.rows = [
+            checked_table(view, f"a teacher's {n}") for view, n in zip(views, VIEWS, strict=False)
+        ]
+        self.width = self.rows[0].shape[1]
+        return self.eval()
 
+    @classmethod
+    def from_onnx(
+        cls, path: str | Path, *, output: int | str = 0, threads: int = 0, **options: Any
+    ) -> Teacher:
+        """A net in an ONNX file, run by onnxruntime on the CPU.
 
-def cache_teacher(
-    teacher: Model,
-    faces: FaceSet,
-    *,
-    flip: bool,
-    path: Path | None = None,
-    progress: bool = True,
-) -> list[Tensor]:
-    """The teacher's embeddings of every image, and of every mirrored image if runs will flip.
+        Args:
+            path: the file; batch size and image size of its graph may be free or fixed.
+            output: name or number of the graph's output.
+            threads: of onnxruntime; 0 takes every core.
+            **options: of `Teacher`. `input_size` is the graph's if it fixes one.
 
-    Valid as long as training changes images in no other way. With several processes each embeds its
-    share of the images.
+        Raises:
+            FileNotFoundError: no such file.
+            ModuleNotFoundError: the extra `export` is not installed.
+            ValueError: a damaged file, or a graph of other inputs and outputs.
+        """
+        net = OnnxNet(path, output=output, threads=threads)
+        size = options.get("input_size")
+        if net.input_size is not None and size not in (None, net.input_size):
+            raise ValueError(f"{path} takes images of {net.input_size} pixels, not {size}")
+        self = cls(net, **options)
+        self.input_size = size or net.input_size
+        if output != 0:  # chosen in the graph
+            self._said["output"] = output
+        self.kind, self.name = "ONNX", str(path)
+        self.foreign = not net.metadata.get("format", "").startswith(OUR_ONNX)
+        return self
 
-    Args:
-        teacher: the net.
-        faces: the training images.
-        flip: make the mirrored view too.
-        path: a file to keep them in; if it is there and was made for this teacher and these faces,
-            it is read instead.
-        progress: show a bar on a terminal.
+    @classmethod
+    def from_model(cls, model: Model, *, name: str = "", **options: Any) -> Teacher:
+        """A model of this library with its head; `options` are those of `Teacher`."""
+        self = cls._of_ours(model.backbone, model.info, options)
+        self.name = name or self.kind
+        self.people, self.trained_on = model.people, model.origin
+        if self.prototypes is None:
+            self.head = model.head
+        return self
 
-    Returns:
-        One or two tensors (N, D').
+    @classmethod
+    def _of_ours(
+        cls, backbone: nn.Module, info: dict[str, Any], options: dict[str, Any]
+    ) -> Teacher:
+        """A net of this library, which says itself what it takes and gives."""
+        self = cls(backbone, **options)
+        self.output = options.get("output")
+        self.input_size = self.input_size or info.get("image_size")
+        self.kind = str(info.get("backbone", "a net"))
+        self.width, self.foreign = info["embedding_dim"], False
+        return self
 
-    Raises:
-        ValueError: the set gives another image every time; the net gives no embeddings; or the file
-            belongs to another teacher, other faces, labels or people.
-    """
-    check_repeats(faces)
-    width = teacher.info["embedding_dim"]
-    views = VIEWS if flip else VIEWS[:1]
-    origin: Origin = {}
-    if path is not None:
-        origin = faces_origin(faces, whole=True) | teacher_origin(teacher, head=False)
-        if not agree(int(not path.exists())):  # every process sees it
-            rows = _read(path, origin, views)
-            return check_rows(rows, count=len(faces), width=width, flip=flip)
-    check_net(teacher.backbone, image_size=faces.image_size, width=width, name="the teacher")
-    label = "teacher" if progress and rank() == 0 else None
-    share = _Share(faces)
-    made = [
-        _gather_rows(embed(teacher.backbone, share, mirrored=i == 1, progress=label), len(faces))
-        for i in range(len(views))
-    ]
-    if path is not None and rank() == 0:
-        metadata = {"format": CACHE_FORMAT, "origin": json.dumps(origin)}
-        write_atomically(path, save(dict(zip(views, made, strict=True)), metadata))
-    return made
+    @classmethod
+    def from_file(cls, path: str | Path, **options: Any) -> Teacher:
+        """A teacher in any file that one comes in; nothing in it is executed.
 
+        Args:
+            path: a run's folder or its model.safetensors, with or without head; a checkpoint that
+                `ekd_lite.models.load_published` knows (.safetensors, .pt, .pth, .ckpt); an .onnx
+                file; or a table of rows: .npy (N, D'), or .safetensors with `embeddings` and, if
+                there are, `mirrored` and `prototypes`.
+            **options: of `Teacher`, or of `Teacher.from_rows` for a table; those of a checkpoint
+                known to the library are set by it.
 
-def _read(path: Path, origin: Origin, views: Sequence[str]) -> list[Tensor]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            made_for: Any = json.loads(metadata.get("origin", "{}"))
-            is_ours = metadata.get("format") == CACHE_FORMAT and isinstance(made_for, dict)
-            found = differences(origin, made_for) if is_ours else ["it is of another version"]
-            if not found and set(views) <= set(file.keys()):
-                return [file.get_tensor(view) for view in views]
-    except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no cache of a teacher, or a damaged one: {error}") from error
-    raise ValueError(
-        f"{path} was made for another teacher, other faces, or without mirrored images "
-        f"({'; '.join(found) or 'these are missing'}): name another teacher_cache, or delete it"
-    )
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: a damaged file, or one of another kind.
+        """
+        path = Path(path)
+        if path.suffix.lower() == ".onnx":
+            return cls.from_onnx(path, **options)
+        found = read_teacher_file(path)
+        if isinstance(found, Model):
+            return cls.from_model(found, name=str(path), **options).requires_grad_(False)
+        if isinstance(found, Headless):
+            self = cls._of_ours(found.backbone, found.info, options)
+        elif isinstance(found, nn.Module):
+            known: Any = found.summary
+            self = cls(
+                found, **({"colour": known.colour, "input_size": known.image_size} | options)
+            )
+        else:
+            if unknown := options.keys() - {"mirrored", "prototypes"}:
+                raise ValueError(
+                    f"{path} is a table of rows, which has no {', '.join(sorted(unknown))}"
+                )
+            self = cls.from_rows(found.pop(VIEWS[0]), **(found | options))
+        self.name = str(path)
+        return self
 
+    def forward(self, images: Tensor) -> Tensor:
+        """Embed images in [-1, 1], (N, 3, H, H) -> (N, D'), not normalised."""
+        images = self.prepared(images)
+        rows = self._embed(images)
+        return rows + self._embed(images.flip(-1)) if self.flip_sum else rows
 
-class _Share:
-    """Every W-th image of a set, padded with the last so that all processes have as many."""
+    def prepared(self, images: Tensor) -> Tensor:
+        """The images as the net wants them: its size, its colour order, its range."""
+        size = self.input_size
+        if size is not None and images.shape[-2:] != (size, size):
+            images = F.interpolate(images, (size, size), mode="bicubic", antialias=True)
+            images = images.clamp(-1, 1)  # bicubic shoots beyond the range at edges
+        if self.colour == "bgr":
+            images = images.flip(1)
+        return images if self._is_plain else images * self.scale + self.shift
 
-    def __init__(self, faces: FaceSet) -> None:
-        count = -(-len(faces) // world_size())
-        index = torch.arange(rank(), count * world_size(), world_size())
-        self.index = index.clamp(max=len(faces) - 1)
-        self.faces = faces
-        self.labels = faces.labels[self.index]
-        self.image_size = faces.image_size
+    def _embed(self, images: Tensor) -> Tensor:
+        if self.net is None:
+            raise ValueError("this teacher is a table of rows: it cannot embed images")
+        rows: Any = self.net(images)
+        if self.output is not None:
+            rows = chosen(rows, self.output)
+            if isinstance(rows, Tensor) and rows.ndim == 4 and rows.shape[2:] == (1, 1):
+                rows = rows.flatten(1)
+        return rows  # type: ignore[no-any-return]
+
+    def seen_as(self, **options: Any) -> Teacher:
+        """The same net with other options, to try whether it does better so."""
+        kept = {"input_size": self.input_size, "output": self.output, "flip_sum": self.flip_sum}
+        assert self.net is not None
+        return Teacher(self.net, **(kept | {"colour": self.colour} | options))
 
     @property
-    def num_identities(self) -> int:
-        return self.faces.num_identities
+    def num_parameters(self) -> int:
+        """Parameters of the net; 0 of rows and of an ONNX file, which hold none that torch sees."""
+        return 0 if self.net is None else sum(p.numel() for p in self.net.parameters())
 
-    def __len__(self) -> int:
-        return len(self.index)
+    def origin(self, *, head: bool = True) -> Origin:
+        """What the run depends on: weights or rows, options, and the prototypes if wanted."""
+        tensors = [*(self.rows_by_view().items())]
+        if self.net is not None:
+            tensors = [(f"backbone.{n}", t) for n, t in self.net.state_dict().items()]
+        if head and self.head is not None:
+            tensors += [(f"head.{n}", t) for n, t in self.head.state_dict().items()]
+        elif head and self.prototypes is not None:
+            tensors += [("prototypes", self.prototypes)]
+        digests = [f"file {self.net.digest[:16]}"] if isinstance(self.net, OnnxNet) else []
+        digests += [tensors_digest(tensors)] if tensors else []
+        digests += [f"{name}={value}" for name, value in self._said.items()]
+        return {"teacher": f"{self.kind} ({', '.join(digests)})"}
 
-    def batch(self, indices: Sequence[int] | Tensor) -> Tensor:
-        return self.faces.batch(self.index[torch.as_tensor(indices)])
+    def rows_by_view(self) -> dict[str, Tensor]:
+        """Its rows by the names that they have in files; {} for a net."""
+        return dict(zip(VIEWS, self.rows or [], strict=False))
+
+    def with_head(
+        self, prototypes: Tensor, *, scale: float, people: Tensor | None = None
+    ) -> Teacher:
+        """The same teacher with other prototypes, (C, D'); this one stays as it is."""
+        other = copy.copy(self)
+        other._modules = dict(self._modules)
+        other.head = NormFace(prototypes.shape[1], len(prototypes), scale=scale).eval()
+        other.head.prototypes = nn.Parameter(prototypes.detach().float(), requires_grad=False)
+        other.people = people
+        return other
 
 
-def _gather_rows(rows: Tensor, count: int) -> Tensor:
-    """The shares of all processes, put back into the order of the set."""
-    if world_size() == 1:
-        return rows
-    joined = gather_batch(rows).view(world_size(), len(rows), -1)
-    return joined.transpose(0, 1).reshape(-1, rows.shape[1])[:count].clone()
+def as_teacher(teacher: Any) -> Teacher:
+    """A teacher from whatever `fit` takes for one: itself, a model, a net, rows or a path."""
+    if isinstance(teacher, Teacher):
+        return teacher
+    if isinstance(teacher, Model):
+        return Teacher.from_model(teacher)
+    if isinstance(teacher, nn.Module):
+        return Teacher(teacher)
+    if isinstance(teacher, str | Path):
+        return Teacher.from_file(teacher)
+    if isinstance(teacher, Tensor | np.ndarray) and teacher.ndim == 2:
+        return Teacher.from_rows(teacher)
+    if isinstance(teacher, Sequence) and len(teacher) in (1, 2):
+        return Teacher.from_rows(teacher[0], mirrored=teacher[1] if len(teacher) == 2 else None)
+    raise ValueError(
+        "expected as teacher a Teacher, an nn.Module, a table of rows (N, D) or two, or a path, "
+        f"got {type(teacher).__name__}"
+    )

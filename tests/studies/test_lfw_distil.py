@@ -12,10 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ekd_lite.data import PackedFaces
-from ekd_lite.data.splits import Selection
-from ekd_lite.evaluate import all_pairs_tpr_at_fpr, embed
-from ekd_lite.train import load_model
+from ekd_lite.evaluate import all_pairs_tpr_at_fpr
 
 STUDIES = Path(__file__).parents[2] / "studies"
 
@@ -71,21 +68,6 @@ def test_people_are_in_one_part_and_rows_find_their_image(script, data, tmp_path
     for seed in (1, 2):
         again = script.read_faces(data, tmp_path / "work", "train", 0.5, seed)
         assert (again.files == half.files) == (seed == 1)
-
-
-def test_the_stand_in_holds_means_and_cannot_be_asked(script, tmp_path):
-    images = torch.zeros(4, 3, script.SIZE, script.SIZE, dtype=torch.uint8)
-    packed = PackedFaces(images, torch.tensor([0, 0, 1, 1]))
-    teacher = torch.zeros(4, script.DIM)
-    teacher[[0, 1, 2, 3], [0, 1, 2, 2]] = torch.tensor([5.0, 1.0, 2.0, 3.0])
-    faces = script.Faces(Selection(packed, torch.tensor([0, 1])), teacher, list("abcd"))
-    model = load_model(script.write_stand_in(tmp_path / "teacher.safetensors", faces))
-    expected = torch.zeros(2, script.DIM)
-    expected[0, :2], expected[1, 2] = 0.5**0.5, 1.0  # lengths do not count
-    assert torch.allclose(model.head.prototypes, expected)
-    assert model.head.scale == script.SCALE
-    with pytest.raises(ValueError, match="not finite"):
-        embed(model.backbone, packed)
 
 
 CHANGES = [
@@ -167,12 +149,13 @@ def test_training_gets_what_the_run_says(script, data, tmp_path, monkeypatch):
         script.train(each, data, tmp_path / "work")
         config, images, folder, rest = calls.pop()
         faces = script.read_faces(data, tmp_path / "work", "train", each.share, each.seed)
-        assert torch.equal(rest["teacher_embeddings"][0], faces.teacher)
+        if each.method == "none":
+            assert rest["teacher"] is None
+        else:
+            assert all(torch.equal(rows, faces.teacher) for rows in rest["teacher"].rows)
+            assert len(rest["teacher"].rows) == 2
         assert torch.equal(images.labels, faces.images.labels)
         assert folder == tmp_path / "work" / each.name
-        assert config.teacher == (
-            None if each.method == "none" else f"{folder}/teacher.safetensors"
-        )
         for name in ("backbone", "margin", "method", "seed"):
             assert getattr(config, name) == getattr(each, name)
         assert config.identity_weight == each.labels

@@ -14,7 +14,8 @@ from ekd_lite.distill import DISTILLERS
 from ekd_lite.train import TrainConfig, cache_teacher, fit, load_model, save_model
 from ekd_lite.train.checkpoint import load_checkpoint, save_checkpoint
 from ekd_lite.train.origin import differences, faces_origin
-from ekd_lite.train.teacher import choose_people, load_teacher
+from ekd_lite.train.teacher import Teacher
+from ekd_lite.train.teacher_fit import choose_people, load_teacher
 from tests.fakes import ColourFaces
 
 SMALL: dict[str, Any] = {
@@ -186,7 +187,6 @@ def test_fewer_and_reordered_people_are_mapped(named_teacher, people):
     whole = load_model(named_teacher)
     found = load_teacher(config, Named(people, seed=4), device=torch.device("cpu"))
     assert torch.equal(found.head.prototypes, whole.head.prototypes[list(people)])
-    assert found.info["num_identities"] == len(people)
     assert found.people.tolist() == whole.people[list(people)].tolist()
     assert not found.head.prototypes.requires_grad
 
@@ -201,7 +201,8 @@ def test_methods_that_ask_no_prototype_take_any_people(tmp_path, named_teacher):
     others = Named(names=[f"stranger {i}" for i in range(12)], seed=3)
     for method in set(DISTILLERS) - {"kd", "margin"}:
         config = TrainConfig(method=method, teacher=str(named_teacher), **SMALL)
-        assert load_teacher(config, others, device=torch.device("cpu")).info["num_identities"] == 12
+        found = load_teacher(config, others, device=torch.device("cpu"))
+        assert len(found.head.prototypes) == 12
 
 
 @pytest.mark.parametrize("what", ["faces", "labels", "one pixel", "names"])
@@ -246,8 +247,8 @@ def test_the_demo_s_teacher_knows_the_procedural_people(tmp_path):
 
 
 def test_choosing_all_people_changes_nothing(named_teacher):
-    model = load_model(named_teacher)
-    assert choose_people(model, torch.arange(12)) is model
+    teacher = Teacher.from_file(named_teacher)
+    assert choose_people(teacher, torch.arange(12)) is teacher
 
 
 @pytest.mark.parametrize("what", [name for name in OTHERS if name != "names"])

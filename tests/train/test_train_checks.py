@@ -218,7 +218,7 @@ BAD_NETS = {
     "dictionary": (Named, "the net gives a dict of 1"),
     "another width": (Narrow, r"it gives embeddings \(N, 7\), not \(N, 16\)"),
     "one row": (Single, r"the net gives \(16,\) for 2 images"),
-    "half": (lambda **size: Net(**size).half(), r"weights are torch.float16 \(layer.weight\)"),
+    "half": (lambda **size: Net(**size).half(), r"weights are torch.float16 \(.*layer.weight\)"),
     "bfloat16": (lambda **size: Net(**size).bfloat16(), "weights are torch.bfloat16"),
 }
 

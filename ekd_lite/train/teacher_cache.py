@@ -1,0 +1,126 @@
+"""The teacher's embeddings of the training set, made once for many runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from ekd_lite.data import FaceSet
+from ekd_lite.evaluate import embed
+from ekd_lite.files import write_atomically
+from ekd_lite.parallel import gather_batch, rank, world_size
+from ekd_lite.train.checks import check_repeats, check_rows
+from ekd_lite.train.distributed import agree
+from ekd_lite.train.model_file import Model
+from ekd_lite.train.origin import Origin, differences, faces_origin
+from ekd_lite.train.teacher import VIEWS, Teacher, as_teacher
+from ekd_lite.train.teacher_fit import probe
+
+CACHE_FORMAT = "ekd_lite.teacher_cache.2"
+
+
+def cache_teacher(
+    teacher: Teacher | Model,
+    faces: FaceSet,
+    *,
+    flip: bool,
+    path: Path | None = None,
+    progress: bool = True,
+) -> list[Tensor]:
+    """The teacher's embeddings of every image, and of every mirrored image if runs will flip.
+
+    Valid as long as training changes images in no other way. With several processes each embeds its
+    share of the images.
+
+    Args:
+        teacher: the net.
+        faces: the training images.
+        flip: make the mirrored view too.
+        path: a file to keep them in; if it is there and was made for this teacher and these faces,
+            it is read instead.
+        progress: show a bar on a terminal.
+
+    Returns:
+        One or two tensors (N, D').
+
+    Raises:
+        ValueError: the set gives another image every time; the net gives no embeddings; or the file
+            belongs to another teacher, other faces, labels or people.
+    """
+    teacher = as_teacher(teacher)
+    if teacher.rows is not None:
+        return check_rows(teacher.rows, count=len(faces), width=teacher.rows[0].shape[1], flip=flip)
+    check_repeats(faces)
+    width = teacher.width or probe(teacher, faces.image_size)
+    views = VIEWS if flip else VIEWS[:1]
+    origin: Origin = {}
+    if path is not None:
+        origin = faces_origin(faces, whole=True) | teacher.origin(head=False)
+        if not agree(int(not path.exists())):  # every process sees it
+            rows = _read(path, origin, views)
+            return check_rows(rows, count=len(faces), width=width, flip=flip)
+    probe(teacher, faces.image_size)
+    label = "teacher" if progress and rank() == 0 else None
+    share = _Share(faces)
+    made = [
+        _gather_rows(embed(teacher, share, mirrored=i == 1, progress=label), len(faces))
+        for i in range(len(views))
+    ]
+    if path is not None and rank() == 0:
+        metadata = {"format": CACHE_FORMAT, "origin": json.dumps(origin)}
+        write_atomically(path, save(dict(zip(views, made, strict=True)), metadata))
+    return check_rows(made, count=len(faces), width=width, flip=flip)
+
+
+def _read(path: Path, origin: Origin, views: Sequence[str]) -> list[Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            made_for: Any = json.loads(metadata.get("origin", "{}"))
+            is_ours = metadata.get("format") == CACHE_FORMAT and isinstance(made_for, dict)
+            found = differences(origin, made_for) if is_ours else ["it is of another version"]
+            if not found and set(views) <= set(file.keys()):
+                return [file.get_tensor(view) for view in views]
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no cache of a teacher, or a damaged one: {error}") from error
+    raise ValueError(
+        f"{path} was made for another teacher, other faces, or without mirrored images "
+        f"({'; '.join(found) or 'these are missing'}): name another teacher_cache, or delete it"
+    )
+
+
+class _Share:
+    """Every W-th image of a set, padded with the last so that all processes have as many."""
+
+    def __init__(self, faces: FaceSet) -> None:
+        count = -(-len(faces) // world_size())
+        index = torch.arange(rank(), count * world_size(), world_size())
+        self.index = index.clamp(max=len(faces) - 1)
+        self.faces = faces
+        self.labels = faces.labels[self.index]
+        self.image_size = faces.image_size
+
+    @property
+    def num_identities(self) -> int:
+        return self.faces.num_identities
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def batch(self, indices: Sequence[int] | Tensor) -> Tensor:
+        return self.faces.batch(self.index[torch.as_tensor(indices)])
+
+
+def _gather_rows(rows: Tensor, count: int) -> Tensor:
+    """The shares of all processes, put back into the order of the set."""
+    if world_size() == 1:
+        return rows
+    joined = gather_batch(rows).view(world_size(), len(rows), -1)
+    return joined.transpose(0, 1).reshape(-1, rows.shape[1])[:count].clone()
