@@ -8,9 +8,10 @@ from functools import partial
 from torch import nn
 
 from ekd_lite.models.iresnet import IResNet
+from ekd_lite.models.layouts import LAYOUTS
 from ekd_lite.models.mobilefacenet import MobileFaceNet
 from ekd_lite.models.profile import Profile, profile_backbone
-from ekd_lite.models.published import LAYOUTS, load_published
+from ekd_lite.models.published import load_published
 from ekd_lite.models.tiny import TinyStudent, tiny_teacher
 from ekd_lite.ops import check_image_size, nearest_name
 
