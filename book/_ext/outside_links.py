@@ -52,6 +52,7 @@ WRITTEN_IN = {
     "torch.nn.parameter.Parameter": "torch.nn.Parameter",
     "torch.nn.modules.container.ModuleDict": "torch.nn.ModuleDict",
     "torch.nn.modules.module.Module": "torch.nn.Module",
+    "nn.Module": "torch.nn.Module",  # as written in the signature of a class
     "torch.optim.optimizer.Optimizer": "torch.optim.Optimizer",
     "torch.utils.data.dataloader.DataLoader": "torch.utils.data.DataLoader",
     "torch.utils.data.dataset.Dataset": "torch.utils.data.Dataset",
