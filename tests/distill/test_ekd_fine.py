@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ekd_lite.distill import DISTILLERS, FineEKDLoss, Setting
@@ -25,6 +25,9 @@ OPTIONS: dict[str, Any] = {"fprs": (0.5, 0.25, 0.1), "hard_fpr": 0.5}
 def test_equals_a_loop_over_all_pairs_batch_after_batch(
     memory, thresholds, run, hard_fpr, temperature
 ):
+    # An image that comes again has cosine 1 with itself up to the last bit, and 1 is a threshold.
+    firsts = [tuple(student[0].tolist()) for student, _, _ in run if len(student)]
+    assume(len(set(firsts)) == len(firsts))
     options: dict[str, Any] = {"memory": memory, "hard_fpr": hard_fpr, "temperature": temperature}
     loss = FineEKDLoss(3, 3, **OPTIONS | options, thresholds=thresholds).double()
     slow = oracle.FineEKD(**options, own=thresholds == "own")
