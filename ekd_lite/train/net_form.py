@@ -1,40 +1,12 @@
-"""What others' nets take and give: pixels on a scale of their own, one of several outputs."""
+"""What others' nets and tables give: one of several outputs, rows of numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-
-
-def plain_numbers(value: Any) -> Any:
-    """A number or a tuple of numbers, of a tensor, an array or a list."""
-    values = value.tolist() if isinstance(value, Tensor | np.ndarray) else value
-    return tuple(values) if isinstance(values, list) else values
-
-
-def affine(pixel_range: Any, mean: Any, std: Any) -> tuple[Tensor, Tensor]:
-    """Scale and shift (3, 1, 1) that take pixels from [-1, 1] to what the net wants."""
-    try:
-        low, high = (float(x) for x in pixel_range)
-        parts = [torch.as_tensor(x, dtype=torch.float64).expand(3) for x in (mean, std)]
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(
-            "expected pixel_range as two numbers, mean and std as one number or three, got "
-            f"{pixel_range!r}, {mean!r}, {std!r}"
-        ) from error
-    (average, spread), finite = parts, torch.tensor([low, high]).isfinite().all()
-    if not (low < high and finite and average.isfinite().all() and (spread > 0).all()):
-        raise ValueError(
-            "pixel_range must rise, and std be positive, got "
-            f"{pixel_range!r}, mean {mean!r}, std {std!r}"
-        )
-    scale = (high - low) / 2 / spread
-    shift = ((high + low) / 2 - average) / spread
-    return scale.float().view(3, 1, 1), shift.float().view(3, 1, 1)
 
 
 def chosen(found: Any, output: int | str) -> Any:

@@ -8,46 +8,30 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ekd_lite.heads import NormFace
 from ekd_lite.models.onnx_net import OnnxNet
 from ekd_lite.train.model_file import Model
-from ekd_lite.train.net_form import affine, checked_table, chosen, plain_numbers
+from ekd_lite.train.net_form import checked_table, chosen
 from ekd_lite.train.origin import Origin, tensors_digest
+from ekd_lite.train.pixels import Pixels
 from ekd_lite.train.teacher_file import Headless, read_teacher_file
 
 VIEWS = ("embeddings", "mirrored")
 OUR_ONNX = "ekd_lite.onnx."
-DEFAULTS: dict[str, Any] = {
-    "input_size": None,
-    "colour": "rgb",
-    "pixel_range": (-1.0, 1.0),
-    "mean": 0.0,
-    "std": 1.0,
-    "output": 0,
-    "flip_sum": False,
-}
 
 
 class Teacher(nn.Module):
     """A net with all that turns the student's images into what it was trained on.
 
-    Images come as everywhere in this library: RGB, (N, 3, H, H), in [-1, 1]. They are resized
-    (bicubic with antialiasing), put into the net's colour order and scaled:
-
-        v = low + (x + 1) / 2 · (high - low)        input = (v - mean) / std
+    Images come as everywhere in this library: RGB, (N, 3, H, H), in [-1, 1].
 
     Args:
         net: image -> embedding; put into evaluation mode and left there. See the other
             constructors for rows and files.
         input_size: side of the images that it takes, pixels; None takes them as they come.
-        colour: order of its channels; OpenCV's is "bgr".
-        pixel_range: its black and its white, before mean and standard deviation are taken off;
-            (0, 255), (0, 1) and (-1, 1) are usual.
-        mean: taken off the scaled pixels: a number, or three in the order of the net's channels.
-        std: and divided by.
+        colour, pixel_range, mean, std: order and scale of its pixels, as in `Pixels`.
         output: which of its outputs is the embedding: a number in a tuple or list, a key of a
             dictionary, an attribute. A net that gives a single tensor needs none.
         flip_sum: add the embedding of the mirrored image, as many evaluations do.
@@ -72,9 +56,6 @@ class Teacher(nn.Module):
         torch.Size([2, 8])
     """
 
-    scale: Tensor
-    shift: Tensor
-
     def __init__(
         self,
         net: nn.Module,
@@ -94,28 +75,13 @@ class Teacher(nn.Module):
                 f"a teacher needs an nn.Module, image -> embedding, got {type(net).__name__}; "
                 "Teacher.from_rows takes tables, Teacher.from_file files"
             )
-        if colour not in ("rgb", "bgr"):
-            raise ValueError(f"colour must be 'rgb' or 'bgr', got {colour!r}")
-        if input_size is not None and (not isinstance(input_size, int) or input_size < 1):
-            raise ValueError(f"input_size must be a number of pixels, got {input_size!r}")
-        self.input_size, self.colour = input_size, colour
+        self.pixels = Pixels(
+            input_size=input_size, colour=colour, pixel_range=pixel_range, mean=mean, std=std
+        )
         self.output: int | str | None = output  # None: it gives its embedding, and nothing else
         self.flip_sum = flip_sum
-        mean, std = plain_numbers(mean), plain_numbers(std)
-        scale, shift = affine(pixel_range, mean, std)
-        # None: pixels stay as they are, to the bit.
-        self._is_plain = bool((scale == 1).all() and (shift == 0).all())
-        self.register_buffer("scale", scale, persistent=False)
-        self.register_buffer("shift", shift, persistent=False)
-        # What says how pixels are scaled, for `seen_as`.
-        self.pixels = {"pixel_range": tuple(pixel_range), "mean": mean, "std": std}
-        given: dict[str, Any] = {
-            "input_size": input_size,
-            "colour": colour,
-            "pixel_range": tuple(pixel_range),
-        }
-        given |= {"mean": mean, "std": std, "output": output, "flip_sum": flip_sum}
-        self._said = {name: v for name, v in given.items() if v != DEFAULTS[name]}
+        self._said = self.pixels.said | ({"output": output} if output != 0 else {})
+        self._said |= {"flip_sum": True} if flip_sum else {}
         self.net: nn.Module | None = net.eval()
         self._begin(type(net).__name__, prototypes)
         self.eval()
@@ -148,7 +114,7 @@ class Teacher(nn.Module):
         """
         self = cls.__new__(cls)
         nn.Module.__init__(self)
-        self.net, self.input_size, self._said = None, None, {}
+        self.net, self._said = None, {}
         self._begin("rows", prototypes)
         self.foreign = False
         views = [rows] if mirrored is None else [rows, mirrored]
@@ -180,7 +146,7 @@ class Teacher(nn.Module):
         if net.input_size is not None and size not in (None, net.input_size):
             raise ValueError(f"{path} takes images of {net.input_size} pixels, not {size}")
         self = cls(net, **options)
-        self.input_size = size or net.input_size
+        self.pixels.input_size = size or net.input_size
         if output != 0:  # chosen in the graph
             self._said["output"] = output
         self.kind, self.name = "ONNX", str(path)
@@ -204,7 +170,7 @@ class Teacher(nn.Module):
         """A net of this library, which says itself what it takes and gives."""
         self = cls(backbone, **options)
         self.output = options.get("output")
-        self.input_size = self.input_size or info.get("image_size")
+        self.pixels.input_size = self.input_size or info.get("image_size")
         self.kind = str(info.get("backbone", "a net"))
         self.width, self.foreign = info["embedding_dim"], False
         return self
@@ -249,19 +215,9 @@ class Teacher(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Embed images in [-1, 1], (N, 3, H, H) -> (N, D'), not normalised."""
-        images = self.prepared(images)
+        images = self.pixels(images)
         rows = self._embed(images)
         return rows + self._embed(images.flip(-1)) if self.flip_sum else rows
-
-    def prepared(self, images: Tensor) -> Tensor:
-        """The images as the net wants them: its size, its colour order, its range."""
-        size = self.input_size
-        if size is not None and images.shape[-2:] != (size, size):
-            images = F.interpolate(images, (size, size), mode="bicubic", antialias=True)
-            images = images.clamp(-1, 1)  # bicubic shoots beyond the range at edges
-        if self.colour == "bgr":
-            images = images.flip(1)
-        return images if self._is_plain else images * self.scale + self.shift
 
     def _embed(self, images: Tensor) -> Tensor:
         if self.net is None:
@@ -277,7 +233,12 @@ class Teacher(nn.Module):
         """The same net with other options, to try whether it does better so."""
         kept = {"input_size": self.input_size, "output": self.output, "flip_sum": self.flip_sum}
         assert self.net is not None
-        return Teacher(self.net, **(kept | {"colour": self.colour} | options))
+        return Teacher(self.net, **(kept | {"colour": self.pixels.colour} | options))
+
+    @property
+    def input_size(self) -> int | None:
+        """Side of the images that its net takes, pixels; None if it takes any, or has no net."""
+        return None if self.net is None else self.pixels.input_size
 
     @property
     def num_parameters(self) -> int:

@@ -180,12 +180,12 @@ def suspect_input(teacher: Teacher, faces: FaceSet) -> None:
     found: dict[str, Any] = {}
     for pixels in RANGES:
         other = teacher.seen_as(pixel_range=pixels)
-        if torch.equal(other.scale, teacher.scale) and torch.equal(other.shift, teacher.shift):
+        if other.pixels.same_levels(teacher.pixels):
             continue
         if _far_better(rate := try_out(pixel_range=pixels), now) and rate > best:
             best, found = rate, {"pixel_range": pixels}
-    colour: Literal["rgb", "bgr"] = "rgb" if teacher.colour == "bgr" else "bgr"
-    as_found = found or teacher.pixels
+    colour: Literal["rgb", "bgr"] = "rgb" if teacher.pixels.colour == "bgr" else "bgr"
+    as_found = found or teacher.pixels.levels
     if _far_better(rate := try_out(colour=colour, **as_found), best):
         best, found = rate, found | {"colour": colour}
     if found:

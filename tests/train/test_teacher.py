@@ -129,10 +129,10 @@ def test_other_sizes_are_resampled_as_pillow_does():
             np.asarray(Image.fromarray(a).resize((size, size), Image.Resampling.BICUBIC))
             for a in array
         ]
-        seen = Teacher(Flat(size=size), input_size=size).prepared(images)[0]
+        seen = Teacher(Flat(size=size), input_size=size).pixels(images)[0]
         assert np.abs((seen.numpy() + 1) * 127.5 - np.stack(expected)).max() < 1.5
     checkers = (torch.arange(16)[:, None] + torch.arange(16)) % 2 * 2.0 - 1
-    enlarged = Teacher(Flat(), input_size=30).prepared(checkers.expand(1, 3, 16, 16))
+    enlarged = Teacher(Flat(), input_size=30).pixels(checkers.expand(1, 3, 16, 16))
     assert enlarged.abs().max() <= 1
 
 
@@ -235,7 +235,7 @@ def test_a_teacher_is_not_changed_by_a_run(tmp_path):
     before = net.weight.clone()
     run(tmp_path, teacher, method="kd", cache_teacher=False)
     assert torch.equal(net.weight, before) and net.weight.grad is None and net.weight.requires_grad
-    assert teacher.head is None and set(dict(teacher.named_children())) == {"net"}
+    assert teacher.head is None and set(dict(teacher.named_children())) == {"net", "pixels"}
     run(tmp_path, teacher, "again", faces=ColourFaces(num_identities=7))
 
 
@@ -496,7 +496,7 @@ def test_a_published_checkpoint_brings_its_colours_and_size(tmp_path):
     torch.save({"state_dict": renamed}, tmp_path / "adaface.ckpt")
     teacher = Teacher.from_file(tmp_path / "adaface.ckpt")
     images = FACES.batch(range(3))
-    assert (teacher.colour, teacher.input_size, teacher.foreign) == ("bgr", 32, True)
+    assert (teacher.pixels.colour, teacher.input_size, teacher.foreign) == ("bgr", 32, True)
     expected = Teacher(net, colour="bgr", input_size=32)(images)
     assert torch.equal(teacher(images), expected)
     rgb = Teacher.from_file(tmp_path / "adaface.ckpt", colour="rgb")(images)
