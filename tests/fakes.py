@@ -19,3 +19,13 @@ class ColourFaces:
 
     def batch(self, indices):
         return self.images[torch.as_tensor(indices)]
+
+
+def ir_weights(net, *, prefix=""):
+    """The tensors of an `IResNet` under the names that TFace, AdaFace and CVLface give them."""
+    renamed = {}
+    for name, tensor in net.state_dict().items():
+        name = name.replace("stem.", "input_layer.").replace("output.", "output_layer.", 1)
+        name = name.replace(".residual.", ".res_layer.").replace(".shortcut.", ".shortcut_layer.")
+        renamed[prefix + name] = tensor
+    return renamed

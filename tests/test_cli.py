@@ -163,11 +163,12 @@ def test_train_under_a_net_of_others(people, tmp_path, capsys, monkeypatch):
         torch.onnx.export(Net(), (torch.zeros(1, 3, 24, 24),), "net.onnx", dynamo=False)
     arguments = ["train", "--out", "student", "--faces", str(people), "--image-size", "16"]
     arguments += ["--method", "fitnet", "--teacher", "net.onnx", "--steps", "2", "--device", "cpu"]
-    said = ["--teacher-colour", "bgr", "--teacher-range", "0", "255", "--teacher-output", "1"]
+    said = ["--colour", "bgr", "--pixel-range", "0", "255", "--output", "1"]
     for _ in range(2):  # the second call finds it finished
         assert main([*arguments, *said]) == 0
         lines = capsys.readouterr().out.splitlines()
-        assert lines[0].startswith("teacher net.onnx: TPR on validation identities")
+        assert lines[0] == "file        net.onnx"
+        assert lines[3].startswith("teacher net.onnx: TPR on validation identities")
     assert main([*arguments, *said[:-2]]) == 2
     assert "other faces or another teacher" in capsys.readouterr().err
     np.save("rows.npy", np.ones((3, 4), np.float32))

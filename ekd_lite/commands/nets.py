@@ -6,7 +6,7 @@ import json
 import math
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -15,8 +15,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from ekd_lite.commands.net_options import NetOptions, open_net, size_to_read
 from ekd_lite.commands.verification import MIN_FALSE_ACCEPTS, evaluate_pairs, open_pairs
 from ekd_lite.data import ImageFolder, load_splits, open_faces
+from ekd_lite.data.sets import open_any_size
 from ekd_lite.evaluate import (
     UndefinedMetricWarning,
     all_pairs_tpr_at_fpr,
@@ -27,7 +29,7 @@ from ekd_lite.evaluate import (
 from ekd_lite.evaluate.inputs import as_labels, as_rows, check_finite
 from ekd_lite.files import check_output, write_atomically
 from ekd_lite.ops import false_accepts_at
-from ekd_lite.train.model_file import load_backbone
+from ekd_lite.train.origin import faces_origin
 
 FPRS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
@@ -40,25 +42,33 @@ def measurable(fprs: Iterable[float], labels: Tensor) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class Embed:
-    """Embed a set of faces with a trained net."""
+    """Embed a set of faces with a net of ekd_lite or of anybody else."""
 
     model: Path
-    """Run folder or model.safetensors."""
+    """Run folder or model.safetensors, published checkpoint (.pth, .pt, .ckpt, .safetensors) or
+    .onnx file."""
     faces: Path
     """Folder of identity/image.jpg, .rec file or packed set."""
     out: Path = Path("embeddings.safetensors")
-    """File for embeddings (N, D) and labels (N,); with a folder's file names in its metadata."""
+    """File for embeddings (N, D) and labels (N,); with what they are of, and a folder's file names,
+    in its metadata."""
+    net: NetOptions = field(default_factory=NetOptions)
 
     def run(self) -> None:
         """Embed and write."""
         check_output(self.out, self.model)
-        backbone, info = load_backbone(self.model)
-        faces = open_faces(self.faces, image_size=info["image_size"])
-        rows = embed(backbone, faces, progress="embedding")
-        metadata = {}
+        net = open_net(self.model, self.net)
+        if net.rows is not None:
+            raise ValueError(
+                f"{self.model} holds embeddings already: `ekd-lite evaluate --source "
+                f"{self.model} --faces ...` measures them"
+            )
+        faces = open_faces(self.faces, image_size=size_to_read(net))
+        rows = embed(net, faces, progress="embedding")
+        metadata = {"origin": json.dumps(faces_origin(faces, whole=True) | net.origin(head=False))}
         if isinstance(faces, ImageFolder):
             files = [file.relative_to(faces.root).as_posix() for file in faces.files]
-            metadata = {"files": json.dumps(files)}
+            metadata["files"] = json.dumps(files)
         data = save({"embeddings": rows, "labels": faces.labels}, metadata)
         write_atomically(self.out, data)
         print(f"wrote {self.out}: {tuple(rows.shape)}, {faces.num_identities} identities")
@@ -69,10 +79,12 @@ class Evaluate:
     """TPR at FPR with 95 % intervals, over all pairs of a set or over the pairs of a list."""
 
     source: Annotated[Path, tyro.conf.arg(aliases=("--model",))]
-    """Embeddings written by `embed`; or a run folder or model, to be tested on unseen people."""
+    """Embeddings written by `embed`; a table of rows (.npy, .safetensors), in the order of --faces;
+    or a run folder, model, published checkpoint or .onnx file, to be tested on unseen people."""
     faces: Path | None = None
-    """With a model: the folder it was trained from, whose unseen people are tested (procedural
-    faces if left out); or a verification file such as lfw.bin, for the accuracy over folds too."""
+    """With a net: the folder it was trained from, or another, whose unseen people (30 %) are tested
+    (procedural faces if left out); or a verification file such as lfw.bin, for the accuracy over
+    folds too. With a table of rows: the set that they are of."""
     pairs: Path | None = None
     """List of pairs over the images of --faces, such as LFW's pairs.txt, those of CALFW and CPLFW,
     or a CSV with the columns left, right, is_genuine: tested in place of all pairs."""
@@ -80,6 +92,7 @@ class Evaluate:
     """False-positive rates."""
     resamples: int = 1000
     """Bootstrap resamples; 0 leaves the intervals out."""
+    net: NetOptions = field(default_factory=NetOptions)
 
     def run(self) -> None:
         """Print the table."""
@@ -121,8 +134,10 @@ class Evaluate:
         """Measure on a list of pairs."""
         if self.faces is None:
             raise ValueError("--pairs needs --faces, the folder that its images are in")
-        net, info = load_backbone(self.source)
-        found, name = open_pairs(self.faces, self.pairs, image_size=info["image_size"])
+        net = open_net(self.source, self.net)
+        if net.rows is not None:
+            raise ValueError(f"{self.source} holds embeddings: pairs of images need a net")
+        found, name = open_pairs(self.faces, self.pairs, image_size=size_to_read(net))
         evaluate_pairs(net, found, name, fprs=self.fprs, resamples=self.resamples)
 
     def _why_none(self, fpr: float, labels: Tensor) -> str:
@@ -155,7 +170,7 @@ class Evaluate:
 
     def _open(self) -> tuple[Tensor, Callable[[], Tensor]]:
         """Labels, and what returns the embeddings: it may have to make them."""
-        if self.source.is_file():
+        if self.source.suffix == ".safetensors" and self.source.is_file():
             try:
                 tensors = load_file(self.source)
             except SafetensorError as error:
@@ -164,9 +179,26 @@ class Evaluate:
                 rows = as_rows("embeddings", tensors["embeddings"])
                 check_finite("embeddings", rows)
                 return as_labels("labels", tensors["labels"], len(rows)), lambda: rows
-        backbone, info = load_backbone(self.source)
-        test = load_splits(self.faces, image_size=info["image_size"]).test
-        return test.labels, lambda: embed(backbone, test, progress="embedding")
+        net = open_net(self.source, self.net)
+        if net.rows is not None:
+            table = net.rows[0].float()
+            return self._labels_of(table), lambda: table
+        test = load_splits(self.faces, image_size=size_to_read(net)).test
+        return test.labels, lambda: embed(net, test, progress="embedding")
+
+    def _labels_of(self, rows: Tensor) -> Tensor:
+        """Who a table's rows are of, by the set that they were made from."""
+        if self.faces is None:
+            raise ValueError(
+                f"{self.source} holds embeddings and no labels: name the set that they are of with "
+                "--faces"
+            )
+        labels = open_any_size(self.faces).labels
+        if len(labels) != len(rows):
+            raise ValueError(
+                f"{self.source} holds {len(rows):,} embeddings, {self.faces} {len(labels):,} images"
+            )
+        return labels
 
 
 def _rate(fpr: float) -> str:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from ekd_lite.commands.net_options import NetOptions, open_net
 from ekd_lite.commands.nets import measurable
 from ekd_lite.data import FaceSet, Splits, load_splits
 from ekd_lite.data.sets import open_faces
 from ekd_lite.evaluate import all_pairs_tpr_at_fpr, count_pairs, embed
 from ekd_lite.parallel import rank, world_size
-from ekd_lite.train import Model, Teacher, TrainConfig, fit, load_model
+from ekd_lite.train import Model, TrainConfig, fit, load_model
 from ekd_lite.train.distributed import pick_device, process_group
 from ekd_lite.train.estimate import estimate
 from ekd_lite.train.recipes import load_recipe
@@ -48,12 +48,7 @@ class Train:
     """Train on all people of --faces, read on the fly; measure on another set afterwards."""
     people: int = 1000
     """Procedural training identities."""
-    teacher_colour: Literal["rgb", "bgr"] | None = None
-    """Order of the channels that the teacher takes; left out: rgb, or what its file says."""
-    teacher_range: tuple[float, float] | None = None
-    """Black and white as it takes them, such as 0 255; left out: -1 1."""
-    teacher_output: str | None = None
-    """Name or number of its output, if it has several; left out: the first."""
+    net: NetOptions = field(default_factory=NetOptions)
     config: TrainOptions = field(default_factory=TrainOptions)
     """How to train."""
 
@@ -83,9 +78,9 @@ class Train:
             return
         device = pick_device(config.device)
         with process_group(device, timeout=config.rank_timeout):
-            teacher, options = None, self._teacher_options()
+            teacher, options = None, self.net.said()
             if config.method != "none":  # before faces are made: it may be missing
-                teacher = Teacher.from_file(str(config.teacher), **options)
+                teacher = open_net(Path(str(config.teacher)), self.net)
             train, validation = self._faces()
             if teacher is not None and teacher.rows is None:
                 _report(f"teacher {config.teacher}", teacher, validation)
@@ -97,13 +92,6 @@ class Train:
             _report(f"{self.out}", load_model(path).backbone, validation)
             if rank() == 0:
                 print(f"wrote {path}")
-
-    def _teacher_options(self) -> dict[str, Any]:
-        """What the command line says of the teacher."""
-        name = self.teacher_output
-        output = int(name) if name is not None and name.lstrip("-").isdigit() else name
-        said = {"colour": self.teacher_colour, "pixel_range": self.teacher_range, "output": output}
-        return {name: value for name, value in said.items() if value is not None}
 
     def _faces(self) -> tuple[FaceSet, FaceSet | None]:
         """The sets to train and to validate on."""

@@ -72,6 +72,15 @@ def open_faces(
     return packed
 
 
+def open_any_size(path: str | Path) -> DecodedFaces | PackedFaces:
+    """Open a set for its labels and names: one that is packed at the size that it has.
+
+    Raises:
+        FileNotFoundError, ValueError: as `open_faces`.
+    """
+    return open_packed(path) if (Path(path) / _PIXELS).is_file() else open_faces(path)
+
+
 def record_file(folder: Path) -> Path | None:
     """The .rec file of a folder: train.rec, or the only one.
 

@@ -11,7 +11,7 @@ from ekd_lite.models.iresnet import IResNet
 from ekd_lite.models.layouts import LAYOUTS
 from ekd_lite.models.mobilefacenet import MobileFaceNet
 from ekd_lite.models.profile import Profile, profile_backbone
-from ekd_lite.models.published import load_published
+from ekd_lite.models.published import describe_published, load_published
 from ekd_lite.models.tiny import TinyStudent, tiny_teacher
 from ekd_lite.ops import check_image_size, nearest_name
 
@@ -70,6 +70,7 @@ __all__ = [
     "Profile",
     "TinyStudent",
     "build_backbone",
+    "describe_published",
     "load_published",
     "profile_backbone",
     "tiny_teacher",

@@ -35,6 +35,7 @@ class OnnxNet(nn.Module):
         input_size: H, if the graph fixes it.
         digest: the sha256 of the file, with those of its external weights.
         metadata: what the file says of itself.
+        summary: what it takes and gives, and its terms if it says them; to be printed.
 
     Raises:
         FileNotFoundError: no such file.
@@ -68,7 +69,15 @@ class OnnxNet(nn.Module):
         self._channels_last = fixed[1] != 3 and fixed[3] == 3
         self._batch = fixed[0]
         self.input_size = fixed[1] if self._channels_last else fixed[2]
-        self._output = _named_output([o.name for o in self._session.get_outputs()], output, path)
+        outputs = [o.name for o in self._session.get_outputs()]
+        self._output = _named_output(outputs, output, path)
+        licence = self.metadata.get("license") or self.metadata.get("licence")
+        self.summary = (
+            f"file        {path}\n"
+            f"graph       takes {found} of {inputs[0].type}, gives {', '.join(outputs)}; the "
+            f"embedding is {self._output}\n"
+            f"licence     {licence or 'not stated in the file: read the terms where it came from'}"
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """Embed images (N, 3, H, W) with the pixels that the graph wants: (N, D)."""

@@ -17,59 +17,25 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from ekd_lite.models.layouts import LAYOUTS, image_size_of
+from ekd_lite.models.summary import Summary, publisher_of, some
 from ekd_lite.models.weights_file import read_weights
 
 # What stands beside a backbone in a checkpoint: the classifier, by the names that its authors use.
 HEAD = re.compile(r"(head|kernel|loss|criterion|classifier|margin\w*|weight|t|h|batch_\w+)(\.|$)")
 
 
-@dataclass(frozen=True)
-class Summary:
-    """What a published checkpoint turned out to be; `print` it.
+@dataclass
+class _Fitted:
+    """A net without memory in which a checkpoint fits, and the file's names for its tensors."""
 
-    Attributes:
-        path: the file.
-        layout: one of `LAYOUTS`.
-        parameters: of the backbone.
-        embedding_dim: D.
-        image_size: side of the images that it takes, pixels.
-        colour: order of the channels that it was trained on.
-        colour_source: how that is known.
-        licence: what the file says of its terms; None if it says nothing.
-        left_out: tensors that are not the backbone's, such as a classifier's.
-    """
-
-    path: Path
-    layout: str
-    parameters: int
-    embedding_dim: int
-    image_size: int
-    colour: Literal["rgb", "bgr"]
-    colour_source: str
-    licence: str | None
-    left_out: tuple[str, ...]
-
-    def __str__(self) -> str:
-        """A line an attribute."""
-        licence = self.licence or "not stated in the file: read the terms where you took it from"
-        lines = [
-            f"file        {self.path}",
-            f"layout      {self.layout}, {LAYOUTS[self.layout].about}",
-            f"parameters  {self.parameters:,}",
-            f"embedding   {self.embedding_dim} numbers",
-            f"input       {self.image_size}x{self.image_size} aligned faces in [-1, 1]",
-            f"colour      {self.colour.upper()}, {self.colour_source}",
-            f"licence     {licence}",
-        ]
-        if self.left_out:
-            lines.append(f"left out    {len(self.left_out)} tensors: {_some(self.left_out)}")
-        return "\n".join(lines)
+    net: nn.Module
+    names: dict[str, str]  # ours: theirs
+    summary: Summary
 
 
 def load_published(path: str | Path, *, layout: str = "auto") -> nn.Module:
@@ -96,38 +62,77 @@ def load_published(path: str | Path, *, layout: str = "auto") -> nn.Module:
         >>> print(net.summary)  # doctest: +SKIP
     """
     path = Path(path)
+    tensors, metadata = read_weights(path)
+    found = _fit(path, tensors, metadata, layout)
+    _fill(path, found.net, {ours: tensors[theirs] for ours, theirs in found.names.items()})
+    found.net.summary = found.summary  # type: ignore[assignment]
+    return found.net.eval()
+
+
+def describe_published(path: str | Path, *, layout: str = "auto") -> Summary:
+    """What `load_published` would load, by the names and shapes in the file alone.
+
+    Args:
+        path: as there.
+        layout: as there.
+
+    Returns:
+        What is printed before a checkpoint is loaded: layout, size, input, colours, terms.
+
+    Raises:
+        FileNotFoundError, ValueError: as there.
+    """
+    path = Path(path)
+    tensors, metadata = read_weights(path, shapes_only=True)
+    return _fit(path, tensors, metadata, layout).summary
+
+
+def _fit(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], layout: str
+) -> _Fitted:
+    """The net that takes these tensors; a ValueError if none does."""
     if layout != "auto" and layout not in LAYOUTS:
         raise ValueError(f"unknown layout {layout!r}: expected one of {', '.join(LAYOUTS)}")
-    tensors, metadata = read_weights(path)
     if metadata.get("format", "").startswith("ekd_lite."):
         raise ValueError(f"{path} is a file of ekd_lite: `load_backbone` and `load_model` read it")
     name, prefix = _recognise(path, tensors, layout)
-    own = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-    shapes = {n: tuple(t.shape) for n, t in own.items()}
+    shapes = {
+        n.removeprefix(prefix): tuple(t.shape) for n, t in tensors.items() if n.startswith(prefix)
+    }
     try:
         with torch.device("meta"):
             net = LAYOUTS[name].build(shapes)
     except (KeyError, ValueError) as error:
         raise _unknown(path, tensors, f"it looks like {name}, but {error}") from error
-    rename = LAYOUTS[name].rename(shapes)
-    heads = [n for n in own if HEAD.match(n) and rename(n) not in net.state_dict()]
-    left_out = [n for n in tensors if not n.startswith(prefix)] + [prefix + n for n in heads]
-    renamed = {rename(n): t for n, t in own.items() if n not in heads}
-    _fill(path, tensors, name, net, renamed)
-    colour, source = _colour_of(name, prefix)
-    last = [m for m in net.modules() if isinstance(m, nn.Linear)][-1]
-    net.summary = Summary(  # type: ignore[assignment]
+    rename, wanted = LAYOUTS[name].rename(shapes), net.state_dict()
+    heads = [n for n in shapes if HEAD.match(n) and rename(n) not in wanted]
+    names = {rename(n): prefix + n for n in shapes if n not in heads}
+    # How many batches a norm has seen does not change what it computes.
+    needed = [n for n in wanted if not n.endswith("num_batches_tracked")]
+    problems = [f"{n} is missing" for n in needed if n not in names]
+    problems += [f"{n} has no place" for n in names if n not in wanted]
+    problems += [
+        f"{n} is {tuple(tensors[names[n]].shape)}, expected {tuple(wanted[n].shape)}"
+        for n in names
+        if n in wanted and tensors[names[n]].shape != wanted[n].shape
+    ]
+    if problems:
+        raise _unknown(path, tensors, f"it looks like {name}, but {some(problems)}")
+    publisher = publisher_of(name, prefix)
+    summary = Summary(
         path=path,
         layout=name,
         parameters=sum(p.numel() for p in net.parameters()),
-        embedding_dim=last.out_features,
+        embedding_dim=[m for m in net.modules() if isinstance(m, nn.Linear)][-1].out_features,
         image_size=image_size_of(name, shapes),
-        colour=colour,
-        colour_source=source,
+        colour=publisher.colour,
+        pixel_range=(-1.0, 1.0),
+        publisher=publisher,
         licence=metadata.get("license") or metadata.get("licence"),
-        left_out=tuple(left_out),
+        left_out=tuple([n for n in tensors if not n.startswith(prefix)])
+        + tuple(prefix + n for n in heads),
     )
-    return net.eval()
+    return _Fitted(net, names, summary)
 
 
 def _recognise(path: Path, tensors: Mapping[str, Tensor], layout: str) -> tuple[str, str]:
@@ -141,53 +146,25 @@ def _recognise(path: Path, tensors: Mapping[str, Tensor], layout: str) -> tuple[
     raise _unknown(path, tensors, "no tensor has a name of a known layout")
 
 
-def _fill(
-    path: Path,
-    tensors: Mapping[str, Tensor],
-    layout: str,
-    net: nn.Module,
-    renamed: dict[str, Tensor],
-) -> None:
+def _fill(path: Path, net: nn.Module, tensors: dict[str, Tensor]) -> None:
     """Put the tensors into the net, whose own are still without memory."""
     wanted = net.state_dict()
-    for name in wanted:  # how many batches a norm has seen does not change what it computes
-        if name.endswith("num_batches_tracked"):
-            renamed.setdefault(name, torch.tensor(0))
-    problems = [f"{n} is missing" for n in wanted if n not in renamed]
-    problems += [f"{n} has no place" for n in renamed if n not in wanted]
-    problems += [
-        f"{n} is {tuple(t.shape)}, expected {tuple(wanted[n].shape)}"
-        for n, t in renamed.items()
-        if n in wanted and t.shape != wanted[n].shape
-    ]
-    if problems:
-        raise _unknown(path, tensors, f"it looks like {layout}, but {_some(problems)}")
     with torch.no_grad():
-        made = {n: t.to(wanted[n].dtype, copy=True).contiguous() for n, t in renamed.items()}
+        made = {n: t.to(wanted[n].dtype, copy=True).contiguous() for n, t in tensors.items()}
+    for name in wanted.keys() - made.keys():  # the counters that a file may leave out
+        made[name] = torch.tensor(0)
     bad = [n for n, t in made.items() if not t.isfinite().all()]
     if bad:
-        raise ValueError(f"{path} holds NaN or infinite weights: {_some(bad)}")
+        raise ValueError(f"{path} holds NaN or infinite weights: {some(bad)}")
     net.load_state_dict(made, assign=True)
     net.requires_grad_(True)
-
-
-def _colour_of(layout: str, prefix: str) -> tuple[Literal["rgb", "bgr"], str]:
-    """AdaFace is the only one that takes BGR, and the only one whose names begin with `model.`."""
-    if layout == "ir" and "model." in prefix:
-        return "bgr", "since the names begin with `model.`, as AdaFace's do"
-    return "rgb", "as this layout's authors train; the file does not say"
 
 
 def _unknown(path: Path, tensors: Mapping[str, Tensor], why: str) -> ValueError:
     found = [f"{n} {tuple(t.shape)}" for n, t in tensors.items()]
     known = "; ".join(f"{name} ({layout.about})" for name, layout in LAYOUTS.items())
     return ValueError(
-        f"{path} fits no known layout: {why}. It holds {len(tensors)} tensors: {_some(found)}. "
+        f"{path} fits no known layout: {why}. It holds {len(tensors)} tensors: {some(found)}. "
         f"Known layouts: {known}. Any other net can be built by its own code and handed over as an "
         "nn.Module"
     )
-
-
-def _some(items: list[str] | tuple[str, ...], count: int = 4) -> str:
-    rest = f" and {len(items) - count} more" if len(items) > count else ""
-    return ", ".join(items[:count]) + rest

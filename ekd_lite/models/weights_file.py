@@ -19,13 +19,15 @@ SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 INSIDE = ("state_dict", "state_dict_backbone", "model_state_dict", "model", "backbone", "net")
 # What torch, pickletools and zipfile raise over a damaged file.
 READING_FAILED = (
-    *(SafetensorError, OSError, RuntimeError, EOFError, pickle.UnpicklingError),
+    *(SafetensorError, OSError, RuntimeError, EOFError),
     *(ValueError, KeyError, IndexError, AttributeError, TypeError, zipfile.BadZipFile),
 )
 MAX_PICKLE = 64 * 2**20  # bytes of a checkpoint that are not tensors
 
 
-def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_weights(
+    path: str | Path, *, shapes_only: bool = False
+) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read the tensors of a checkpoint by name.
 
     A pickle is read with `weights_only=True`. Classes that it names and torch does not know, such
@@ -34,6 +36,7 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     Args:
         path: a .safetensors file, or what `torch.save` wrote (.pt, .pth, .ckpt, .bin).
+        shapes_only: give tensors without memory, on torch's device "meta".
 
     Returns:
         The tensors, on the CPU, from the "state_dict" in it if there is one; and the file's own
@@ -48,17 +51,22 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise FileNotFoundError(f"no checkpoint at {path}: expected a file ({', '.join(SUFFIXES)})")
     try:
         if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                return tensors, dict(file.metadata() or {})
-        content = _load_pickle(path)
+            return _read_safetensors(path, shapes_only)
+        content = _load_pickle(path, "meta" if shapes_only else "cpu")
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} cannot be read as a checkpoint: it is damaged, or holds a whole net or other "
+            "objects, which would be executed; where its code is, "
+            "`torch.save(net.state_dict(), path)` writes the weights alone"
+        ) from error
     except READING_FAILED as error:
         first = str(error).strip().partition("\n")[0]
         raise ValueError(f"{path} cannot be read as a checkpoint: {first}") from error
     tensors = _tensors_of(content)
     if not tensors:
+        inside = list(content)[:8] if isinstance(content, dict) else type(content).__name__
         raise ValueError(
-            f"{path} holds no tensors by name: expected a state dict, as "
+            f"{path} holds no tensors by name, but {inside}: expected a state dict, as "
             "`torch.save(net.state_dict(), path)` writes it"
         )
     claimed = sum(t.numel() * t.element_size() for t in tensors.values())
@@ -70,6 +78,15 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, {}
 
 
+def _read_safetensors(path: Path, shapes_only: bool) -> tuple[dict[str, Tensor], dict[str, str]]:
+    with safe_open(path, framework="pt") as file:
+        names, metadata = file.keys(), dict(file.metadata() or {})
+        if shapes_only:
+            shapes = {name: file.get_slice(name).get_shape() for name in names}
+            return {n: torch.empty(s, device="meta") for n, s in shapes.items()}, metadata
+        return {name: file.get_tensor(name) for name in names}, metadata
+
+
 def _tensors_of(content: Any) -> dict[str, Tensor]:
     """The named tensors of a state dict, or of the one inside a training checkpoint."""
     if not isinstance(content, dict):
@@ -77,14 +94,18 @@ def _tensors_of(content: Any) -> dict[str, Tensor]:
     for name in INSIDE:
         if isinstance(content.get(name), dict):
             return _tensors_of(content[name])
-    return {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
+    tensors = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
+    if not tensors:  # under another name, if it is the only one
+        parts = [p for v in content.values() if isinstance(v, dict) and (p := _tensors_of(v))]
+        tensors = parts[0] if len(parts) == 1 else {}
+    return tensors
 
 
-def _load_pickle(path: Path) -> Any:
+def _load_pickle(path: Path, device: str) -> Any:
     """What `torch.save` wrote, with empty objects in place of unknown classes."""
     unknown = [_empty_class(*name.split(" ", 1)) for name in _named_globals(path)]
     with _allowed(unknown):
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location=device, weights_only=True)
 
 
 def _named_globals(path: Path) -> set[str]:
@@ -99,6 +120,11 @@ def _named_globals(path: Path) -> set[str]:
         if inflated > 2 * path.stat().st_size + 2**20:
             raise RuntimeError(f"it would grow to {inflated:,} bytes when it is read")
         names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+        if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+            raise RuntimeError(
+                "it is a TorchScript program, which would be executed; who trusts it gives "
+                "Teacher what torch.jit.load makes of it"
+            )
         if any(archive.getinfo(name).file_size > MAX_PICKLE for name in names):
             raise RuntimeError(f"its pickle is larger than {MAX_PICKLE:,} bytes")
         data = b"".join(archive.read(name) for name in names[:1])

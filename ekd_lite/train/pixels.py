@@ -67,7 +67,7 @@ class Pixels(nn.Module):
         self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("shift", shift, persistent=False)
         self.levels = {"pixel_range": tuple(pixel_range), "mean": mean, "std": std}
-        given = {"input_size": input_size, "colour": colour} | self.levels
+        given: dict[str, Any] = {"input_size": input_size, "colour": colour} | self.levels
         self.said = {name: value for name, value in given.items() if value != DEFAULTS[name]}
 
     def forward(self, images: Tensor) -> Tensor:

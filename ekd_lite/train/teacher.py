@@ -80,7 +80,8 @@ class Teacher(nn.Module):
         )
         self.output: int | str | None = output  # None: it gives its embedding, and nothing else
         self.flip_sum = flip_sum
-        self._said = self.pixels.said | ({"output": output} if output != 0 else {})
+        self._said: dict[str, Any] = dict(self.pixels.said)
+        self._said |= {"output": output} if output != 0 else {}
         self._said |= {"flip_sum": True} if flip_sum else {}
         self.net: nn.Module | None = net.eval()
         self._begin(type(net).__name__, prototypes)
@@ -201,9 +202,8 @@ class Teacher(nn.Module):
             self = cls._of_ours(found.backbone, found.info, options)
         elif isinstance(found, nn.Module):
             known: Any = found.summary
-            self = cls(
-                found, **({"colour": known.colour, "input_size": known.image_size} | options)
-            )
+            takes = {"colour": known.colour, "pixel_range": known.pixel_range}
+            self = cls(found, **(takes | {"input_size": known.image_size} | options))
         else:
             if unknown := options.keys() - {"mirrored", "prototypes"}:
                 raise ValueError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from ekd_lite.models import load_published
+from ekd_lite.models import describe_published, load_published
+from ekd_lite.models.summary import Summary
 from ekd_lite.models.weights_file import SUFFIXES
 from ekd_lite.train.model_file import (
     BACKBONE_FORMAT,
@@ -42,30 +45,62 @@ def read_teacher_file(path: Path) -> Model | Headless | nn.Module | dict[str, An
         FileNotFoundError: no such file.
         ValueError: a damaged file, or one of another kind.
     """
+    kind, file = _kind_of(path)
+    if kind == "model":
+        return load_model(path)
+    if kind == "backbone":
+        return Headless(*load_backbone(path))
+    if kind == "rows":
+        return {TABLES[0]: _read_npy(path)}
+    if kind == "tables":
+        with safe_open(file, framework="pt") as tables:
+            return {name: tables.get_tensor(name) for name in TABLES if name in tables.keys()}  # noqa: SIM118
+    with _explained(path, file):
+        return load_published(file)
+
+
+def describe_file(path: Path) -> Summary | None:
+    """What a published checkpoint is, without loading it; None of any other file.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_teacher_file`.
+    """
+    kind, file = _kind_of(path)
+    if kind != "published":
+        return None
+    with _explained(path, file):
+        return describe_published(file)
+
+
+def _kind_of(path: Path) -> tuple[str, Path]:
+    """What a file is, as far as its name and its header tell, and the file itself."""
     if not path.exists():
         raise FileNotFoundError(
             f"no model at {path}: expected a run folder, a checkpoint ({', '.join(SUFFIXES)}), an "
             ".onnx file or a table of rows (.npy)"
         )
     suffix = path.suffix.lower()
-    if suffix == ".npy":
-        return {TABLES[0]: _read_npy(path)}
+    if suffix in (".onnx", ".npy"):
+        return {".onnx": "onnx", ".npy": "rows"}[suffix], path
     file = path / "model.safetensors" if path.is_dir() else path
     if suffix in SUFFIXES and suffix != ".safetensors" and path.is_file():
-        return load_published(path)
+        return "published", path
     if not file.is_file():
-        return load_model(path)  # which says what is missing
+        return "model", file  # load_model says what is missing
     metadata, names = _metadata(file)
-    if metadata.get("format") == MODEL_FORMAT:
-        return load_model(path)
-    if metadata.get("format") == BACKBONE_FORMAT:
-        return Headless(*load_backbone(path))
-    if TABLES[0] in names:
-        with safe_open(file, framework="pt") as tables:
-            return {name: tables.get_tensor(name) for name in TABLES if name in names}
+    if metadata.get("format") in (MODEL_FORMAT, BACKBONE_FORMAT):
+        return "model" if metadata["format"] == MODEL_FORMAT else "backbone", file
+    return "tables" if TABLES[0] in names else "published", file
+
+
+@contextlib.contextmanager
+def _explained(path: Path, file: Path) -> Iterator[None]:
+    """Say of a safetensors file that fits no layout that it is nothing else either."""
     try:
-        return load_published(file)
+        yield
     except ValueError as error:
+        if file.suffix != ".safetensors":
+            raise
         raise ValueError(
             f"{path} was not written by ekd_lite, and is no table of rows ({TABLES[0]!r}): {error}"
         ) from error

@@ -6,6 +6,7 @@ names: names and shapes of their state dicts, and what they compute from `publis
 
 import copy
 import json
+import math
 import pickle
 import sys
 import types
@@ -16,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ekd_lite.models import build_backbone, load_published, published
+from ekd_lite.models import build_backbone, describe_published, load_published, published
 from ekd_lite.models.weights_file import read_weights
 from tests.models.published_values import fill, picture
 
@@ -104,7 +105,7 @@ def test_colour_order_and_terms_are_said(tmp_path, monkeypatch):
     content = {n: torch.zeros(shape) for n, shape in KNOWN["ir"]["shapes"].items()}
     content = as_lightning(content)["state_dict"]
     with monkeypatch.context() as patch:
-        patch.setattr(published, "read_weights", lambda path: (content, {}))
+        patch.setattr(published, "read_weights", lambda path, **_: (content, {}))
         adaface = load_published("adaface.ckpt")
     assert adaface.summary.colour == "bgr"
     text = str(adaface.summary)
@@ -113,6 +114,43 @@ def test_colour_order_and_terms_are_said(tmp_path, monkeypatch):
     save_file(weights_of(SMALL), path, metadata={"license": "Apache-2.0"})
     summary = load_published(path).summary
     assert (summary.colour, summary.licence) == ("rgb", "Apache-2.0")
+
+
+WHOSE = {
+    ("ir", "model."): ("AdaFace", "bgr", "MSU Technologies"),
+    ("ir", "module.model."): ("AdaFace", "bgr", "MSU Technologies"),
+    ("ir", "net."): ("CVLface", "rgb", "licence of the training data"),
+    ("ir", "model.net."): ("CVLface", "rgb", "licence of the training data"),  # on Hugging Face
+    ("ir", ""): ("TFace", "rgb", "Apache-2.0"),
+    ("ir", "_orig_mod.module."): ("TFace", "rgb", "Apache-2.0"),
+    ("mobilefacenet", "module."): ("TFace", "rgb", "Apache-2.0"),
+    ("arcface_iresnet", ""): ("insightface", "rgb", "non-commercial research only"),
+    ("arcface_iresnet", "model.net."): ("CVLface", "rgb", "licence of the training data"),
+    ("arcface_mobilefacenet", "module."): ("insightface", "rgb", "non-commercial research only"),
+}
+
+
+@pytest.mark.parametrize(("layout", "prefix"), WHOSE)
+def test_whose_names_they_are_decides_colours_and_terms(layout, prefix, monkeypatch):
+    shapes = KNOWN[layout]["shapes"]
+    content = {prefix + name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    monkeypatch.setattr(published, "read_weights", lambda path, **_: (content, {}))
+    found = describe_published("net.pth")
+    assert (found.publisher.name, found.colour) == WHOSE[layout, prefix][:2]
+    assert WHOSE[layout, prefix][2] in str(found) and "https://" in str(found)
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_a_checkpoint_is_described_without_its_weights(name, tmp_path):
+    path = write(tmp_path / name, WRAPPERS[name](weights_of(SMALL)))
+    found = describe_published(path)
+    assert found == load_published(path).summary
+    assert found.pixel_range == (-1.0, 1.0)
+    assert found.parameters == KNOWN[SMALL]["parameters"]
+    tensors, _ = read_weights(path, shapes_only=True)
+    assert {t.device.type for t in tensors.values()} == {"meta"}
+    with pytest.raises(ValueError, match="fits no known layout"):
+        describe_published(path, layout="ir")
 
 
 # deepinsight/insightface 7fadd42, counted with its own classes.
@@ -146,6 +184,18 @@ WRONG = {
         lambda w: {**w, "output_layer.3.weight": torch.zeros(512, 512 * 50)},
         "no square map",
     ),
+    "IR-SE of TFace": (
+        lambda w: {**w, "body.0.res_layer.5.fc1.weight": torch.zeros(4, 64, 1, 1)},
+        "has no place",
+    ),
+    "a transformer of insightface": (
+        lambda w: {
+            "patch_embed.proj.weight": torch.zeros(256, 3, 9, 9),
+            "blocks.0.attn.qkv.weight": torch.zeros(768, 256),
+            "feature.0.weight": torch.zeros(256, 36864),
+        },
+        r"patch_embed.proj.weight \(256, 3, 9, 9\).*Any other net can be built by its own code",
+    ),
     "NaN": (lambda w: {**w, "input_layer.1.bias": torch.full((64,), torch.nan)}, "NaN or infinite"),
     "a classifier": (
         lambda w: {"conv1.weight": torch.zeros(64, 3, 7, 7), "fc.weight": torch.zeros(1000, 512)},
@@ -158,9 +208,73 @@ WRONG = {
 def test_what_fits_no_layout_is_one_message(name, monkeypatch):
     change, message = WRONG[name]
     content = change({n: torch.zeros(shape) for n, shape in KNOWN["ir"]["shapes"].items()})
-    monkeypatch.setattr(published, "read_weights", lambda path: (content, {}))
+    monkeypatch.setattr(published, "read_weights", lambda path, **_: (content, {}))
     with pytest.raises(ValueError, match=message):
         load_published("net.pth")
+
+
+def arcface_shapes(depths):
+    """Names and shapes of arcface_torch's IResNet, as its code writes them."""
+    shapes = {"conv1.weight": (64, 3, 3, 3), "prelu.weight": (64,)}
+    norms = {"bn1": 64, "bn2": 512, "features": 512}
+    width = 64
+    for stage, (depth, channels) in enumerate(zip(depths, (64, 128, 256, 512), strict=True), 1):
+        for block in range(depth):
+            at = f"layer{stage}.{block}"
+            norms |= {f"{at}.bn1": width, f"{at}.bn2": channels, f"{at}.bn3": channels}
+            shapes[f"{at}.conv1.weight"] = (channels, width, 3, 3)
+            shapes[f"{at}.conv2.weight"] = (channels, channels, 3, 3)
+            shapes[f"{at}.prelu.weight"] = (channels,)
+            if block == 0:
+                shapes[f"{at}.downsample.0.weight"] = (channels, width, 1, 1)
+                norms[f"{at}.downsample.1"] = channels
+            width = channels
+    shapes |= {"fc.weight": (512, 512 * 49), "fc.bias": (512,)}
+    for norm, size in norms.items():
+        parts = ("weight", "bias", "running_mean", "running_var")
+        shapes |= {f"{norm}.{part}": (size,) for part in parts}
+    return shapes
+
+
+@pytest.mark.parametrize(
+    ("depths", "parameters"), [((2, 2, 2, 2), 24_025_600), ((6, 26, 60, 6), 118_833_920)]
+)
+def test_every_depth_of_insightface(depths, parameters, monkeypatch):
+    shapes = arcface_shapes(depths)
+    weights = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    monkeypatch.setattr(published, "read_weights", lambda path, **_: (weights, {}))
+    found = describe_published("backbone.pth")
+    norms = ("running_mean", "running_var")
+    counted = sum(math.prod(s) for n, s in shapes.items() if not n.endswith(norms))
+    assert found.parameters == counted == parameters
+    assert (found.embedding_dim, found.image_size) == (512, 112)
+
+
+def test_weights_under_any_single_name_are_found(tmp_path):
+    weights = weights_of(SMALL)
+    plain = load_published(write(tmp_path / "plain.pth", weights)).state_dict()
+    for nested in (
+        {"teacher": weights, "epoch": 3},
+        {"state_dict": {"backbone": weights}, "optimizer": {}},
+        {"net": {"module": weights}, "head": {}},
+    ):
+        found = load_published(write(tmp_path / "nested.pth", nested)).state_dict()
+        assert all(torch.equal(plain[name], tensor) for name, tensor in found.items())
+    two = {"student": weights, "ema": weights}
+    with pytest.raises(ValueError, match=r"no tensors by name, but \['student', 'ema'\]"):
+        load_published(write(tmp_path / "two.pth", two))
+
+
+def test_programs_are_refused_with_a_way_out(tmp_path):
+    """A message that names weights_only=False would be advice to execute the file."""
+    with zipfile.ZipFile(tmp_path / "script.pt", "w") as archive:  # as torch.jit.save writes it
+        for member in ("data.pkl", "constants.pkl", "code/__torch__/net.py"):
+            archive.writestr(f"script/{member}", pickle.dumps({}, protocol=2))
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "whole.pth")
+    for name, advice in (("script.pt", "TorchScript"), ("whole.pth", "net.state_dict()")):
+        with pytest.raises(ValueError, match="cannot be read as a checkpoint") as caught:
+            load_published(tmp_path / name)
+        assert advice in str(caught.value) and "weights_only" not in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [{}, {"loss": 0.1, "steps": [1, 2]}, [torch.zeros(2)], 3])

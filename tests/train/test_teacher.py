@@ -30,7 +30,7 @@ from ekd_lite.train import (
 )
 from ekd_lite.train.teacher import as_teacher
 from ekd_lite.train.teacher_fit import class_means, load_teacher, suspect_input
-from tests.fakes import ColourFaces
+from tests.fakes import ColourFaces, ir_weights
 
 SMALL: dict[str, Any] = {
     "image_size": 16,
@@ -488,11 +488,7 @@ def test_a_published_checkpoint_brings_its_colours_and_size(tmp_path):
     from ekd_lite.models import IResNet  # its tensors under others' names
 
     net = IResNet((1, 1, 1, 1), embedding_dim=16, image_size=32).eval()
-    renamed = {}
-    for name, tensor in net.state_dict().items():
-        name = name.replace("stem.", "input_layer.").replace("output.", "output_layer.", 1)
-        name = name.replace(".residual.", ".res_layer.").replace(".shortcut.", ".shortcut_layer.")
-        renamed["model." + name] = tensor
+    renamed = ir_weights(net, prefix="model.")
     torch.save({"state_dict": renamed}, tmp_path / "adaface.ckpt")
     teacher = Teacher.from_file(tmp_path / "adaface.ckpt")
     images = FACES.batch(range(3))
