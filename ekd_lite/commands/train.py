@@ -15,12 +15,13 @@ from ekd_lite.data import FaceSet, Splits, load_splits
 from ekd_lite.data.sets import open_faces
 from ekd_lite.evaluate import all_pairs_tpr_at_fpr, count_pairs, embed
 from ekd_lite.parallel import rank, world_size
-from ekd_lite.train import Model, TrainConfig, fit, load_model
+from ekd_lite.train import Model, Teacher, TrainConfig, fit, load_model
 from ekd_lite.train.distributed import pick_device, process_group
 from ekd_lite.train.estimate import estimate
 from ekd_lite.train.recipes import load_recipe
 from ekd_lite.train.teacher_file import read_teacher_file
 from ekd_lite.train.teacher_fit import check_has_teacher
+from ekd_lite.train.teacher_view import seen_by
 
 
 class TrainOptions(TrainConfig):
@@ -174,7 +175,8 @@ def _report(name: str, net: nn.Module, validation: FaceSet | None) -> None:
     if not levels or not count_pairs(labels)[0]:
         print(f"{name}: the validation identities have too few pairs to measure", flush=True)
         return
-    tpr = all_pairs_tpr_at_fpr(embed(net, validation), labels, levels)
+    seen = seen_by(net, validation) if isinstance(net, Teacher) else validation
+    tpr = all_pairs_tpr_at_fpr(embed(net, seen), labels, levels)
     pairs = zip(tpr.tolist(), levels, strict=True)
     text = ", ".join(f"{value:.1%} at FPR {fpr:.0e}" for value, fpr in pairs)
     print(f"{name}: TPR on validation identities {text}", flush=True)

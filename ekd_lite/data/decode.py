@@ -14,6 +14,7 @@ What this cannot see: a JPEG has no checksum, and most flipped bits in one decod
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import io
@@ -203,6 +204,13 @@ class DecodedFaces:
         """Bytes of every encoded image, (N,)."""
         sources = (self.source(index) for index in range(len(self)))
         return [os.stat(s).st_size if isinstance(s, str) else len(s) for s in sources]
+
+    def at_size(self, image_size: int) -> DecodedFaces:
+        """The same images, read from the same files at another size."""
+        check_image_size(image_size)
+        other = copy.copy(self)
+        other.image_size = image_size
+        return other
 
     @property
     def num_identities(self) -> int:

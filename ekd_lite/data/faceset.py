@@ -20,8 +20,9 @@ class FaceSet(Protocol):
     """N images of identities 0 .. num_identities - 1.
 
     A set may have more, and is then held to it: `identities`, the names of the people by label, by
-    which they are compared with a teacher's; and `digest(*, whole=False)`, a text that changes
-    where an image does (`images_digest` says what is done without it).
+    which they are compared with a teacher's; `digest(*, whole=False)`, a text that changes where an
+    image does (`images_digest` says what is done without it); and `at_size(image_size)`, the same
+    images read or drawn at another size, None if they cannot be, for teachers of larger ones.
 
     Attributes:
         labels: identity of every image, (N,) int64.
@@ -92,6 +93,17 @@ def people_of(faces: FaceSet) -> Tensor | None:
     """The numbers of a set's people, (C,) int64; None where it does not name them."""
     names = identity_names(faces)
     return None if names is None else people_keys(names)
+
+
+def at_size(faces: FaceSet, image_size: int) -> FaceSet | None:
+    """The same images at another size, read or drawn again; None where the set cannot do that.
+
+    Args:
+        faces: the set; one has to have `at_size` to be able to.
+        image_size: side of the images, pixels, a multiple of 16.
+    """
+    own = getattr(faces, "at_size", None)
+    return own(image_size) if callable(own) else None
 
 
 def images_digest(faces: FaceSet, *, whole: bool = False) -> str | None:

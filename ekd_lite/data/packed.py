@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ekd_lite.data.checksums import sha256_of
-from ekd_lite.data.faceset import CacheableFaceSet, FaceSet, digest_of
+from ekd_lite.data.faceset import CacheableFaceSet, FaceSet, at_size, digest_of
 from ekd_lite.data.indexing import Indices, index_tensor, int64_tensor, one_index
 from ekd_lite.data.mapped import MappedFile, pixels_of
 from ekd_lite.data.processes import capped_workers, cores, map_in_processes
@@ -44,6 +44,7 @@ class PackedFaces:
             for itself.
         labels: `(N,)` identity numbers from 0, a tensor, array or list.
         identities: names of the identities by label, if they are known.
+        source: the set that the images were read from, if that can give them at other sizes.
 
     Attributes:
         labels: int64 tensor `(N,)`.
@@ -61,6 +62,7 @@ class PackedFaces:
         labels: Tensor | Sequence[int] | Any,
         *,
         identities: Sequence[Any] | None = None,
+        source: FaceSet | None = None,
     ) -> None:
         pixels = pixels_of(images)
         if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3:
@@ -72,14 +74,14 @@ class PackedFaces:
         self._rows = pixels.reshape(len(pixels), -1)  # a view: rows gather faster than images
         self._file = MappedFile.of(images)
         self.labels = int64_tensor(labels, "labels", len(pixels))
-        self.identities = identities
+        self.identities, self._source = identities, source
         self.image_size = int(pixels.shape[-1])
         self.num_identities = int(self.labels.max()) + 1 if len(self.labels) else 0
 
     def __getstate__(self) -> dict[str, Any]:
         # A process that is spawned gets the place of the map and opens its own: pickled, all pixels
         # would go through memory.
-        state = self.__dict__.copy()
+        state = self.__dict__ | {"_source": None}  # which the process that teaches reads
         if self._file is not None:
             del state["_rows"]
         return state
@@ -88,6 +90,12 @@ class PackedFaces:
         self.__dict__.update(state)
         if self._file is not None:
             self._rows = pixels_of(self._file.open()).reshape(len(self.labels), -1)
+
+    def at_size(self, image_size: int) -> FaceSet | None:
+        """The same images at another size, from what they were read from; None if that is gone."""
+        if image_size == self.image_size:
+            return self
+        return None if self._source is None else at_size(self._source, image_size)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -261,7 +269,8 @@ def _checked_workers(workers: int | None, num_images: int) -> int:
 
 def _open(path: Path, dataset: CacheableFaceSet) -> PackedFaces:
     pixels = np.load(path, allow_pickle=False, mmap_mode="r")
-    return PackedFaces(pixels, dataset.labels, identities=getattr(dataset, "identities", None))
+    names = getattr(dataset, "identities", None)
+    return PackedFaces(pixels, dataset.labels, identities=names, source=dataset)
 
 
 def _fault(pixels_path: Path, note_path: Path, dataset: CacheableFaceSet) -> str | None:

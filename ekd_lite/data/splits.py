@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ekd_lite.data.align import alignment_note
-from ekd_lite.data.faceset import FaceSet, identity_names, images_digest
+from ekd_lite.data.faceset import FaceSet, at_size, identity_names, images_digest
 from ekd_lite.data.indexing import Indices, index_tensor, one_index
 from ekd_lite.data.packed import PackedFaces, cache_faces
 from ekd_lite.data.sets import open_faces
@@ -25,11 +25,11 @@ PROCEDURAL = {"train": (0, 1000, 24), "validation": (3000, 150, 10), "test": (60
 class Selection:
     """Some identities of a set, numbered anew from 0 in the order given."""
 
-    def __init__(self, faces: PackedFaces, identities: Tensor) -> None:
+    def __init__(self, faces: FaceSet, identities: Tensor) -> None:
         number = torch.full((faces.num_identities,), -1)
         number[identities] = torch.arange(len(identities))
         new_labels = number[faces.labels]
-        self._faces = faces
+        self._faces, self._people = faces, identities
         self._rows = (new_labels >= 0).nonzero().flatten()
         self.labels = new_labels[self._rows]
         self.image_size = faces.image_size
@@ -43,6 +43,11 @@ class Selection:
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         position = one_index(index, len(self))
         return self.batch([position])[0], int(self.labels[position])
+
+    def at_size(self, image_size: int) -> Selection | None:
+        """The same images at another size; None if the set cannot give them."""
+        faces = at_size(self._faces, image_size)
+        return None if faces is None else Selection(faces, self._people)
 
     def digest(self, *, whole: bool = False) -> str:
         """A digest of the set and of which of its images these are."""

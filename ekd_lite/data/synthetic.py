@@ -7,6 +7,7 @@ identity, image), so a picture never depends on what else is in the set or in th
 
 from __future__ import annotations
 
+import copy
 import operator
 from pathlib import Path
 
@@ -121,6 +122,14 @@ class SyntheticFaces:
         population = "/".join(map(str, person))
         numbers = range(self.first_identity, self.first_identity + self.num_identities)
         return [f"procedural/{population}/{number}" for number in numbers]
+
+    def at_size(self, image_size: int) -> SyntheticFaces | None:
+        """The same faces drawn at another size; None if it is not among the possible ones."""
+        if image_size % 16 or not MIN_IMAGE_SIZE <= image_size <= MAX_IMAGE_SIZE:
+            return None
+        other = copy.copy(self)
+        other.image_size = image_size
+        return other
 
     def digest(self) -> str:
         """A digest of `parameters()`, which decide every pixel."""

@@ -30,8 +30,9 @@ from ekd_lite.train.signals import Stopped, StopSignals
 from ekd_lite.train.state import TrainState, build_state
 from ekd_lite.train.step import BadBatchError, Batch, train_step
 from ekd_lite.train.teacher import VIEWS, Teacher
-from ekd_lite.train.teacher_cache import cache_teacher
-from ekd_lite.train.teacher_fit import class_means, load_teacher, needs_means, suspect_input
+from ekd_lite.train.teacher_cache import cache_teacher, view_origin
+from ekd_lite.train.teacher_fit import class_means, load_teacher, needs_means
+from ekd_lite.train.teacher_view import report_teacher, seen_by, suspect_input
 
 OnStep = Callable[[TrainState, dict[str, float]], None]
 
@@ -107,15 +108,17 @@ def _fit(
         teacher = load_teacher(
             config, faces, device=device, given=told, methods=methods, origin=origin
         )
-        cache = None
+        cache, seen = None, faces
         if teacher is not None:
-            origin |= teacher.origin()
+            if config.cache_teacher and rows is None and teacher.rows is None:
+                seen = seen_by(teacher, faces)
+            origin |= teacher.origin() | view_origin(seen, faces)
             cache = _given_rows(teacher, rows, config, faces)
             if rows is not None and cache is not None:
                 origin["teacher_embeddings"] = tensors_digest(zip(VIEWS, cache, strict=False))
         check_ranks(config, origin)
         if teacher is not None and needs_means(teacher, config, methods):
-            cache = cache or _make_rows(teacher, config, faces, progress)
+            cache = cache or _make_rows(teacher, config, faces, seen, progress)
             means = class_means(cache[0], faces.labels, faces.num_identities)
             teacher = teacher.with_head(means.to(device), scale=config.scale)
             if progress and rank() == 0:
@@ -130,9 +133,11 @@ def _fit(
             return finished
         if cache is None and teacher is not None:
             if config.cache_teacher:
-                cache = _make_rows(teacher, config, faces, progress)
+                cache = _make_rows(teacher, config, faces, seen, progress)
             else:
-                suspect_input(teacher, faces)
+                suspect_input(teacher, seen)
+        if teacher is not None and progress and rank() == 0:
+            print(report_teacher(teacher, faces, seen, cache), flush=True)
         sampler.step = state.step * config.accumulate
         with read_batches(config, faces, sampler) as batches:
             _train(state, batches, cache, out, progress, on_step)
@@ -156,10 +161,10 @@ def _given_rows(
 
 
 def _make_rows(
-    teacher: Teacher, config: TrainConfig, faces: FaceSet, progress: bool
+    teacher: Teacher, config: TrainConfig, faces: FaceSet, seen: FaceSet, progress: bool
 ) -> list[Tensor]:
     """The teacher's embeddings of all images."""
-    suspect_input(teacher, faces)
+    suspect_input(teacher, seen)
     path = None if config.teacher_cache is None else Path(config.teacher_cache)
     return cache_teacher(teacher, faces, flip=config.flip, path=path, progress=progress)
 

@@ -22,6 +22,7 @@ from ekd_lite.train.model_file import Model
 from ekd_lite.train.origin import Origin, differences, faces_origin
 from ekd_lite.train.teacher import VIEWS, Teacher, as_teacher
 from ekd_lite.train.teacher_fit import probe
+from ekd_lite.train.teacher_view import seen_by
 
 CACHE_FORMAT = "ekd_lite.teacher_cache.2"
 
@@ -37,7 +38,8 @@ def cache_teacher(
     """The teacher's embeddings of every image, and of every mirrored image if runs will flip.
 
     Valid as long as training changes images in no other way. With several processes each embeds its
-    share of the images.
+    share of the images. A teacher of larger images than the set's is shown them at its own size,
+    if the set can give them so (`seen_by`).
 
     Args:
         teacher: the net.
@@ -57,18 +59,20 @@ def cache_teacher(
     teacher = as_teacher(teacher)
     if teacher.rows is not None:
         return check_rows(teacher.rows, count=len(faces), width=teacher.rows[0].shape[1], flip=flip)
-    check_repeats(faces)
+    seen = seen_by(teacher, faces)
+    check_repeats(seen)
     width = teacher.width or probe(teacher, faces.image_size)
     views = VIEWS if flip else VIEWS[:1]
     origin: Origin = {}
     if path is not None:
         origin = faces_origin(faces, whole=True) | teacher.origin(head=False)
+        origin |= view_origin(seen, faces)
         if not agree(int(not path.exists())):  # every process sees it
             rows = _read(path, origin, views)
             return check_rows(rows, count=len(faces), width=width, flip=flip)
     probe(teacher, faces.image_size)
     label = "teacher" if progress and rank() == 0 else None
-    share = _Share(faces)
+    share = _Share(seen)
     made = [
         _gather_rows(embed(teacher, share, mirrored=i == 1, progress=label), len(faces))
         for i in range(len(views))
@@ -77,6 +81,11 @@ def cache_teacher(
         metadata = {"format": CACHE_FORMAT, "origin": json.dumps(origin)}
         write_atomically(path, save(dict(zip(views, made, strict=True)), metadata))
     return check_rows(made, count=len(faces), width=width, flip=flip)
+
+
+def view_origin(seen: FaceSet, faces: FaceSet) -> Origin:
+    """At which size the teacher saw the images, where it is not the student's."""
+    return {} if seen is faces else {"teacher's images": f"read at {seen.image_size} pixels"}
 
 
 def _read(path: Path, origin: Origin, views: Sequence[str]) -> list[Tensor]:

@@ -1,10 +1,10 @@
-"""Whether a teacher fits a run: its people, its width, its size, and the images as it sees them."""
+"""Whether a teacher fits a run: its people, its width, its size."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,18 +13,12 @@ from torch.nn.functional import normalize
 from ekd_lite.data import FaceSet
 from ekd_lite.data.faceset import identity_names, people_keys
 from ekd_lite.distill import DISTILLERS, Distiller, parse_method
-from ekd_lite.evaluate import all_pairs_tpr_at_fpr, count_pairs, embed
 from ekd_lite.models import build_backbone
 from ekd_lite.ops import one_line
-from ekd_lite.train.checks import check_net, check_varies
+from ekd_lite.train.checks import check_net
 from ekd_lite.train.config import TrainConfig
 from ekd_lite.train.origin import Origin, faces_origin
 from ekd_lite.train.teacher import Teacher, as_teacher
-
-LOOKED_AT = 128  # images on which other colour orders and ranges are tried
-FPR = 1e-2
-RANGES = ((-1.0, 1.0), (0.0, 1.0), (0.0, 255.0))
-
 
 def load_teacher(
     config: TrainConfig,
@@ -137,97 +131,6 @@ def probe(teacher: Teacher, image_size: int) -> int:
             "Teacher's input_size says at which size it takes them"
         ) from error
     return teacher.width
-
-
-def suspect_input(teacher: Teacher, faces: FaceSet) -> None:
-    """Warn if a net gets enlarged images, or would do far better on pixels of another form.
-
-    Nothing in a file says in which order a net wants colours, and on which scale pixels; with the
-    wrong ones it still gives embeddings, only worse ones. Far better: the share of genuine pairs
-    that are missed at FPR 1e-2 falls by half, and by five points at least. Our own files say what
-    they take. A good net is nearly as good with red and blue exchanged: that it may not notice.
-
-    Raises:
-        ValueError: it gives NaN, or one embedding for all images.
-    """
-    if teacher.input_size is not None and teacher.input_size > faces.image_size:
-        warnings.warn(
-            f"{teacher.name} takes {teacher.input_size} pixels, and images of {faces.image_size} "
-            "are enlarged for it, which shows it nothing new. Where larger ones are at hand, give "
-            "their embeddings: Teacher.from_rows(embed(teacher, larger))",
-            stacklevel=2,
-        )
-    if not teacher.foreign:
-        return
-    sample = _Sample(faces)
-    given = embed(teacher, sample)
-
-    def tpr(rows: Tensor) -> float:
-        return float(all_pairs_tpr_at_fpr(rows, sample.labels, [FPR])[0])
-
-    genuine, impostor = count_pairs(sample.labels)
-    if genuine < 20 or impostor < 1 / FPR:
-        check_varies(given)
-        return  # nothing can be measured
-
-    def try_out(**options: Any) -> float:
-        try:
-            return tpr(embed(teacher.seen_as(**options), sample))
-        except ValueError:  # NaN: not so, then
-            return 0.0
-
-    now = best = tpr(given)
-    found: dict[str, Any] = {}
-    for pixels in RANGES:
-        other = teacher.seen_as(pixel_range=pixels)
-        if other.pixels.same_levels(teacher.pixels):
-            continue
-        if _far_better(rate := try_out(pixel_range=pixels), now) and rate > best:
-            best, found = rate, {"pixel_range": pixels}
-    colour: Literal["rgb", "bgr"] = "rgb" if teacher.pixels.colour == "bgr" else "bgr"
-    as_found = found or teacher.pixels.levels
-    if _far_better(rate := try_out(colour=colour, **as_found), best):
-        best, found = rate, found | {"colour": colour}
-    if found:
-        better = ", ".join(f"{name}={value!r}" for name, value in found.items())
-        warnings.warn(
-            f"{teacher.name} seems to see wrong pixels: on {len(sample)} training images its TPR "
-            f"at FPR {FPR:.0e} is {now:.1%} as given, and {best:.1%} with {better}",
-            stacklevel=2,
-        )
-    check_varies(given)
-
-
-def _far_better(rate: float, than: float) -> bool:
-    return rate - than >= 0.05 and 1 - rate <= (1 - than) / 2
-
-
-class _Sample:
-    """Up to four images each of some people that have several, from all over a set."""
-
-    def __init__(self, faces: FaceSet) -> None:
-        self.faces, self.image_size = faces, faces.image_size
-        order = faces.labels.argsort(stable=True)
-        counts = faces.labels.bincount(minlength=faces.num_identities)
-        starts = counts.cumsum(0) - counts
-        several = (counts > 1).nonzero().flatten()
-        if not len(several):
-            several = counts.nonzero().flatten()
-        takes = int(counts[several].clamp(max=4).float().mean().round())
-        step = max(1, len(several) * takes // LOOKED_AT)
-        rows = [order[starts[p] : starts[p] + min(int(counts[p]), 4)] for p in several[::step]]
-        self.index = torch.cat(rows)[:LOOKED_AT]
-        self.labels = faces.labels[self.index]
-
-    @property
-    def num_identities(self) -> int:
-        return self.faces.num_identities
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def batch(self, indices: Any) -> Tensor:
-        return self.faces.batch(self.index[torch.as_tensor(indices)])
 
 
 def _warn_of_size(teacher: Teacher, config: TrainConfig) -> None:

@@ -29,7 +29,8 @@ from ekd_lite.train import (
     save_model,
 )
 from ekd_lite.train.teacher import as_teacher
-from ekd_lite.train.teacher_fit import class_means, load_teacher, suspect_input
+from ekd_lite.train.teacher_fit import class_means, load_teacher
+from ekd_lite.train.teacher_view import report_teacher, seen_by, suspect_input
 from tests.fakes import ColourFaces, ir_weights
 
 SMALL: dict[str, Any] = {
