@@ -122,9 +122,12 @@ def _readable(path: Path) -> tuple[str | bytes, str]:
         raise ValueError(f"{path}: no ONNX file, or a damaged one: {first_line}") from error
     tensors = model.graph.initializer
     files = {e.value for t in tensors for e in t.external_data if e.key == "location"}
+    missing = sorted(name for name in files if not (path.parent / name).is_file())
+    if missing:
+        raise ValueError(f"{path} keeps weights in {', '.join(missing)}, which is not beside it")
     digest = hashlib.sha256()
     for file in [path, *(path.parent / name for name in sorted(files))]:
-        if file.is_file():  # else onnxruntime says what is missing
+        if file.resolve().is_relative_to(path.parent.resolve()):  # else onnxruntime refuses it
             digest.update(hashlib.sha256(file.read_bytes()).digest())
     constants, read = {t.name for t in tensors}, _names_read(model.graph)
     inputs = [i for i in model.graph.input if i.name in read - constants]

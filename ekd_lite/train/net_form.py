@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from ekd_lite.data.faceset import people_keys
 
 
 def chosen(found: Any, output: int | str) -> Any:
@@ -47,3 +50,15 @@ def checked_table(rows: Any, what: str) -> Tensor:
         row = int((~table.isfinite().all(dim=1)).nonzero()[0])
         raise ValueError(f"{what} hold NaN or infinite numbers, first in row {row}")
     return table.cpu()
+
+
+def checked_prototypes(prototypes: Any) -> tuple[Tensor | None, Tensor | None]:
+    """A table of prototypes, and whose they are if they come by name."""
+    if not isinstance(prototypes, Mapping):
+        return None if prototypes is None else checked_table(prototypes, "prototypes"), None
+    try:
+        rows = torch.stack([torch.as_tensor(row) for row in prototypes.values()])
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"prototypes by name must be rows of one width: {error}") from error
+    names = [unicodedata.normalize("NFC", str(name)) for name in prototypes]
+    return checked_table(rows, "prototypes"), people_keys(names)

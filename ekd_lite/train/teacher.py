@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ekd_lite.heads import NormFace
 from ekd_lite.models.onnx_net import OnnxNet
 from ekd_lite.train.model_file import Model
-from ekd_lite.train.net_form import checked_table, chosen
+from ekd_lite.train.net_form import checked_prototypes, checked_table, chosen
 from ekd_lite.train.origin import Origin, tensors_digest
 from ekd_lite.train.pixels import Pixels
 from ekd_lite.train.teacher_file import Headless, read_teacher_file
@@ -36,14 +36,16 @@ class Teacher(nn.Module):
             dictionary, an attribute. A net that gives a single tensor needs none.
         flip_sum: add the embedding of the mirrored image, as many evaluations do.
         prototypes: a row for every identity of the training set, in the order of its labels,
-            (C, D'); only `kd`, `margin` and their like look at them. Left out: the unit means of
-            the teacher's unit rows by identity.
+            (C, D'), or a dictionary of them by the names of the people; only `kd`, `margin` and
+            their like look at them. Left out: the unit means of its unit rows by identity.
 
     Attributes:
         name: what messages call it, such as its path.
         rows: its embeddings of a set, one or two tables; then there is no net.
         head: its classifier, if it has one: of a file of this library, or of the prototypes given.
         width: D', once it is known.
+        people: whose its prototypes are, as `people_keys`; None if that is not known.
+        made_for: what its rows are of, so far as their file says it.
         foreign: whether colour order and range are only said by the user.
 
     Raises:
@@ -92,19 +94,18 @@ class Teacher(nn.Module):
         self.kind = self.name = kind
         self.foreign = True
         self.rows: list[Any] | None = None
-        self.prototypes = None if prototypes is None else checked_table(prototypes, "prototypes")
+        self.prototypes, self.people = checked_prototypes(prototypes)
         self.head: NormFace | None = None
         self.width: int | None = None
-        self.people: Tensor | None = None
         self.trained_on: Origin = {}
+        self.made_for: dict[str, Any] = {}
 
     @classmethod
     def from_rows(cls, rows: Any, *, mirrored: Any = None, prototypes: Any = None) -> Teacher:
         """A teacher that is nothing but its embeddings of the training images, in their order.
 
         Args:
-            rows: (N, D'), a tensor, an array or lists; lengths of the rows do not matter to most
-                methods.
+            rows: (N, D'), a tensor, an array or lists; their lengths matter to few methods.
             mirrored: the same of the mirrored images, needed where `TrainConfig.flip` mirrors
                 half of them; `rows` again, if a mirrored face shall keep its embedding.
             prototypes: as in `Teacher`.
@@ -184,9 +185,9 @@ class Teacher(nn.Module):
             path: a run's folder or its model.safetensors, with or without head; a checkpoint that
                 `ekd_lite.models.load_published` knows (.safetensors, .pt, .pth, .ckpt); an .onnx
                 file; or a table of rows: .npy (N, D'), or .safetensors with `embeddings` and, if
-                there are, `mirrored` and `prototypes`.
-            **options: of `Teacher`, or of `Teacher.from_rows` for a table; those of a checkpoint
-                known to the library are set by it.
+                there are, `mirrored`, `labels`, `prototypes` and `people`, their `people_keys`.
+            **options: of `Teacher`, or of `Teacher.from_rows` for a table; what a published
+                checkpoint is known to take is set by it.
 
         Raises:
             FileNotFoundError: no such file.
@@ -209,7 +210,11 @@ class Teacher(nn.Module):
                 raise ValueError(
                     f"{path} is a table of rows, which has no {', '.join(sorted(unknown))}"
                 )
+            made_for = {n: found.pop(n) for n in ("origin", "labels", "people") if n in found}
             self = cls.from_rows(found.pop(VIEWS[0]), **(found | options))
+            self.made_for = made_for
+            if "prototypes" not in options:
+                self.people = made_for.get("people")
         self.name = str(path)
         return self
 

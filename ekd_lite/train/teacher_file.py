@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
@@ -23,7 +25,7 @@ from ekd_lite.train.model_file import (
     load_model,
 )
 
-TABLES = ("embeddings", "mirrored", "prototypes")
+TABLES = ("embeddings", "mirrored", "prototypes", "labels", "people")
 
 
 @dataclass
@@ -39,7 +41,7 @@ def read_teacher_file(path: Path) -> Model | Headless | nn.Module | dict[str, An
 
     Returns:
         A model of ours; its backbone alone; a published net, whose `summary` says what it takes; or
-        tables by the names of `TABLES`.
+        tables by the names of `TABLES`, and "origin", what they are of, if the file says it.
 
     Raises:
         FileNotFoundError: no such file.
@@ -53,8 +55,7 @@ def read_teacher_file(path: Path) -> Model | Headless | nn.Module | dict[str, An
     if kind == "rows":
         return {TABLES[0]: _read_npy(path)}
     if kind == "tables":
-        with safe_open(file, framework="pt") as tables:
-            return {name: tables.get_tensor(name) for name in TABLES if name in tables.keys()}  # noqa: SIM118
+        return _read_tables(file)
     with _explained(path, file):
         return load_published(file)
 
@@ -111,6 +112,28 @@ def _read_npy(path: Path) -> Any:
         return np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise ValueError(f"{path} is no table of rows, or a damaged one: {error}") from error
+
+
+def _read_tables(path: Path) -> dict[str, Any]:
+    with safe_open(path, framework="pt") as file:
+        names = file.keys()
+        found: dict[str, Any] = {n: file.get_tensor(n) for n in TABLES if n in names}
+        text = (file.metadata() or {}).get("origin", "{}")
+    try:
+        origin = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: its origin is no JSON: {error}") from error
+    if isinstance(origin, dict) and origin:
+        found["origin"] = origin
+    people, prototypes = found.get("people"), found.get("prototypes")
+    if people is not None and (
+        prototypes is None or people.dtype != torch.int64 or people.shape != prototypes.shape[:1]
+    ):
+        raise ValueError(
+            f"{path}: people are the keys of its prototypes, expected one int64 a prototype, got "
+            f"{tuple(people.shape)} of {people.dtype}"
+        )
+    return found
 
 
 def _metadata(path: Path) -> tuple[dict[str, str], list[str]]:

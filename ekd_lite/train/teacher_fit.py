@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -11,14 +12,15 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ekd_lite.data import FaceSet
-from ekd_lite.data.faceset import identity_names, people_keys
+from ekd_lite.data.faceset import at_size, identity_names, people_keys
 from ekd_lite.distill import DISTILLERS, Distiller, parse_method
 from ekd_lite.models import build_backbone
 from ekd_lite.ops import one_line
 from ekd_lite.train.checks import check_net
 from ekd_lite.train.config import TrainConfig
-from ekd_lite.train.origin import Origin, faces_origin
+from ekd_lite.train.origin import Origin, differences, faces_origin
 from ekd_lite.train.teacher import Teacher, as_teacher
+
 
 def load_teacher(
     config: TrainConfig,
@@ -47,33 +49,31 @@ def load_teacher(
         return None
     teacher = as_teacher(str(config.teacher) if given is None else given).to(device)
     teacher.eval()  # its user may have trained it in the meantime
-    problems = []
+    problems, problem = [], ""
     used = {name: methods[name] for name in parse_method(config.method)}
+    prototypes = teacher.prototypes
     by_person = [name for name, method in used.items() if asks_for_people(method)]
     if by_person and teacher.head is not None:
         rows, problem = match_people(teacher, faces, origin or faces_origin(faces))
         if rows is not None:
             teacher = choose_people(teacher, rows)
-        elif problem:
-            problems.append(f"{problem}, and {by_person[0]!r} compares images with its people")
     elif by_person and teacher.prototypes is not None:
-        known, wanted = len(teacher.prototypes), faces.num_identities
-        if known != wanted:
-            problems.append(
-                f"it knows {known} identities, the set has {wanted}, and {by_person[0]!r} compares "
-                "images with its people"
-            )
+        prototypes, problem = match_given(teacher, faces)
+    if problem:
+        problems.append(f"{problem}, and {by_person[0]!r} compares images with its people")
+    if teacher.made_for:
+        problems += rows_of_others(teacher, faces, origin or faces_origin(faces))
     if teacher.width is None:
         probe(teacher, faces.image_size)
     assert teacher.width is not None
-    if teacher.prototypes is not None:
-        if teacher.prototypes.shape[1] != teacher.width:
+    if prototypes is not None:
+        if prototypes.shape[1] != teacher.width:
             problems.append(
-                f"its prototypes are {teacher.prototypes.shape[1]} numbers wide, its embeddings "
+                f"its prototypes are {prototypes.shape[1]} numbers wide, its embeddings "
                 f"{teacher.width}"
             )
         else:
-            teacher = teacher.with_head(teacher.prototypes.to(device), scale=config.scale)
+            teacher = teacher.with_head(prototypes.to(device), scale=config.scale)
     if problems:
         raise ValueError(f"{teacher.name} cannot be the teacher: " + "; ".join(problems))
     _warn_of_size(teacher, config)
@@ -163,15 +163,7 @@ def match_people(teacher: Teacher, faces: FaceSet, origin: Origin) -> tuple[Tens
     assert teacher.head is not None
     count, wanted = len(teacher.head.prototypes), faces.num_identities
     if names is not None and known is not None:
-        place = {key: row for row, key in enumerate(known.tolist())}
-        rows = [place.get(key, -1) for key in people_keys(names).tolist()]
-        strangers = [name for name, row in zip(names, rows, strict=True) if row < 0]
-        if strangers:
-            return None, (
-                f"of the set's {wanted} people it does not know {len(strangers)}, among them "
-                f"{', '.join(map(repr, strangers[:3]))}"
-            )
-        return torch.tensor(rows), ""
+        return _by_name(names, known)
     if count != wanted:
         return None, f"it knows {count} identities, the set has {wanted}"
     whose = "the set does" if known is not None else "it does"
@@ -188,6 +180,68 @@ def match_people(teacher: Teacher, faces: FaceSet, origin: Origin) -> tuple[Tens
         f"{whose} not name its people, and the set is not the one it was trained on: they may be "
         "others (a set names its people by `identities`, a list of names by label)"
     )
+
+
+def _by_name(names: list[str], known: Tensor) -> tuple[Tensor | None, str]:
+    """Which of the known people have these names, (C,), or whom they do not include."""
+    place = {key: row for row, key in enumerate(known.tolist())}
+    rows = [place.get(key, -1) for key in people_keys(names).tolist()]
+    strangers = [name for name, row in zip(names, rows, strict=True) if row < 0]
+    if strangers:
+        return None, (
+            f"of the set's {len(names)} people it does not know {len(strangers)}, among them "
+            f"{', '.join(map(repr, strangers[:3]))}"
+        )
+    return torch.tensor(rows), ""
+
+
+def match_given(teacher: Teacher, faces: FaceSet) -> tuple[Tensor | None, str]:
+    """The prototypes that came with a teacher, in the order of the set's people; what is wrong."""
+    given, names = teacher.prototypes, identity_names(faces)
+    assert given is not None
+    if teacher.people is None:
+        wanted = faces.num_identities
+        wrong = f"it knows {len(given)} identities, the set has {wanted}"
+        return given, "" if len(given) == wanted else wrong
+    if names is None:
+        return given, "its prototypes have names, the set's people have none (`identities`)"
+    rows, problem = _by_name(names, teacher.people)
+    return given if rows is None else given[rows], problem
+
+
+def rows_of_others(teacher: Teacher, faces: FaceSet, origin: Origin) -> list[str]:
+    """What shows that a table of rows was made for another set, so far as its file tells.
+
+    Rows may be of the same images at another size, for a teacher that takes larger ones: then the
+    set is read at that size where it can be, and else they are believed, with a warning.
+    """
+    made, labels = teacher.made_for.get("origin", {}), teacher.made_for.get("labels")
+    told = {key: made[key] for key in ("faces", "labels", "people") if key in made}
+    mine = {key: origin[key] for key in told}
+    size = re.match(r"\d+ images of (\d+) pixels", str(told.get("faces", "")))
+    if size and told["faces"] != mine["faces"]:
+        same = faces if int(size[1]) == faces.image_size else at_size(faces, int(size[1]))
+        if same is not None:
+            mine["faces"] = faces_origin(same, whole=True)["faces"]
+        elif len(told) == 3 and all(told[key] == mine[key] for key in ("labels", "people")):
+            warnings.warn(
+                f"{teacher.name} holds embeddings of images of {size[1]} pixels, and the set's of "
+                f"{faces.image_size} cannot be compared with them: they are taken to be the same",
+                stacklevel=3,
+            )
+            return []
+    found = differences(mine, told)
+    if found:
+        return [f"it holds the embeddings of other images ({'; '.join(found)})"]
+    if labels is not None and len(labels) == len(faces) and not _same_groups(labels, faces.labels):
+        return ["its labels group the images into other people than the set's"]
+    return []
+
+
+def _same_groups(one: Tensor, other: Tensor) -> bool:
+    pairs = torch.stack([one.flatten().to(other.dtype), other], dim=1)
+    counts = [len(torch.unique(x, dim=0)) for x in (pairs, pairs[:, :1], pairs[:, 1:])]
+    return counts[0] == counts[1] == counts[2]
 
 
 def choose_people(teacher: Teacher, rows: Tensor) -> Teacher:

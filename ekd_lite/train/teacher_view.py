@@ -127,9 +127,7 @@ def suspect_input(teacher: Teacher, faces: FaceSet) -> None:
 def _warn_of_small_files(teacher: Teacher, faces: DecodedFaces) -> None:
     """Say it if the files themselves hold no more pixels than a smaller net would take."""
     sample = torch.linspace(0, len(faces) - 1, min(9, len(faces))).long().tolist()
-    sides = sorted(
-        min(decode_image(faces.source(i), name=faces.name(i)).shape[1:]) for i in sample
-    )
+    sides = sorted(min(decode_image(faces.source(i), name=faces.name(i)).shape[1:]) for i in sample)
     if sides[len(sides) // 2] < int(teacher.input_size or 0):
         warnings.warn(
             f"{teacher.name} takes {teacher.input_size} pixels, and the images in the files are "

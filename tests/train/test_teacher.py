@@ -30,7 +30,7 @@ from ekd_lite.train import (
 )
 from ekd_lite.train.teacher import as_teacher
 from ekd_lite.train.teacher_fit import class_means, load_teacher
-from ekd_lite.train.teacher_view import report_teacher, seen_by, suspect_input
+from ekd_lite.train.teacher_view import suspect_input
 from tests.fakes import ColourFaces, ir_weights
 
 SMALL: dict[str, Any] = {
