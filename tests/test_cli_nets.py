@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import warnings
 from types import SimpleNamespace
 
@@ -136,6 +137,37 @@ def test_evaluate_takes_nets_and_tables(world, tmp_path, capsys):
         assert code == 0, error
         assert "96 images, 144 genuine and 4,416 impostor pairs" in text
         assert f"FPR 1e-01: TPR {expected:6.2f} %" in text
+
+
+def test_train_takes_what_embed_wrote(world, tmp_path, capsys, monkeypatch):
+    """Of all people of a folder, of which 60 % train; at the student's size and at another."""
+    monkeypatch.chdir(tmp_path)
+    faces = tmp_path / "faces"
+    shutil.copytree(world.root / "faces", faces)
+    model, rows = world.root / "adaface.ckpt", tmp_path / "rows.safetensors"
+    code, _, error = run(capsys, "embed", "--model", model, "--faces", faces, "--out", rows)
+    assert code == 0, error
+    batch = ["--general", "8", "--identities", "4", "--images-per-identity", "2", "--steps", "2"]
+    arguments = ["train", "--faces", faces, *batch, "--device", "cpu", "--method", "kd"]
+
+    def train(teacher, size, out):
+        code, text, error = run(
+            capsys, *arguments, "--teacher", teacher, "--image-size", size, "--out", out
+        )
+        return code, text + error
+
+    for size in (32, 16):
+        code, said = train(rows, size, f"rows{size}")
+        assert code == 0, said
+        assert f"teacher {rows}: TPR on 56 training images" in said
+        assert train(model, size, f"net{size}")[0] == 0
+        found = [load_file(tmp_path / f"{n}{size}" / "model.safetensors") for n in ("rows", "net")]
+        for name, tensor in found[0].items():
+            torch.testing.assert_close(tensor, found[1][name], rtol=1e-4, atol=1e-4)
+    (faces / "p03" / "2.png").write_bytes((faces / "p04" / "2.png").read_bytes())
+    for size in (32, 16):
+        code, said = train(rows, size, f"changed{size}")
+        assert code == 2 and "it holds the embeddings of other images (faces: 96 images" in said
 
 
 def test_what_cannot_be_is_one_line(world, tmp_path, capsys):

@@ -10,6 +10,7 @@ from ekd_lite.models.onnx_net import OnnxNet
 from ekd_lite.parallel import rank
 from ekd_lite.train import Teacher
 from ekd_lite.train.teacher_file import describe_file
+from ekd_lite.train.teacher_fit import probe
 
 USUAL_SIZE = 112  # of aligned crops, for nets that take any
 
@@ -48,13 +49,18 @@ class NetOptions:
         return found
 
 
-def open_net(path: Path, options: NetOptions) -> Teacher:
+def open_net(path: Path, options: NetOptions, *, image_size: int = USUAL_SIZE) -> Teacher:
     """Open a net or a table in any file that teaches.
 
     Of a published one it is printed before it is loaded what it is, and under which terms.
 
+    Args:
+        path: the file.
+        options: what the user says of it.
+        image_size: side of the images that a net of no size of its own will get.
+
     Raises:
-        FileNotFoundError, ValueError: as `Teacher.from_file`.
+        FileNotFoundError, ValueError: as `Teacher.from_file`; or it gives no embeddings.
     """
     summary = describe_file(path)
     if summary is not None and rank() == 0:
@@ -62,6 +68,8 @@ def open_net(path: Path, options: NetOptions) -> Teacher:
     teacher = Teacher.from_file(path, **options.said())
     if isinstance(teacher.net, OnnxNet) and teacher.foreign and rank() == 0:
         print(teacher.net.summary, flush=True)
+    if teacher.rows is None and teacher.width is None:
+        probe(teacher, teacher.input_size or image_size)
     return teacher
 
 

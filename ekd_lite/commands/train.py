@@ -81,7 +81,8 @@ class Train:
         with process_group(device, timeout=config.rank_timeout):
             teacher, options = None, self.net.said()
             if config.method != "none":  # before faces are made: it may be missing
-                teacher = open_net(Path(str(config.teacher)), self.net)
+                path, size = Path(str(config.teacher)), config.image_size
+                teacher = open_net(path, self.net, image_size=size)
             train, validation = self._faces()
             if teacher is not None and teacher.rows is None:
                 _report(f"teacher {config.teacher}", teacher, validation)

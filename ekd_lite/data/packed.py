@@ -92,10 +92,10 @@ class PackedFaces:
             self._rows = pixels_of(self._file.open()).reshape(len(self.labels), -1)
 
     def at_size(self, image_size: int) -> FaceSet | None:
-        """The same images at another size, from what they were read from; None if that is gone."""
-        if image_size == self.image_size:
-            return self
-        return None if self._source is None else at_size(self._source, image_size)
+        """The same images at any size, from what they were read from; None if that is gone."""
+        if self._source is not None:
+            return at_size(self._source, image_size)
+        return self if image_size == self.image_size else None
 
     def __len__(self) -> int:
         return len(self._rows)

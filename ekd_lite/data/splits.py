@@ -23,22 +23,27 @@ PROCEDURAL = {"train": (0, 1000, 24), "validation": (3000, 150, 10), "test": (60
 
 
 class Selection:
-    """Some identities of a set, numbered anew from 0 in the order given."""
+    """Some identities of a set, numbered anew from 0 in the order given.
+
+    Attributes:
+        whole: the set.
+        rows: which of its images these are, (N,) int64.
+    """
 
     def __init__(self, faces: FaceSet, identities: Tensor) -> None:
         number = torch.full((faces.num_identities,), -1)
         number[identities] = torch.arange(len(identities))
         new_labels = number[faces.labels]
-        self._faces, self._people = faces, identities
-        self._rows = (new_labels >= 0).nonzero().flatten()
-        self.labels = new_labels[self._rows]
+        self.whole, self._people = faces, identities
+        self.rows = (new_labels >= 0).nonzero().flatten()
+        self.labels = new_labels[self.rows]
         self.image_size = faces.image_size
         self.num_identities = len(identities)
         names = identity_names(faces)
         self.identities = None if names is None else [names[i] for i in identities.tolist()]
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.rows)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         position = one_index(index, len(self))
@@ -46,19 +51,19 @@ class Selection:
 
     def at_size(self, image_size: int) -> Selection | None:
         """The same images at another size; None if the set cannot give them."""
-        faces = at_size(self._faces, image_size)
+        faces = at_size(self.whole, image_size)
         return None if faces is None else Selection(faces, self._people)
 
     def digest(self, *, whole: bool = False) -> str:
         """A digest of the set and of which of its images these are."""
-        own = self._rows.numpy().tobytes()
+        own = self.rows.numpy().tobytes()
         return hashlib.sha256(
-            f"{images_digest(self._faces, whole=whole)}".encode() + own
+            f"{images_digest(self.whole, whole=whole)}".encode() + own
         ).hexdigest()
 
     def batch(self, indices: Indices) -> Tensor:
         """Images in [-1, 1], (B, 3, H, H) float32."""
-        return self._faces.batch(self._rows[index_tensor(indices, len(self))])
+        return self.whole.batch(self.rows[index_tensor(indices, len(self))])
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import warnings
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from torch.nn.functional import normalize
 
 from ekd_lite.data import FaceSet
 from ekd_lite.data.faceset import at_size, identity_names, people_keys
+from ekd_lite.data.splits import Selection
 from ekd_lite.distill import DISTILLERS, Distiller, parse_method
 from ekd_lite.models import build_backbone
 from ekd_lite.ops import one_line
@@ -61,8 +63,11 @@ def load_teacher(
         prototypes, problem = match_given(teacher, faces)
     if problem:
         problems.append(f"{problem}, and {by_person[0]!r} compares images with its people")
+    teacher, whole = rows_of_part(teacher, faces)
     if teacher.made_for:
-        problems += rows_of_others(teacher, faces, origin or faces_origin(faces))
+        problems += rows_of_others(
+            teacher, whole, origin if origin and whole is faces else faces_origin(whole)
+        )
     if teacher.width is None:
         probe(teacher, faces.image_size)
     assert teacher.width is not None
@@ -120,7 +125,7 @@ def probe(teacher: Teacher, image_size: int) -> int:
     """Put two black images through a teacher and learn its width D'; a ValueError if they fail."""
     try:
         teacher.width = check_net(
-            teacher, image_size=image_size, width=teacher.width, name="the teacher"
+            teacher, image_size=image_size, width=teacher.width, name=f"the teacher {teacher.name}"
         )
     except ValueError:
         raise
@@ -209,6 +214,20 @@ def match_given(teacher: Teacher, faces: FaceSet) -> tuple[Tensor | None, str]:
     return given if rows is None else given[rows], problem
 
 
+def rows_of_part(teacher: Teacher, faces: FaceSet) -> tuple[Teacher, FaceSet]:
+    """The teacher with the rows of a part of a set, if it has those of the whole; and their set.
+
+    `ekd-lite train` takes 60 % of a folder's people, and `ekd-lite embed` embeds all of them.
+    """
+    if not isinstance(faces, Selection) or not teacher.rows:
+        return teacher, faces
+    if len(teacher.rows[0]) != len(faces.whole) or len(faces.whole) == len(faces):
+        return teacher, faces
+    other = copy.copy(teacher)
+    other.rows = [view[faces.rows] for view in teacher.rows]
+    return other, faces.whole
+
+
 def rows_of_others(teacher: Teacher, faces: FaceSet, origin: Origin) -> list[str]:
     """What shows that a table of rows was made for another set, so far as its file tells.
 
@@ -218,14 +237,16 @@ def rows_of_others(teacher: Teacher, faces: FaceSet, origin: Origin) -> list[str
     made, labels = teacher.made_for.get("origin", {}), teacher.made_for.get("labels")
     told = {key: made[key] for key in ("faces", "labels", "people") if key in made}
     mine = {key: origin[key] for key in told}
-    size = re.match(r"\d+ images of (\d+) pixels", str(told.get("faces", "")))
-    if size and told["faces"] != mine["faces"]:
-        same = faces if int(size[1]) == faces.image_size else at_size(faces, int(size[1]))
-        if same is not None:
-            mine["faces"] = faces_origin(same, whole=True)["faces"]
-        elif len(told) == 3 and all(told[key] == mine[key] for key in ("labels", "people")):
+    made_at = re.match(r"\d+ images of (\d+) pixels", str(told.get("faces", "")))
+    if made_at and told["faces"] != mine["faces"]:
+        size = int(made_at[1])
+        same = [faces, None if size % 16 else at_size(faces, size)]
+        known = [s for s in same if s is not None and s.image_size == size]
+        if told["faces"] in [faces_origin(s, whole=True)["faces"] for s in known]:
+            mine["faces"] = told["faces"]
+        elif not known and all(told.get(key) == mine.get(key) for key in ("labels", "people")):
             warnings.warn(
-                f"{teacher.name} holds embeddings of images of {size[1]} pixels, and the set's of "
+                f"{teacher.name} holds embeddings of images of {size} pixels, and the set's of "
                 f"{faces.image_size} cannot be compared with them: they are taken to be the same",
                 stacklevel=3,
             )
