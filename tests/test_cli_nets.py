@@ -4,6 +4,8 @@ import json
 import re
 import shutil
 import warnings
+from dataclasses import fields
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,7 +20,8 @@ from ekd_lite.__main__ import main
 from ekd_lite.commands.net_options import NetOptions
 from ekd_lite.data import ImageFolder
 from ekd_lite.evaluate import all_pairs_tpr_at_fpr, embed
-from ekd_lite.models import IResNet, build_backbone
+from ekd_lite.models import LAYOUTS, IResNet, build_backbone
+from ekd_lite.models.summary import ADAFACE, CVLFACE, INSIGHTFACE, TFACE
 from ekd_lite.train import Teacher, save_backbone
 from tests.fakes import ir_weights
 
@@ -197,3 +200,13 @@ def test_what_was_said():
     options = NetOptions(mean=(1.0,), std=(1.0, 2.0, 3.0), output="-1", flip_sum=True)
     assert options.said() == {"mean": 1.0, "std": (1, 2, 3), "output": -1, "flip_sum": True}
     assert NetOptions(output="embedding").said() == {"output": "embedding"}
+
+
+def test_the_page_on_teachers_names_every_option_and_layout():
+    text = (Path(__file__).parents[1] / "book" / "teachers.md").read_text(encoding="utf-8")
+    for field in fields(NetOptions):
+        assert f"`--{field.name.replace('_', '-')}`" in text
+    for layout, known in LAYOUTS.items():
+        assert f"`{layout}`" in text and known.about
+    for publisher in (ADAFACE, CVLFACE, TFACE, INSIGHTFACE):
+        assert publisher.source in text

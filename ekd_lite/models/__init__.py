@@ -12,6 +12,7 @@ from ekd_lite.models.layouts import LAYOUTS
 from ekd_lite.models.mobilefacenet import MobileFaceNet
 from ekd_lite.models.profile import Profile, profile_backbone
 from ekd_lite.models.published import describe_published, load_published
+from ekd_lite.models.summary import Publisher, Summary
 from ekd_lite.models.tiny import TinyStudent, tiny_teacher
 from ekd_lite.ops import check_image_size, nearest_name
 
@@ -68,6 +69,8 @@ __all__ = [
     "IResNet",
     "MobileFaceNet",
     "Profile",
+    "Publisher",
+    "Summary",
     "TinyStudent",
     "build_backbone",
     "describe_published",
