@@ -210,7 +210,8 @@ class Teacher(nn.Module):
                 raise ValueError(
                     f"{path} is a table of rows, which has no {', '.join(sorted(unknown))}"
                 )
-            made_for = {n: found.pop(n) for n in ("origin", "labels", "people") if n in found}
+            told = ("origin", "labels", "people")
+            made_for: dict[str, Any] = {n: found.pop(n) for n in told if n in found}
             self = cls.from_rows(found.pop(VIEWS[0]), **(found | options))
             self.made_for = made_for
             if "prototypes" not in options:
