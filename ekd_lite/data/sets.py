@@ -10,10 +10,11 @@ import numpy as np
 import torch
 
 from ekd_lite.data import checksums
+from ekd_lite.data.cache import write_pixels
 from ekd_lite.data.decode import DecodedFaces, fault_of
 from ekd_lite.data.folder import ImageFolder
 from ekd_lite.data.names import is_foreign, printable
-from ekd_lite.data.packed import PackedFaces, write_pixels
+from ekd_lite.data.packed import PackedFaces
 from ekd_lite.data.record_writer import write_recordio
 from ekd_lite.data.recordio import RecordIO
 from ekd_lite.data.verification import read_verification_bin

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from ekd_lite.data.align import alignment_note
+from ekd_lite.data.cache import cache_faces
 from ekd_lite.data.faceset import FaceSet, identity_names, images_digest
 from ekd_lite.data.indexing import Indices, index_tensor, one_index
-from ekd_lite.data.packed import PackedFaces, cache_faces
+from ekd_lite.data.packed import PackedFaces
 from ekd_lite.data.sets import open_faces
 from ekd_lite.data.synthetic import SyntheticFaces
 

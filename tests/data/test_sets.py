@@ -233,7 +233,7 @@ def test_a_folder_with_one_rec_file_of_any_name(root, tmp_path, name):
 @pytest.mark.parametrize(
     ("to", "when"),
     [
-        ("packed", "packed._render_part"),
+        ("packed", "cache._render_part"),
         ("rec", "record_writer.RecordWriter.write"),
         ("rec", "checksums.write_sums"),
     ],
