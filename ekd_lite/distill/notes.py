@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+TRIAL = "of a short trial"
 CHOSEN = "chosen on validation identities (data/results/weights.csv)"
 
 
@@ -138,5 +139,67 @@ NOTES: dict[str, MethodNote] = {
         "0.02 and 0.01 inside the loss",
         differs="as ekd_fine, with the teacher's thresholds for both nets and pairs with the last "
         "4096 images",
+    ),
+    "adadistill": MethodNote(
+        paper="Boutros et al., ECCV 2024",
+        transfers="margins",
+        cost="N C D, and a table C D",
+        weight_source="the authors': it is the only loss",
+        differs="centres start at zero and are the same on all processes (the authors' drift "
+        "apart); several images of a person: the mean of their updates; finite slope at theta = 0; "
+        "full margin from the first step, no ramp",
+    ),
+    "arcdistill": MethodNote(
+        paper="ProxylessKD, arXiv 2011.00265, 2020, as in Boutros et al., ECCV 2024",
+        transfers="margins",
+        cost="N C D",
+        weight_source="the authors': it is the only loss",
+        differs="margin with one margin for all images; finite slope at theta = 0; full margin "
+        "from the first step, no ramp",
+    ),
+    "dkd": MethodNote(
+        paper="Zhao et al., CVPR 2022",
+        transfers="outputs",
+        cost="N C",
+        weight_source=TRIAL,
+        differs="logits as in kd; no warm-up of the weight",
+    ),
+    "gkd": MethodNote(
+        paper="Zhao et al., AAAI 2023",
+        transfers="outputs",
+        cost="N C",
+        weight_source=TRIAL,
+        differs="a group of 0.117 C, the authors' 10,000 of 85,742; logits without margin, theirs "
+        "have CosFace's; no warm-up, no adaptive group",
+    ),
+    "lskd": MethodNote(
+        paper="Sun et al., CVPR 2024",
+        transfers="outputs",
+        cost="N C",
+        weight_source=TRIAL,
+        differs="logits as in kd, which then do not depend on the scale; T = 2 as the authors'",
+    ),
+    "qud": MethodNote(
+        paper="Kolf et al., BMVC 2024",
+        transfers="features",
+        cost="N n D, n = 1024",
+        weight_source=TRIAL,
+        differs="beside the identity loss (identity_weight 0 is the paper's use); any batch size; "
+        "the queue starts alike on all processes",
+    ),
+    "seed": MethodNote(
+        paper="Fang et al., ICLR 2021",
+        transfers="relations",
+        cost="N n D, n = 1024",
+        weight_source=TRIAL,
+        differs="a divergence, the entropy of the teacher less; temperatures 0.2 and 0.07: the "
+        "authors' 1e-4 for the teacher is qud; queue of 1024, theirs has 65,536",
+    ),
+    "thkd": MethodNote(
+        paper="Ben-Baruch et al., arXiv 2201.06945, 2022",
+        transfers="outputs",
+        cost="N C D, C of the teacher",
+        weight_source=TRIAL,
+        differs="cosines in place of a linear head; without the sum of squared distances",
     ),
 }

@@ -154,6 +154,7 @@ class TrainConfig:
             )
             if not 0 <= getattr(self, name) < math.inf
         ]
+        problems += self._classifier_problems()
         if self.method == "none" and self.identity_weight == 0:
             problems.append("identity_weight 0 without a method leaves nothing to learn from")
         problems += self._distributed_problems()
@@ -182,6 +183,26 @@ class TrainConfig:
             if not is_right:
                 wanted = str(hint) if choices else hint.__name__
                 problems.append(f"{name} must be {wanted.removeprefix('typing.')}, got {value!r}")
+        return problems
+
+    def _classifier_problems(self) -> list[str]:
+        """What does not go with a loss that classifies by itself."""
+        names = [part.partition(":")[0].strip() for part in self.method.split("+")]
+        used = {name: DISTILLERS[name] for name in names if name in DISTILLERS}
+        problems = []
+        replacing = [name for name, method in used.items() if method.replaces_identity_loss]
+        if len(replacing) > 1:
+            problems.append(
+                f"{' and '.join(map(repr, replacing))} in method {self.method!r} both take the "
+                "place of the identity loss: keep one of them"
+            )
+        unit = HEADS[self.head].margins[2] if self.head in HEADS else "radians"
+        angular = [name for name, method in used.items() if method.takes_margin]
+        if angular and not unit.startswith("radians"):
+            problems.append(
+                f"method {angular[0]!r} adds the margin to an angle, and that of head "
+                f"{self.head!r} is none ({unit}): choose head 'arcface'"
+            )
         return problems
 
     def _distributed_problems(self) -> list[str]:

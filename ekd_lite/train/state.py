@@ -226,6 +226,8 @@ def build_state(
                 else teacher_head.prototypes.detach()
             ),
             scale=config.scale,
+            num_identities=num_identities,
+            margin=config.margin,
         )
         for name in parse_method(config.method):
             distillers[name] = methods[name].build(setting)

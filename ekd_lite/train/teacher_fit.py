@@ -72,6 +72,13 @@ def load_teacher(
     if teacher.width is None:
         probe(teacher, faces.image_size)
     assert teacher.width is not None
+    same_width = [name for name, method in used.items() if method.needs_same_width]
+    if same_width and teacher.width != config.embedding_dim:
+        problems.append(
+            f"its embeddings are {teacher.width} numbers wide, the student's "
+            f"{config.embedding_dim}, and {same_width[0]!r} needs one width: set embedding_dim to "
+            f"{teacher.width}"
+        )
     if teacher.prototypes is not None:
         if teacher.prototypes.shape[1] != teacher.width:
             problems.append(
@@ -104,7 +111,7 @@ def check_has_teacher(config: TrainConfig, teacher: Any = None) -> None:
 
 
 def asks_for_people(method: Distiller) -> bool:
-    """Whether a method looks at the teacher's prototypes."""
+    """Whether a method looks at the teacher's prototypes by label."""
     return method.by_person or method.needs == "logits"
 
 
@@ -112,7 +119,8 @@ def needs_means(
     teacher: Teacher, config: TrainConfig, methods: Mapping[str, Distiller] = DISTILLERS
 ) -> bool:
     """Whether the method asks for prototypes that the teacher does not have."""
-    asked = any(asks_for_people(methods[name]) for name in parse_method(config.method))
+    used = [methods[name] for name in parse_method(config.method)]
+    asked = any(asks_for_people(method) or method.needs_prototypes for method in used)
     return asked and teacher.head is None
 
 

@@ -1,5 +1,6 @@
 """What holds for every distillation loss, one table for all of them."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from functools import partial
@@ -398,7 +399,8 @@ def test_bad_options_are_named(make, message):
 def test_every_method_is_built_for_a_setting_and_says_what_it_needs(name):
     """The metadata is checked against what the loss does."""
     method = DISTILLERS[name]
-    loss = method.build(Setting(6, 6, PROTOTYPES[:, :6]))
+    setting = Setting(6, 6, PROTOTYPES[:, :6], num_identities=4)
+    loss = method.build(setting)
     student, teacher, labels = random_batch(48, 6)  # large enough to show a level of 1e-3
     student.requires_grad_()
     whole = loss.double()(student, teacher, labels)
@@ -408,16 +410,23 @@ def test_every_method_is_built_for_a_setting_and_says_what_it_needs(name):
         with pytest.raises(ValueError, match="needs labels"):
             loss(student, teacher)
     else:
-        assert loss(student, teacher).item() == pytest.approx(whole.item(), abs=1e-12)
+        again = method.build(setting).double()(student, teacher)
+        assert again.item() == pytest.approx(whole.item(), abs=1e-12)
+    if name == "adadistill":  # its centres, which the whole batch moves, stay where they are
+        loss.eval()
+        loss.centres.copy_(PROTOTYPES[:, :6])
+        whole = loss(student, teacher, labels)
     parts = [
-        method.build(Setting(6, 6, PROTOTYPES[:, :6])).double()(student[r], teacher[r], labels[r])
+        (loss if name == "adadistill" else method.build(setting).double())(
+            student[r], teacher[r], labels[r]
+        )
         for r in (slice(0, 24), slice(24, 48))
     ]
     is_mean = math.isclose(sum(p.item() for p in parts) / 2, whole.item(), rel_tol=1e-9)
     assert is_mean != method.compares_images
     if method.needs == "embeddings":
         wide = torch.nn.functional.pad(PROTOTYPES[:, :6], (0, 2))
-        loss = method.build(Setting(6, 8, wide)).double()
+        loss = method.build(Setting(6, 8, wide, num_identities=4)).double()
         wide_teacher = torch.nn.functional.pad(teacher, (0, 2))
         if method.needs_same_width:
             with pytest.raises(ValueError, match="width"):
@@ -425,8 +434,11 @@ def test_every_method_is_built_for_a_setting_and_says_what_it_needs(name):
         else:
             assert loss(student, wide_teacher, labels).isfinite()
     assert method.weight >= 0
-    scaled = method.build(Setting(6, 6, PROTOTYPES[:, :6], scale=5.0))
+    scaled = method.build(dataclasses.replace(setting, scale=5.0, margin=0.25))
     assert getattr(scaled, "scale", 5.0) == 5.0
+    if method.takes_margin:
+        options = vars(scaled)
+        assert {options[key] for key in options if "margin" in key} == {0.25}
     note = NOTES[name]
     assert all((note.paper, note.cost, note.differs, note.weight_source))
 

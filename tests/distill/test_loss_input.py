@@ -28,7 +28,7 @@ EVERY = {
     "ekd official": lambda dim: EKDLoss(mode="official"),
     **{
         f"method {name}": lambda dim, method=method: method.build(
-            Setting(dim, dim, PROTOTYPES[:, :dim])
+            Setting(dim, dim, PROTOTYPES[:, :dim], num_identities=4)
         )
         for name, method in DISTILLERS.items()
     },
@@ -189,7 +189,11 @@ def test_methods_on_logits_and_prototypes_say_that_they_look_people_up():
                 pass
 
         setting = object.__new__(Watched)
-        for field, value in {"student_dim": 6, "teacher_dim": 6, "scale": 8.0}.items():
+        values = {"student_dim": 6, "teacher_dim": 6, "scale": 8.0, "num_identities": 4}
+        for field, value in values.items():
             object.__setattr__(setting, field, value)
         method.build(setting)
-        assert method.by_person == (bool(kept) or method.needs == "logits"), name
+        assert (method.by_person or method.needs_prototypes) == (
+            bool(kept) or method.needs == "logits"
+        ), name
+        assert not (method.by_person and method.needs_prototypes), name

@@ -63,7 +63,8 @@ class HeadLoss(torch.nn.Module):
 def test_half_precision(count):
     """Every head and every method under autocast, against float64 of the same rounded input."""
     worst, gradients, cases = 0.0, 0, 0
-    setting = Setting(16, 16, torch.randn(8, 16, generator=torch.Generator().manual_seed(9)))
+    prototypes = torch.randn(8, 16, generator=torch.Generator().manual_seed(9))
+    setting = Setting(16, 16, prototypes, num_identities=8)
     made = {name: lambda h=head: HeadLoss(h(16, 8)) for name, head in HEADS.items()}
     made |= {name: lambda m=m: m.build(setting) for name, m in DISTILLERS.items()}
     for dtype in HALVES:

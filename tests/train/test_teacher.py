@@ -302,6 +302,15 @@ def spoilt(value, row=5):
     return rows
 
 
+@pytest.mark.parametrize("method", [n for n, m in DISTILLERS.items() if m.needs_same_width])
+def test_a_width_that_a_method_cannot_use_is_refused_before_step_1(tmp_path, method):
+    config = TrainConfig(**SMALL | {"embedding_dim": 8}, method=f"kd+{method}")
+    message = f"are 16 numbers wide, the student's 8, and '{method}' needs .* embedding_dim to 16"
+    with pytest.raises(ValueError, match=message):
+        fit(config, FACES, tmp_path / "run", teacher=Flat(width=16), progress=False)
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
 BAD_TEACHERS = {
     "another length": (lambda: torch.randn(71, 16), r"of 72 images, \(72, 16\).*got \(71, 16\)"),
     "NaN rows": (lambda: spoilt(torch.nan), "NaN or infinite numbers, first in row 5"),
