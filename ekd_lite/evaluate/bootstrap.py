@@ -99,7 +99,7 @@ def bootstrap_tpr_at_fpr(
             f"{[levels[m] for m in too_few]} allow {[counts[m] for m in too_few]}: NaN there"
         )
         warnings.warn(message, UndefinedMetricWarning, stacklevel=2)
-    weights = _draw_weights(len(sizes), num_resamples, seed)
+    weights = draw_weights(len(sizes), num_resamples, seed)
     genuine = Genuine.of(rows, labels, sizes)
     draws = [Draw(w, levels, sizes.numpy(), genuine) for w in weights]
     pending = draws if num_genuine and num_impostor else []
@@ -117,7 +117,7 @@ def bootstrap_tpr_at_fpr(
     return BootstrapResult(tuple(levels), estimate, low, high, samples)
 
 
-def _draw_weights(num_identities: int, num_resamples: int, seed: int) -> list[np.ndarray]:
+def draw_weights(num_identities: int, num_resamples: int, seed: int) -> list[np.ndarray]:
     """How often each identity was drawn; first of all the set itself, each once."""
     rng = np.random.default_rng(seed)
     drawn = (rng.integers(0, num_identities, num_identities) for _ in range(num_resamples))

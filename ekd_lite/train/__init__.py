@@ -11,6 +11,7 @@ from ekd_lite.train.model_file import (
     save_model,
 )
 from ekd_lite.train.optim import build_optimizer, learning_rate_at, margin_at
+from ekd_lite.train.procedures import bend_teacher, distil_fresh_faces, fuse_teachers
 from ekd_lite.train.state import TrainState, build_state
 from ekd_lite.train.step import Batch, train_step
 from ekd_lite.train.teacher import Teacher
@@ -23,10 +24,13 @@ __all__ = [
     "Teacher",
     "TrainConfig",
     "TrainState",
+    "bend_teacher",
     "build_optimizer",
     "build_state",
     "cache_teacher",
+    "distil_fresh_faces",
     "fit",
+    "fuse_teachers",
     "learning_rate_at",
     "load_backbone",
     "load_model",
