@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from ekd_lite.commands.own_net import own_net
 from ekd_lite.commands.verification import MIN_FALSE_ACCEPTS, evaluate_pairs, open_pairs
 from ekd_lite.data import ImageFolder, load_splits, open_faces
 from ekd_lite.evaluate import (
@@ -48,11 +49,13 @@ class Embed:
     """Folder of identity/image.jpg, .rec file or packed set."""
     out: Path = Path("embeddings.safetensors")
     """File for embeddings (N, D) and labels (N,); with a folder's file names in its metadata."""
+    student_module: str | None = None
+    """What makes the net, package.module:callable, if it is one of your own."""
 
     def run(self) -> None:
         """Embed and write."""
         check_output(self.out, self.model)
-        backbone, info = load_backbone(self.model)
+        backbone, info = load_backbone(self.model, student=own_net(self.student_module))
         faces = open_faces(self.faces, image_size=info["image_size"])
         rows = embed(backbone, faces, progress="embedding")
         metadata = {}
@@ -80,6 +83,8 @@ class Evaluate:
     """False-positive rates."""
     resamples: int = 1000
     """Bootstrap resamples; 0 leaves the intervals out."""
+    student_module: str | None = None
+    """What makes the net, package.module:callable, if it is one of your own."""
 
     def run(self) -> None:
         """Print the table."""
@@ -121,7 +126,7 @@ class Evaluate:
         """Measure on a list of pairs."""
         if self.faces is None:
             raise ValueError("--pairs needs --faces, the folder that its images are in")
-        net, info = load_backbone(self.source)
+        net, info = load_backbone(self.source, student=own_net(self.student_module))
         found, name = open_pairs(self.faces, self.pairs, image_size=info["image_size"])
         evaluate_pairs(net, found, name, fprs=self.fprs, resamples=self.resamples)
 
@@ -164,7 +169,7 @@ class Evaluate:
                 rows = as_rows("embeddings", tensors["embeddings"])
                 check_finite("embeddings", rows)
                 return as_labels("labels", tensors["labels"], len(rows)), lambda: rows
-        backbone, info = load_backbone(self.source)
+        backbone, info = load_backbone(self.source, student=own_net(self.student_module))
         test = load_splits(self.faces, image_size=info["image_size"]).test
         return test.labels, lambda: embed(backbone, test, progress="embedding")
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ekd_lite.commands.nets import measurable
+from ekd_lite.commands.own_net import own_net
 from ekd_lite.data import FaceSet, Splits, load_splits
 from ekd_lite.data.sets import open_faces
 from ekd_lite.evaluate import all_pairs_tpr_at_fpr, count_pairs, embed
@@ -54,6 +55,11 @@ class Train:
     """Black and white as it takes them, such as 0 255; left out: -1 1."""
     teacher_output: str | None = None
     """Name or number of its output, if it has several; left out: the first."""
+    student_module: str | None = None
+    """A net of your own in place of --backbone: package.module:callable, imported from here."""
+    init_from: Path | None = None
+    """Weights to start from: a run or its model.safetensors, a published checkpoint; what does not
+    fit is named and left out."""
     config: TrainOptions = field(default_factory=TrainOptions)
     """How to train."""
 
@@ -81,20 +87,24 @@ class Train:
         if self.dry_run:
             print(self.plan(config))
             return
+        student = own_net(self.student_module)  # before faces are made: it may be missing
+        if self.init_from is not None and not self.init_from.exists():
+            raise FileNotFoundError(f"no weights to start from at {self.init_from}")
+        begin: dict[str, Any] = {"student": student, "init_from": self.init_from}
         device = pick_device(config.device)
         with process_group(device, timeout=config.rank_timeout):
             teacher, options = None, self._teacher_options()
-            if config.method != "none":  # before faces are made: it may be missing
+            if config.method != "none":  # so may the teacher
                 teacher = Teacher.from_file(str(config.teacher), **options)
             train, validation = self._faces()
             if teacher is not None and teacher.rows is None:
                 _report(f"teacher {config.teacher}", teacher, validation)
             if teacher is not None and options:
                 # With them it is more than the file that a configuration can name.
-                path = fit(replace(config, teacher=None), train, self.out, teacher=teacher)
+                path = fit(replace(config, teacher=None), train, self.out, teacher=teacher, **begin)
             else:
-                path = fit(config, train, self.out)
-            _report(f"{self.out}", load_model(path).backbone, validation)
+                path = fit(config, train, self.out, **begin)
+            _report(f"{self.out}", load_model(path, student=student).backbone, validation)
             if rank() == 0:
                 print(f"wrote {path}")
 
@@ -137,7 +147,12 @@ class Train:
             except FileNotFoundError:
                 note = f" (teacher {config.teacher} is not there yet: a stand-in was timed)"
         cost = estimate(
-            config, num_identities=people, processes=processes, device=device, teacher=teacher
+            config,
+            num_identities=people,
+            processes=processes,
+            device=device,
+            teacher=teacher,
+            student=own_net(self.student_module),
         )
         a_batch = config.general + config.identities * config.images_per_identity
         seen = config.steps * config.accumulate * a_batch * processes

@@ -12,6 +12,7 @@ from ekd_lite.train.model_file import (
 )
 from ekd_lite.train.optim import build_optimizer, learning_rate_at, margin_at
 from ekd_lite.train.procedures import bend_teacher, distil_fresh_faces, fuse_teachers
+from ekd_lite.train.start import start_from
 from ekd_lite.train.state import TrainState, build_state
 from ekd_lite.train.step import Batch, train_step
 from ekd_lite.train.teacher import Teacher
@@ -37,5 +38,6 @@ __all__ = [
     "margin_at",
     "save_backbone",
     "save_model",
+    "start_from",
     "train_step",
 ]

@@ -17,6 +17,7 @@ from ekd_lite.ops import check_image_size, nearest_name
 # Fields that a resumed run may change: the weights come out the same.
 CHANGES_NOTHING = ("workers", "loader_timeout", "rank_timeout", "teacher_cache", "tensorboard")
 MAX_WORKERS = 256
+OWN = "own:"  # before the class of a net that is not of this library
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class TrainConfig:
     """
 
     backbone: str = "tiny_student"
-    """Name of the net, one of ekd_lite.models.BACKBONES."""
+    """Name of the net, one of ekd_lite.models.BACKBONES; if fit is given a net of your own, its
+    class is noted here, own:Net, and its width as embedding_dim."""
     embedding_dim: int = 128
     """Width D of the embedding."""
     image_size: int = 32
@@ -121,7 +123,8 @@ class TrainConfig:
             (self.backbone, BACKBONES, "backbone"),
             (self.head, HEADS, "head"),
         ):
-            if value not in known:
+            is_own = what == "backbone" and value.startswith(OWN)
+            if value not in known and not is_own:
                 problems.append(f"unknown {what} {value!r}{nearest_name(value, known)}")
         for check in (lambda: parse_method(self.method), lambda: check_image_size(self.image_size)):
             try:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from ekd_lite.data import FaceSet
@@ -34,6 +34,7 @@ def load_teacher(
     given: Any = None,
     methods: Mapping[str, Distiller] = DISTILLERS,
     origin: Origin | None = None,
+    student: nn.Module | None = None,
 ) -> Teacher | None:
     """The teacher that the method needs, with prototypes in the order of the set's people.
 
@@ -44,6 +45,7 @@ def load_teacher(
         given: whatever `as_teacher` takes.
         methods: what the names of methods stand for.
         origin: `faces_origin(faces)`, if it is known already.
+        student: the net that it teaches, if it is made already.
 
     Raises:
         FileNotFoundError, ValueError: no teacher, two, or one that does not fit student and faces.
@@ -89,7 +91,7 @@ def load_teacher(
             teacher = teacher.with_head(teacher.prototypes.to(device), scale=config.scale)
     if problems:
         raise ValueError(f"{teacher.name} cannot be the teacher: " + "; ".join(problems))
-    _warn_of_size(teacher, config)
+    _warn_of_size(teacher, config, student)
     return teacher
 
 
@@ -238,12 +240,13 @@ class _Sample:
         return self.faces.batch(self.index[torch.as_tensor(indices)])
 
 
-def _warn_of_size(teacher: Teacher, config: TrainConfig) -> None:
+def _warn_of_size(teacher: Teacher, config: TrainConfig, student: nn.Module | None) -> None:
     """Say it if a teacher is no larger than its student."""
-    with torch.device("meta"):
-        student = build_backbone(
-            config.backbone, embedding_dim=config.embedding_dim, image_size=config.image_size
-        )
+    if student is None:
+        with torch.device("meta"):
+            student = build_backbone(
+                config.backbone, embedding_dim=config.embedding_dim, image_size=config.image_size
+            )
     size = sum(p.numel() for p in student.parameters())
     if 0 < teacher.num_parameters <= size:
         warnings.warn(

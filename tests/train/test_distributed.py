@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from ekd_lite.distill import DISTILLERS, FineEKDLoss
 from ekd_lite.files import locked_folder
@@ -54,7 +55,20 @@ CASES: dict[str, dict[str, Any]] = {
     "split and distilled": {"method": "ekd:50+fitnet+sp", "partial_fc": 1.0, "optimizer": "sgd"},
     "clipped": {"clip_norm": 0.05, "partial_fc": 1.0, "optimizer": "sgd"},
     "accumulated": {"accumulate": 2, "method": "ekd"},
+    "own student": {"student": lambda: Own(), "method": "fitnet", "optimizer": "sgd"},
 }
+
+
+class Own(nn.Module):
+    """A student of somebody's own, with a part that no embedding depends on."""
+
+    def __init__(self, width=8):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3, stride=4), nn.BatchNorm2d(4)
+        self.output, self.idle = nn.Linear(4, width), nn.Linear(2, 2)
+
+    def forward(self, images):
+        return self.output(self.norm(self.conv(images)).tanh().mean((2, 3)))
 
 
 def make_teacher():
@@ -81,10 +95,12 @@ def make_batches(config, size, share=slice(None)):
 
 def start(case):
     """A state in float64 whose prototypes do not depend on how they are split."""
-    config = TrainConfig(**{**BASE, **CASES[case]})
+    options = {**BASE, **CASES[case]}
+    student = options.pop("student", None)
+    config = TrainConfig(**options)
     torch.set_default_dtype(torch.float64)
     try:
-        state = build_state(config, IDENTITIES, make_teacher(), "cpu")
+        state = build_state(config, IDENTITIES, make_teacher(), "cpu", student=student)
         for loss in state.distillers.values():
             if isinstance(loss, FineEKDLoss):  # levels that so few pairs can show
                 loss.fprs, loss.hard_fpr = (0.3, 0.1), 0.5
@@ -169,6 +185,9 @@ def refusals(number, folder):
     faces, same = ColourFaces(seed=int(last)), ColourFaces()
     calls = {
         "other faces": lambda out: fit(TrainConfig(**tiny), faces, out, progress=False),
+        "another student": lambda out: fit(
+            TrainConfig(**tiny), same, out, student=Own(8 + last), progress=False
+        ),
         "another seed": lambda out: fit(
             TrainConfig(**tiny, seed=int(last)), same, out, progress=False
         ),
@@ -254,6 +273,8 @@ def test_every_process_is_told_that_one_was_given_something_else(ranks):
         for _, found in ranks[size]:
             assert f"process {size - 1}: faces: 72 images of 16 pixels" in found["other faces"]
             assert f"process {size - 1}: seed: 0 here, 1 there" in found["another seed"]
+            assert "embedding_dim: 8 here, 9 there" in found["another student"]
+            assert "student: Own of 11 tensors" in found["another student"]
             assert "process 0:" not in found["other faces"] + found["another seed"]
             assert "another process is writing to" in found["a folder in use"]
             assert found["begun"] == []
