@@ -7,6 +7,7 @@ from ekd_lite.data.align import (
     warp_image,
 )
 from ekd_lite.data.archives import unpack_faces
+from ekd_lite.data.dataset import FaceDataset
 from ekd_lite.data.decode import decode_image
 from ekd_lite.data.detect import LandmarkDetector
 from ekd_lite.data.faceset import FaceSet
@@ -25,6 +26,7 @@ from ekd_lite.data.verification import VerificationSet, read_verification_bin
 __all__ = [
     "PROCEDURAL",
     "REGISTRY",
+    "FaceDataset",
     "FaceSet",
     "IdentityBalancedSampler",
     "ImageFolder",

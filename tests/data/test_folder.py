@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ekd_lite.data import ImageFolder, convert, decode, open_faces
+from ekd_lite.data import ImageFolder, convert, open_faces, pixels
 from ekd_lite.data.names import FileNames, natural, printable
 
 
@@ -52,7 +52,7 @@ def test_grey_and_transparent_images_become_rgb(tmp_path):
 
 @pytest.mark.parametrize("together", [1, 3, 32])
 def test_a_batch_is_what_pillow_decodes_whatever_the_mode(tmp_path, monkeypatch, together):
-    monkeypatch.setattr(decode, "TOGETHER", together)
+    monkeypatch.setattr(pixels, "TOGETHER", together)
     rng = np.random.default_rng(0)
     kinds = ["RGB.jpg", "L.jpg", "CMYK.jpg", "RGB.png", "RGBA.png", "P.png", "1.png"]
     (tmp_path / "a").mkdir()
@@ -68,8 +68,8 @@ def test_a_batch_is_what_pillow_decodes_whatever_the_mode(tmp_path, monkeypatch,
     expected = []
     for i in order:
         with Image.open(faces.files[i]) as image:
-            pixels = torch.from_numpy(np.array(image.convert("RGB")))
-        expected.append(pixels.permute(2, 0, 1).float() / 127.5 - 1)
+            colours = torch.from_numpy(np.array(image.convert("RGB")))
+        expected.append(colours.permute(2, 0, 1).float() / 127.5 - 1)
     batch = faces.batch(order.tolist())
     assert batch.is_contiguous()
     assert torch.equal(batch, torch.stack(expected))
