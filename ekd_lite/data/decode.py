@@ -30,6 +30,7 @@ import torch
 from PIL import Image, ImageFile
 from torch import Tensor
 
+from ekd_lite.data.fast_jpeg import fast_jpeg
 from ekd_lite.data.indexing import Indices, index_tensor, one_index
 from ekd_lite.data.pixels import EXIF, to_floats, to_rgb, to_square, upright
 from ekd_lite.ops import check_image_size
@@ -77,14 +78,12 @@ def _rgbx(
     file: Any = source
     try:
         file = io.BytesIO(source) if isinstance(source, bytes) else _open_regular(source)
-        with file, Image.open(file, formats=FORMATS) as image:
-            if math.prod(image.size) > MAX_PIXELS:
-                raise ValueError(f"{image.size[0]} x {image.size[1]} pixels, more than 50 million")
-            # Image.open reads only the header; load() decodes, and raises on missing data.
-            image.load()
-            pixels: Image.Image = image if image.mode == "RGB" else to_rgb(image)
-            if any(key in image.info for key in EXIF):
-                pixels = upright(pixels, image)
+        # A larger file is no crop, and Pillow need not have it in memory as a whole.
+        whole = isinstance(file, io.BytesIO)
+        fast = fast_jpeg(file.getvalue(), max_pixels=MAX_PIXELS) if whole else None
+        if fast is not None and (image_size is None or fast.shape[:2] == (image_size,) * 2):
+            return fast
+        pixels = _by_pillow(file) if fast is None else Image.fromarray(fast[..., :3].copy())
     except (MemoryError, FileNotFoundError):
         raise
     except Exception as error:  # decoders of hostile bytes raise whatever they come upon
@@ -94,6 +93,17 @@ def _rgbx(
         pixels = to_square(pixels, image_size, name)
     width, height = pixels.size
     return np.frombuffer(pixels.tobytes("raw", "RGBX"), np.uint8).reshape(height, width, 4)
+
+
+def _by_pillow(file: BinaryIO) -> Image.Image:
+    """An image of any of the formats, red, green and blue, upright."""
+    with file, Image.open(file, formats=FORMATS) as image:
+        if math.prod(image.size) > MAX_PIXELS:
+            raise ValueError(f"{image.size[0]} x {image.size[1]} pixels, more than 50 million")
+        # Image.open reads only the header; load() decodes, and raises on missing data.
+        image.load()
+        pixels: Image.Image = image if image.mode == "RGB" else to_rgb(image)
+        return upright(pixels, image) if any(key in image.info for key in EXIF) else pixels
 
 
 def _open_regular(path: str | Path) -> BinaryIO:
