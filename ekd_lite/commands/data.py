@@ -67,12 +67,15 @@ class Info:
     """Folder of identity/image.jpg, .rec file, or packed set."""
     faces: Path | None = None
     """The same, as an option."""
+    nested: Literal["first", "last"] | None = None
+    """Whose the images in deeper folders are: all below a first folder one person's, or each folder
+    with images a person's."""
 
     def run(self) -> None:
         """Count and read."""
         path = _named(self.path, self.faces, "info")
         packed = (path / "images.npy").is_file()
-        faces = open_packed(path) if packed else open_faces(path)
+        faces = open_packed(path) if packed else open_faces(path, nested=self.nested)
         for index in tqdm(range(len(faces)), desc="reading", disable=None):
             faces.batch([index])
         sizes = torch.bincount(faces.labels)
@@ -98,13 +101,19 @@ class Convert:
     """Decoded pixels to be memory-mapped, or the encoded images in one RecordIO file."""
     image_size: int = 112
     """Side of the decoded images, pixels."""
+    nested: Literal["first", "last"] | None = None
+    """Whose the images in deeper folders are: all below a first folder one person's, or each folder
+    with images a person's."""
     max_bad_fraction: float = 0.0
     """Share of undecodable images that are left out by name; one more, and nothing is written."""
 
     def run(self) -> None:
         """Convert."""
         faces = open_faces(
-            self.faces, image_size=self.image_size, max_bad_fraction=self.max_bad_fraction
+            self.faces,
+            image_size=self.image_size,
+            nested=self.nested,
+            max_bad_fraction=self.max_bad_fraction,
         )
         if isinstance(faces, PackedFaces):
             raise ValueError(f"{self.faces} is packed already")
@@ -122,6 +131,9 @@ class Verify:
     """Folder of identity/image.jpg, .rec or .bin file, or what `convert` wrote."""
     faces: Path | None = None
     """The same, as an option."""
+    nested: Literal["first", "last"] | None = None
+    """Whose the images in deeper folders are: all below a first folder one person's, or each folder
+    with images a person's."""
     write_checksums: bool = False
     """For a folder of images: write SHA256SUMS, which later finds damage that still decodes."""
 
@@ -129,10 +141,10 @@ class Verify:
         """Look at everything."""
         path = _named(self.path, self.faces, "verify")
         if self.write_checksums:
-            count = write_checksums(path)
+            count = write_checksums(path, nested=self.nested)
             print(f"wrote {path / 'SHA256SUMS'}: {count:,} images, all of them readable")
             return
-        count, faults = verify(path)
+        count, faults = verify(path, nested=self.nested)
         for fault in faults:
             print(fault)
         if faults:

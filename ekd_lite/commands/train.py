@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from ekd_lite.commands.nets import measurable
 from ekd_lite.commands.own_net import own_net
-from ekd_lite.data import FaceSet, Splits, load_splits
-from ekd_lite.data.sets import open_faces
+from ekd_lite.data import FaceSet, Splits, load_splits, open_faces
 from ekd_lite.evaluate import all_pairs_tpr_at_fpr, count_pairs, embed
 from ekd_lite.parallel import rank, world_size
 from ekd_lite.train import Model, Teacher, TrainConfig, fit, load_model
@@ -45,6 +44,9 @@ class Train:
     faces: Path | None = None
     """Folder of identity/image.jpg, .rec file or packed set, 60 % of whose people train; left out:
     procedural faces."""
+    nested: Literal["first", "last"] | None = None
+    """Whose the images in deeper folders of --faces are: all below a first folder one person's, or
+    each folder with images a person's."""
     everyone: bool = False
     """Train on all people of --faces, read on the fly; measure on another set afterwards."""
     people: int = 1000
@@ -119,8 +121,10 @@ class Train:
         """The sets to train and to validate on."""
         size = self.config.image_size
         if self.everyone:
-            return open_faces(str(self.faces), image_size=size), None
-        splits: Splits = load_splits(self.faces, image_size=size, people=self.people)
+            return open_faces(str(self.faces), image_size=size, nested=self.nested), None
+        splits: Splits = load_splits(
+            self.faces, image_size=size, nested=self.nested, people=self.people
+        )
         return splits.train, splits.validation
 
     def plan(self, config: TrainConfig) -> str:
