@@ -27,6 +27,7 @@ from ekd_lite.train.optim import build_optimizer
 from ekd_lite.train.origin import Origin, differences
 from ekd_lite.train.student import Student, build_student
 from ekd_lite.train.teacher import Teacher, as_teacher
+from ekd_lite.train.undo import tables
 
 PARTS = ("backbone", "head", "distillers", "optimizer", "scaler")
 
@@ -80,10 +81,6 @@ class TrainState:
         sharded = list(self.head.parameters()) if isinstance(self.head, PartialFC) else []
         modules += [] if sharded else [self.head]
         return [p for module in modules for p in module.parameters()], sharded
-
-    def buffers(self) -> list[Tensor]:
-        """Running statistics and thresholds."""
-        return [b for m in (self.backbone, self.head, self.distillers) for b in m.buffers()]
 
     def no_sync(self) -> contextlib.AbstractContextManager[None]:
         """While open, a backward pass does not exchange gradients."""
@@ -251,6 +248,9 @@ def build_state(
     if config.compile:
         backbone.compile()
     if in_group():
+        # Else it would send whole tables, which are equal already, at every forward pass.
+        alike = [f"distillers.{name}" for names in tables(distillers) for name in names]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(objective, alike)
         objective = DistributedDataParallel(
             objective,
             device_ids=[device.index] if device.type == "cuda" else None,

@@ -118,7 +118,7 @@ def test_the_running_statistics_count_a_batch_once_however_many_tries_it_takes()
         state = build_state(TrainConfig(precision="fp16", **SMALL), 12, None, "cpu")
         state.scaler = torch.amp.GradScaler("cpu", init_scale=start)
         train_step(state, make_batch())
-        states.append([b.clone() for b in state.buffers()])
+        states.append([b.clone() for m in (state.backbone, state.head) for b in m.buffers()])
     for one, other in zip(*states, strict=True):
         assert torch.equal(one, other)
 
