@@ -3,6 +3,7 @@
 from ekd_lite.distill.adadistill import AdaDistillLoss
 from ekd_lite.distill.cckd import CCKDLoss
 from ekd_lite.distill.darkrank import DarkRankLoss
+from ekd_lite.distill.ddl import DDLLoss, distribution_gap
 from ekd_lite.distill.distiller import Distiller, Setting
 from ekd_lite.distill.ekd import EKDLoss
 from ekd_lite.distill.ekd_fine import FineEKDLoss
@@ -26,6 +27,7 @@ __all__ = [
     "NOTES",
     "AdaDistillLoss",
     "CCKDLoss",
+    "DDLLoss",
     "DarkRankLoss",
     "Distiller",
     "EKDLoss",
@@ -43,6 +45,7 @@ __all__ = [
     "TeacherHeadLoss",
     "TeacherQueueLoss",
     "TripletDistillationLoss",
+    "distribution_gap",
     "parse_method",
     "semi_hard_triplets",
     "soft_rank",

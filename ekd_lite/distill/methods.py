@@ -5,6 +5,7 @@ from __future__ import annotations
 from ekd_lite.distill.adadistill import AdaDistillLoss
 from ekd_lite.distill.cckd import CCKDLoss
 from ekd_lite.distill.darkrank import DarkRankLoss
+from ekd_lite.distill.ddl import DDLLoss
 from ekd_lite.distill.distiller import Distiller
 from ekd_lite.distill.ekd import EKDLoss
 from ekd_lite.distill.ekd_fine import FineEKDLoss
@@ -83,6 +84,12 @@ DISTILLERS: dict[str, Distiller] = {
         lambda setting: PWRLoss(max_pairs=512),
         needs="embeddings",
         weight=1.0,
+    ),
+    "ddl": Distiller(
+        lambda setting: DDLLoss(),
+        needs="embeddings",
+        weight=1.0,
+        needs_labels=True,
     ),
     "ekd": Distiller(
         # A threshold pulls pairs within some 5 temperatures. The paper's 0.01 suits 590,000 steps

@@ -104,6 +104,14 @@ NOTES: dict[str, MethodNote] = {
         weight_source="ours; the authors have 100 beside 0.7 cross entropy and 0.3 KD",
         differs="above 512 pairs (the class: 2048), 512 evenly spaced ones are compared",
     ),
+    "ddl": MethodNote(
+        paper="Huang et al., ECCV 2020",
+        transfers="relations",
+        cost="N^2 (D + 1000)",
+        weight_source="the authors', with their 0.1, 0.02 and 0.5 inside the loss; not tried out",
+        differs="between two nets on the same images, in the paper between easy and hard images of "
+        "one net; pairs by label, and the nearest stranger among all rows",
+    ),
     "ekd": MethodNote(
         paper="Huang et al., CVPR 2022",
         transfers="evaluation",

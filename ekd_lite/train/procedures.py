@@ -70,7 +70,11 @@ def bend_teacher(
     if student.method == "none":
         raise ValueError("the student's method is 'none': nothing would come from the bent teacher")
     parse_method(pull)  # before the first run, not after it
-    alone: dict[str, Any] = {"method": "none", "teacher": None, "identity_weight": student.identity_weight or 1.0}
+    alone: dict[str, Any] = {
+        "method": "none",
+        "teacher": None,
+        "identity_weight": student.identity_weight or 1.0,
+    }
     small = fit(dataclasses.replace(student, **alone), faces, out / "small", progress=progress)
     with warnings.catch_warnings():
         # Here the teacher shall be the smaller one.
@@ -202,16 +206,22 @@ def distil_fresh_faces(
     Raises:
         ValueError: a configuration, a teacher or a reach that cannot be.
     """
-    used = {name: DISTILLERS[name] for name in parse_method(config.method)}
-    asking = [n for n, m in used.items() if m.needs_labels or asks_for_people(m)]
-    if config.identity_weight > 0 or asking or not used:
+    teacher = as_teacher(teacher)
+    used = [DISTILLERS[name] for name in parse_method(config.method)]
+    asking = [
+        method.needs_labels
+        or asks_for_people(method)
+        or (method.needs_prototypes and teacher.head is None)
+        for method in used
+    ]
+    if config.identity_weight > 0 or any(asking) or not used:
         raise ValueError(
             "fresh faces have no labels: expected identity_weight 0 and a method that needs none, "
+            "nor prototypes that the teacher has not, "
             f"got {config.identity_weight} and {config.method!r}"
         )
     if not 0 <= reach <= 1:
         raise ValueError(f"reach must lie in 0..1, got {reach}")
-    teacher = as_teacher(teacher)
     if teacher.rows is not None:
         raise ValueError("the teacher is a table of rows: it cannot embed new faces")
     if teacher.width is None:

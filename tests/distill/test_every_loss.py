@@ -16,6 +16,7 @@ from ekd_lite.distill import (
     AdaDistillLoss,
     CCKDLoss,
     DarkRankLoss,
+    DDLLoss,
     EKDLoss,
     FineEKDLoss,
     FitNetLoss,
@@ -79,6 +80,7 @@ LOSSES = {
     "pwr hinge": lambda dim: PWRLoss(variant="hinge"),
     "pwr ranknet": lambda dim: PWRLoss(variant="ranknet", beta=2.0),
     **SUCCESSORS,
+    "ddl": lambda dim: DDLLoss(),
     "ekd": lambda dim: EKDLoss(),
     "fine ekd": lambda dim: FineEKDLoss(dim, dim, fprs=(0.5, 0.25, 0.1), hard_fpr=0.5),
     "fine ekd teacher": lambda dim: FineEKDLoss(
@@ -92,11 +94,12 @@ NEEDS_LABELS = {
     "triplet",
     "triplet l2",
     "margin",
+    "ddl",
     "ekd",
     "fine ekd",
     "fine ekd teacher",
 }
-RELATIONS = ("darkrank", "sp", "cckd", "rkd", "triplet", "pwr", "ekd")
+RELATIONS = ("darkrank", "sp", "cckd", "rkd", "triplet", "pwr", "ddl", "ekd")
 is_relational = [name for name in LOSSES if name.startswith(RELATIONS)]
 
 
@@ -126,6 +129,7 @@ def oracle_of(name):
         "pwr": oracle.pwr,
         "pwr hinge": partial(oracle.pwr, variant="hinge"),
         "pwr ranknet": partial(oracle.pwr, variant="ranknet", beta=2.0),
+        "ddl": oracle.ddl,
         "ekd": lambda s, t, y: oracle.EKD(corrected=True)(s, t, y),
         "fine ekd": lambda s, t, y: oracle.FineEKD()(s, t, y),
         "fine ekd teacher": lambda s, t, y: oracle.FineEKD(memory=5, own=False)(s, t, y),
@@ -201,6 +205,7 @@ def test_the_teacher_gets_no_gradient_and_the_inputs_stay_as_they_are(name):
 
 # What a student equal to its teacher costs: zero, but for these.
 AT_TEACHER = {"darkrank", "triplet", "triplet l2", "margin", "pwr ranknet", "adadistill", "qud"}
+AT_TEACHER |= {"ddl"}  # its order loss; the rest is zero (test_ddl.py)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -302,6 +307,7 @@ ZERO = {("N=0", name) for name in LOSSES}
 ZERO |= {("N=1", name) for name in [*is_relational] if not name.startswith(("sp", "cckd"))}
 ZERO |= {("N=2", name) for name in LOSSES if name.startswith("pwr")}
 ZERO |= {(kind, name) for kind in ("one identity", "all distinct") for name in ("triplet",)}
+ZERO |= {(kind, "ddl") for kind in ("one identity", "all distinct")}
 ZERO |= {(kind, "triplet l2") for kind in ("one identity", "all distinct")}
 
 

@@ -157,7 +157,7 @@ def test_the_table_of_public_names_is_whole():
         for name in ekd_lite.distill.__all__
         if inspect.isfunction(getattr(ekd_lite.distill, name))
     }
-    assert functions == {"parse_method", "semi_hard_triplets", "soft_rank"}
+    assert functions == {"distribution_gap", "parse_method", "semi_hard_triplets", "soft_rank"}
 
 
 @pytest.mark.parametrize(
