@@ -5,11 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ekd_lite.data.renderer.parameters import (
-    IDENTITY_PARAMETERS,
-    identity_table,
-    nuisance_table,
-)
+from ekd_lite.data.renderer.draw import identity_table, nuisance_table
+from ekd_lite.data.renderer.parameters import IDENTITY_PARAMETERS
 from ekd_lite.data.renderer.render import render_faces
 from ekd_lite.data.synthetic import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE
 from ekd_lite.ops import check_tensors

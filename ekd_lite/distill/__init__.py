@@ -6,6 +6,7 @@ from ekd_lite.distill.darkrank import DarkRankLoss
 from ekd_lite.distill.distiller import Distiller, Setting
 from ekd_lite.distill.ekd import EKDLoss
 from ekd_lite.distill.ekd_fine import FineEKDLoss
+from ekd_lite.distill.ekd_gallery import GalleryEKDLoss
 from ekd_lite.distill.ekd_pairs import soft_rank
 from ekd_lite.distill.fitnet import FitNetLoss
 from ekd_lite.distill.grouped_kd import GroupedKDLoss
@@ -31,6 +32,7 @@ __all__ = [
     "EKDLoss",
     "FineEKDLoss",
     "FitNetLoss",
+    "GalleryEKDLoss",
     "GroupedKDLoss",
     "KDLoss",
     "MarginDistillationLoss",

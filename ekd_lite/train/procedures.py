@@ -70,7 +70,11 @@ def bend_teacher(
     if student.method == "none":
         raise ValueError("the student's method is 'none': nothing would come from the bent teacher")
     parse_method(pull)  # before the first run, not after it
-    alone: dict[str, Any] = {"method": "none", "teacher": None, "identity_weight": student.identity_weight or 1.0}
+    alone: dict[str, Any] = {
+        "method": "none",
+        "teacher": None,
+        "identity_weight": student.identity_weight or 1.0,
+    }
     small = fit(dataclasses.replace(student, **alone), faces, out / "small", progress=progress)
     with warnings.catch_warnings():
         # Here the teacher shall be the smaller one.
