@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from safetensors import SafetensorError
@@ -83,6 +83,9 @@ class Evaluate:
     """False-positive rates."""
     resamples: int = 1000
     """Bootstrap resamples; 0 leaves the intervals out."""
+    by: Literal["pair", "person"] = "pair"
+    """Whether every genuine pair weighs the same, or every person, however many images there
+    are."""
     student_module: str | None = None
     """What makes the net, package.module:callable, if it is one of your own."""
 
@@ -109,10 +112,11 @@ class Evaluate:
                     shown,
                     num_resamples=self.resamples,
                     min_false_accepts=MIN_FALSE_ACCEPTS,
+                    by=self.by,
                 )
                 tprs, low, high = result.estimate, result.low, result.high
             else:
-                tprs = all_pairs_tpr_at_fpr(rows, labels, shown)
+                tprs = all_pairs_tpr_at_fpr(rows, labels, shown, by=self.by)
         for m, fpr in enumerate(shown):
             interval = ""
             if self.resamples:
@@ -124,6 +128,8 @@ class Evaluate:
 
     def _run_on_pairs(self) -> None:
         """Measure on a list of pairs."""
+        if self.by != "pair":
+            raise ValueError("--by person is for all pairs of a set: a list has its own pairs")
         if self.faces is None:
             raise ValueError("--pairs needs --faces, the folder that its images are in")
         net, info = load_backbone(self.source, student=own_net(self.student_module))

@@ -7,6 +7,7 @@ from ekd_lite.distill.ddl import DDLLoss, distribution_gap
 from ekd_lite.distill.distiller import Distiller, Setting
 from ekd_lite.distill.ekd import EKDLoss
 from ekd_lite.distill.ekd_fine import FineEKDLoss
+from ekd_lite.distill.ekd_gallery import GalleryEKDLoss
 from ekd_lite.distill.ekd_pairs import soft_rank
 from ekd_lite.distill.fitnet import FitNetLoss
 from ekd_lite.distill.grouped_kd import GroupedKDLoss
@@ -33,6 +34,7 @@ __all__ = [
     "EKDLoss",
     "FineEKDLoss",
     "FitNetLoss",
+    "GalleryEKDLoss",
     "GroupedKDLoss",
     "KDLoss",
     "MarginDistillationLoss",

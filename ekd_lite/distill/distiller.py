@@ -21,6 +21,10 @@ class Setting:
         scale: s of the student's margin head, for a method that classifies by itself.
         num_identities: people of the *student's* training set; 0 if no method asks for it.
         margin: m of the student's margin head, in radians for a method that `takes_margin`.
+        teacher_threshold: the cosine from which the teacher accepts a pair; None if no method
+            `needs_threshold`.
+        gallery: the teacher's rows of the training set, (G, teacher_dim), and their labels, (G,);
+            None if no method `needs_gallery`.
     """
 
     student_dim: int
@@ -29,6 +33,8 @@ class Setting:
     scale: float = 64.0
     num_identities: int = 0
     margin: float = 0.4
+    teacher_threshold: float | None = None
+    gallery: tuple[Tensor, Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,8 @@ class Distiller:
         needs_prototypes: the loss compares images with the teacher's prototypes, but looks none up
             by label: they may be those of other people.
         takes_margin: the loss adds the margin of the student's head to an angle, which must be one.
+        needs_threshold: the loss goes by the teacher's decisions (`Setting.teacher_threshold`).
+        needs_gallery: the loss looks at the teacher's rows of the whole set (`Setting.gallery`).
     """
 
     build: Callable[[Setting], nn.Module]
@@ -62,3 +70,5 @@ class Distiller:
     by_person: bool = False
     needs_prototypes: bool = False
     takes_margin: bool = False
+    needs_threshold: bool = False
+    needs_gallery: bool = False

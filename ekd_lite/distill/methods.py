@@ -6,9 +6,10 @@ from ekd_lite.distill.adadistill import AdaDistillLoss
 from ekd_lite.distill.cckd import CCKDLoss
 from ekd_lite.distill.darkrank import DarkRankLoss
 from ekd_lite.distill.ddl import DDLLoss
-from ekd_lite.distill.distiller import Distiller
+from ekd_lite.distill.distiller import Distiller, Setting
 from ekd_lite.distill.ekd import EKDLoss
 from ekd_lite.distill.ekd_fine import FineEKDLoss
+from ekd_lite.distill.ekd_gallery import GalleryEKDLoss
 from ekd_lite.distill.fitnet import FitNetLoss
 from ekd_lite.distill.grouped_kd import GroupedKDLoss
 from ekd_lite.distill.kd import KDLoss
@@ -21,6 +22,13 @@ from ekd_lite.distill.teacher_head import TeacherHeadLoss
 from ekd_lite.distill.teacher_queue import TeacherQueueLoss
 from ekd_lite.distill.triplet import TripletDistillationLoss
 from ekd_lite.ops import nearest_name
+
+
+def _build_gallery(setting: Setting) -> GalleryEKDLoss:
+    if setting.gallery is None:
+        raise ValueError("'ekd_gallery' needs the teacher's rows of the training set and labels")
+    return GalleryEKDLoss(*setting.gallery)
+
 
 DISTILLERS: dict[str, Distiller] = {
     "kd": Distiller(
@@ -196,6 +204,37 @@ DISTILLERS: dict[str, Distiller] = {
         needs_same_width=True,
         compares_images=False,
         needs_prototypes=True,
+    ),
+    "ekd_decisions": Distiller(
+        lambda setting: FineEKDLoss(
+            setting.student_dim,
+            setting.teacher_dim,
+            targets="decisions",
+            threshold=setting.teacher_threshold,
+        ),
+        needs="embeddings",
+        weight=128.0,
+        needs_threshold=True,
+    ),
+    "ekd_labels": Distiller(
+        lambda setting: FineEKDLoss(setting.student_dim, setting.teacher_dim, targets="labels"),
+        needs="embeddings",
+        weight=128.0,
+        needs_labels=True,
+    ),
+    "ekd_gallery": Distiller(
+        _build_gallery,
+        needs="embeddings",
+        weight=128.0,
+        needs_labels=True,
+        needs_same_width=True,
+        needs_gallery=True,
+    ),
+    "ekd_l2": Distiller(
+        lambda setting: FineEKDLoss(setting.student_dim, setting.teacher_dim, targets="cosines"),
+        needs="embeddings",
+        weight=2048.0,
+        needs_labels=True,
     ),
 }
 

@@ -210,4 +210,36 @@ NOTES: dict[str, MethodNote] = {
         weight_source=TRIAL,
         differs="cosines in place of a linear head; without the sum of squared distances",
     ),
+    "ekd_decisions": MethodNote(
+        paper="ours, after Huang et al., CVPR 2022",
+        transfers="evaluation",
+        cost="N^2 D",
+        weight_source="trials on validation identities, times the 0.02 and 0.01 inside the loss",
+        differs="as ekd_fine, but the target is all levels or none, by the teacher's yes or no at "
+        "one calibrated threshold; needs no label",
+    ),
+    "ekd_labels": MethodNote(
+        paper="ours, a control",
+        transfers="evaluation",
+        cost="N^2 D",
+        weight_source="as ekd_decisions",
+        differs="as ekd_decisions, with labels instead of decisions: nothing comes from the "
+        "teacher",
+    ),
+    "ekd_gallery": MethodNote(
+        paper="ours, after Huang et al., CVPR 2022",
+        transfers="evaluation",
+        cost="N (K + M) D, K = 1000 drawn rows, M rows of a person",
+        weight_source="trials on validation identities, times the 0.02 and 0.01 inside the loss",
+        differs="images are ranked among the teacher's rows of the whole set; four more levels, "
+        "extrapolated",
+    ),
+    "ekd_l2": MethodNote(
+        paper="Huang et al., CVPR 2022, Eq. 7",
+        transfers="relations",
+        cost="N^2 D",
+        weight_source="ours, so that it pulls about as ekd_fine does; not chosen by trials",
+        differs="squared gaps of cosines on the pairs of ekd_fine; the paper's choice of pairs for "
+        "it is unpublished",
+    ),
 }

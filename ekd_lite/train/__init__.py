@@ -17,6 +17,7 @@ from ekd_lite.train.state import TrainState, build_state
 from ekd_lite.train.step import Batch, train_step
 from ekd_lite.train.teacher import Teacher
 from ekd_lite.train.teacher_cache import cache_teacher
+from ekd_lite.train.threshold import threshold_at, threshold_bounds
 
 __all__ = [
     "Batch",
@@ -39,5 +40,7 @@ __all__ = [
     "save_backbone",
     "save_model",
     "start_from",
+    "threshold_at",
+    "threshold_bounds",
     "train_step",
 ]

@@ -45,12 +45,20 @@ class TrainConfig:
     teacher: str | None = None
     """File of the teacher (model.safetensors of its run, or any that Teacher.from_file reads);
     every method but none needs it, or a teacher handed to fit."""
+    teacher_threshold: float | None = None
+    """Cosine from which the teacher holds two images for one person, for ekd_decisions and the
+    sampler neighbours: Teacher.threshold_at measures it, best on people whom it was not trained on.
+    Left out, ekd_decisions takes that of the training rows at FPR 1e-4, by their labels."""
     steps: int = 1500
     """Optimizer steps."""
+    sampler: Literal["identities", "neighbours"] = "identities"
+    """Where the genuine pairs of a batch come from: images of one label, or, without any label,
+    images that the teacher accepts for one another. With neighbours, identity_weight 0 and a method
+    that needs none, nothing looks at labels."""
     general: int = 48
     """Random images a batch."""
     identities: int = 12
-    """Identities in the balanced part of a batch."""
+    """Identities, or images with their neighbours, in the balanced part of a batch."""
     images_per_identity: int = 4
     """Images of each of them."""
     identity_weight: float = 1.0
@@ -160,6 +168,7 @@ class TrainConfig:
         problems += self._classifier_problems()
         if self.method == "none" and self.identity_weight == 0:
             problems.append("identity_weight 0 without a method leaves nothing to learn from")
+        problems += self._threshold_problems()
         problems += self._distributed_problems()
         if self.embedding_dim > MAX_EMBEDDING_DIM:
             problems.append(f"embedding_dim must be at most {MAX_EMBEDDING_DIM}")
@@ -205,6 +214,21 @@ class TrainConfig:
             problems.append(
                 f"method {angular[0]!r} adds the margin to an angle, and that of head "
                 f"{self.head!r} is none ({unit}): choose head 'arcface'"
+            )
+        return problems
+
+    def _threshold_problems(self) -> list[str]:
+        """What is wrong with the teacher's threshold, and with what needs it."""
+        problems = []
+        if self.teacher_threshold is not None and not -1 < self.teacher_threshold < 1:
+            problems.append(f"teacher_threshold must be a cosine, got {self.teacher_threshold}")
+        if self.sampler == "neighbours" and self.method == "none":
+            problems.append("sampler 'neighbours' asks the teacher, and method 'none' has none")
+        elif self.sampler == "neighbours" and self.teacher_threshold is None:
+            problems.append(
+                "sampler 'neighbours' needs teacher_threshold, the cosine from which the teacher "
+                "holds two images for one person: Teacher.threshold_at measures it on other "
+                "people, threshold_bounds without labels"
             )
         return problems
 

@@ -21,6 +21,7 @@ from ekd_lite.train.state import build_state
 from ekd_lite.train.step import Batch, train_step
 
 PROBE_IDENTITIES = 10_000
+PROBE_GALLERY = 24_000  # rows
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,19 @@ def estimate(
             ArcFace(teacher.info["embedding_dim"], here, scale=config.scale).to(device),
             teacher.info,
         )
-    state = build_state(small, here, teacher if needs_teacher else None, device, student=student)
+    gallery = None
+    if needs_teacher and teacher is not None:  # of a size at which a step costs what it will
+        people = torch.arange(PROBE_GALLERY) // 24
+        gallery = torch.randn(PROBE_GALLERY, teacher.info["embedding_dim"]), people
+    state = build_state(
+        small,
+        here,
+        teacher if needs_teacher else None,
+        device,
+        threshold=0.5 if config.teacher_threshold is None else None,
+        gallery=gallery,
+        student=student,
+    )
     kept = 0
 
     def pack(tensor: Tensor) -> Tensor:

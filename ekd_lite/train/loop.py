@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from ekd_lite.data import FaceSet
 from ekd_lite.data.faceset import people_of
-from ekd_lite.distill import DISTILLERS, Distiller
+from ekd_lite.distill import DISTILLERS, Distiller, parse_method
 from ekd_lite.files import write_atomically
 from ekd_lite.parallel import rank, world_size
 from ekd_lite.train.batches import build_sampler, prepare, read_batches
 from ekd_lite.train.checkpoint import read_checkpoint, save_checkpoint
-from ekd_lite.train.checks import check_faces, check_rows
+from ekd_lite.train.checks import check_faces
 from ekd_lite.train.config import TrainConfig
 from ekd_lite.train.distributed import agree, lock_folder, pick_device, process_group
 from ekd_lite.train.log import RunLog
@@ -32,9 +32,10 @@ from ekd_lite.train.start import Start, start_from
 from ekd_lite.train.state import TrainState, build_state
 from ekd_lite.train.step import BadBatchError, Batch, train_step
 from ekd_lite.train.student import build_student, check_apart
-from ekd_lite.train.teacher import VIEWS, Teacher
-from ekd_lite.train.teacher_cache import cache_teacher
+from ekd_lite.train.teacher import VIEWS
 from ekd_lite.train.teacher_fit import class_means, load_teacher, needs_means, suspect_input
+from ekd_lite.train.teacher_rows import given_rows, make_rows
+from ekd_lite.train.threshold import training_threshold
 
 OnStep = Callable[[TrainState, dict[str, float]], None]
 
@@ -127,8 +128,8 @@ def _fit(
     with contextlib.ExitStack() as stack:
         lock_folder(out, stack)
         check_faces(config, faces)
-        sampler = build_sampler(config, faces.labels)
-        origin, rows = faces_origin(faces), given.rows
+        sampler = build_sampler(config, faces.labels) if config.sampler == "identities" else None
+        origin = faces_origin(faces)
         student = build_student(config, given.student, device=device)
         config, start = student.config, None
         if given.init_from is not None:
@@ -147,18 +148,37 @@ def _fit(
         if teacher is not None:
             check_apart(student.net, teacher)
             origin |= teacher.origin()
-            cache = _given_rows(teacher, rows, config, faces)
-            if rows is not None and cache is not None:
+            cache = given_rows(teacher, given.rows, config, faces)
+            if given.rows is not None and cache is not None:
                 origin["teacher_embeddings"] = tensors_digest(zip(VIEWS, cache, strict=False))
         check_ranks(config, origin)
         if teacher is not None and needs_means(teacher, config, methods):
-            cache = cache or _make_rows(teacher, config, faces, progress)
+            cache = cache or make_rows(teacher, config, faces, progress)
             means = class_means(cache[0], faces.labels, faces.num_identities)
             teacher = teacher.with_head(means.to(device), scale=config.scale)
             if progress and rank() == 0:
                 print("the teacher's prototypes are the unit means of its rows by identity")
+        used = [methods[name] for name in parse_method(config.method)]
+        has_gallery = any(method.needs_gallery for method in used)
+        measures = config.teacher_threshold is None and any(m.needs_threshold for m in used)
+        threshold = None
+        if teacher is not None and (has_gallery or measures or sampler is None):
+            cache = cache or make_rows(teacher, config, faces, progress)
+        if cache is not None and measures:
+            threshold = training_threshold(cache[0], faces, say=progress and rank() == 0)
+            origin["teacher_threshold"] = f"{threshold:.6f}"
+        if sampler is None:
+            rows = None if cache is None else cache[0]
+            sampler = build_sampler(config, faces.labels, rows, device=device)
         state = build_state(
-            config, faces.num_identities, teacher, device, methods=methods, student=student
+            config,
+            faces.num_identities,
+            teacher,
+            device,
+            methods=methods,
+            student=student,
+            threshold=threshold,
+            gallery=(cache[0], faces.labels) if cache is not None and has_gallery else None,
         )
         state.origin, state.people = origin, people_of(faces)
         state.resume(read_checkpoint(out / "checkpoint.pt") if rank() == 0 else None)
@@ -169,7 +189,7 @@ def _fit(
             return finished
         if cache is None and teacher is not None:
             if config.cache_teacher:
-                cache = _make_rows(teacher, config, faces, progress)
+                cache = make_rows(teacher, config, faces, progress)
             else:
                 suspect_input(teacher, faces)
         sampler.step = state.step * config.accumulate
@@ -179,28 +199,6 @@ def _fit(
         if rank() == 0:
             save_model(finished, model)
         return finished
-
-
-def _given_rows(
-    teacher: Teacher, rows: Sequence[Tensor] | None, config: TrainConfig, faces: FaceSet
-) -> list[Tensor] | None:
-    """The embeddings that came with the call, checked; None if the net has yet to make them."""
-    if rows is not None and teacher.rows is not None:
-        raise ValueError("the teacher is a table of rows, and teacher_embeddings are another")
-    rows = teacher.rows if rows is None else rows
-    if rows is None:
-        return None
-    assert teacher.width is not None
-    return check_rows(rows, count=len(faces), width=teacher.width, flip=config.flip)
-
-
-def _make_rows(
-    teacher: Teacher, config: TrainConfig, faces: FaceSet, progress: bool
-) -> list[Tensor]:
-    """The teacher's embeddings of all images."""
-    suspect_input(teacher, faces)
-    path = None if config.teacher_cache is None else Path(config.teacher_cache)
-    return cache_teacher(teacher, faces, flip=config.flip, path=path, progress=progress)
 
 
 def _train(

@@ -202,6 +202,8 @@ def build_state(
     *,
     methods: Mapping[str, Distiller] = DISTILLERS,
     student: Student | nn.Module | Callable[[], nn.Module] | None = None,
+    threshold: float | None = None,
+    gallery: tuple[Tensor, Tensor] | None = None,
 ) -> TrainState:
     """Fresh nets and optimizer; the seed decides every initial weight.
 
@@ -212,6 +214,9 @@ def build_state(
         device: where the nets are.
         methods: what the names in `config.method` stand for.
         student: a net of your own, as for `fit`; left out, the one that the configuration names.
+        threshold: the teacher's, if the configuration names none and a method needs it.
+        gallery: the teacher's rows of the training set and their labels, for a method that looks at
+            them.
     """
     device = torch.device(device)
     if not isinstance(student, Student):
@@ -237,6 +242,8 @@ def build_state(
             scale=config.scale,
             num_identities=num_identities,
             margin=config.margin,
+            teacher_threshold=threshold if threshold is not None else config.teacher_threshold,
+            gallery=gallery,
         )
         for name in parse_method(config.method):
             distillers[name] = methods[name].build(setting)

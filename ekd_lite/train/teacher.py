@@ -17,6 +17,7 @@ from ekd_lite.train.model_file import Model
 from ekd_lite.train.net_form import affine, checked_table, chosen, plain_numbers
 from ekd_lite.train.origin import Origin, tensors_digest
 from ekd_lite.train.teacher_file import Headless, read_teacher_file
+from ekd_lite.train.threshold import threshold_at
 
 VIEWS = ("embeddings", "mirrored")
 OUR_ONNX = "ekd_lite.onnx."
@@ -278,6 +279,10 @@ class Teacher(nn.Module):
         kept = {"input_size": self.input_size, "output": self.output, "flip_sum": self.flip_sum}
         assert self.net is not None
         return Teacher(self.net, **(kept | {"colour": self.colour} | options))
+
+    def threshold_at(self, faces: Any, fpr: float = 1e-4, *, labels: Any = None) -> float:
+        """The cosine from which it accepts pairs at an FPR; see `train.threshold.threshold_at`."""
+        return threshold_at(self, faces, fpr, labels=labels)
 
     @property
     def num_parameters(self) -> int:

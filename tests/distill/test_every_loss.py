@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -20,12 +21,12 @@ from ekd_lite.distill import (
     EKDLoss,
     FineEKDLoss,
     FitNetLoss,
+    GalleryEKDLoss,
     GroupedKDLoss,
     KDLoss,
     MarginDistillationLoss,
     PWRLoss,
     RKDLoss,
-    Setting,
     ShrinkTeaNetLoss,
     SPLoss,
     TeacherHeadLoss,
@@ -33,7 +34,8 @@ from ekd_lite.distill import (
     TripletDistillationLoss,
     parse_method,
 )
-from tests.distill.batches import batches, golden_batch, random_batch
+from ekd_lite.ops import generator_for
+from tests.distill.batches import batches, gallery, golden_batch, make_setting, random_batch
 from tests.oracles import distill as oracle
 
 pytestmark = pytest.mark.filterwarnings("ignore:the first batch has too few impostor pairs")
@@ -55,6 +57,7 @@ SUCCESSORS: dict[str, Callable[[int], nn.Module]] = {
     "seed": lambda dim: TeacherQueueLoss(dim, teacher_temperature=0.1, size=12),
     "thkd": lambda dim: TeacherHeadLoss(torch.arange(5.0 * dim).sin().view(5, dim), scale=16.0),
 }
+FINE: dict[str, Any] = {"fprs": (0.5, 0.25, 0.1), "hard_fpr": 0.5}
 # Every loss and option, as a function of the width, because MarginDistillation has prototypes.
 LOSSES = {
     "kd": lambda dim: KDLoss(),
@@ -82,10 +85,14 @@ LOSSES = {
     **SUCCESSORS,
     "ddl": lambda dim: DDLLoss(),
     "ekd": lambda dim: EKDLoss(),
-    "fine ekd": lambda dim: FineEKDLoss(dim, dim, fprs=(0.5, 0.25, 0.1), hard_fpr=0.5),
-    "fine ekd teacher": lambda dim: FineEKDLoss(
-        dim, dim, fprs=(0.5, 0.25, 0.1), hard_fpr=0.5, thresholds="teacher", memory=5
+    "fine ekd": lambda dim: FineEKDLoss(dim, dim, **FINE),
+    "fine ekd teacher": lambda dim: FineEKDLoss(dim, dim, **FINE, thresholds="teacher", memory=5),
+    "fine ekd decisions": lambda dim: FineEKDLoss(
+        dim, dim, **FINE, targets="decisions", threshold=0.3
     ),
+    "fine ekd labels": lambda dim: FineEKDLoss(dim, dim, **FINE, targets="labels"),
+    "fine ekd cosines": lambda dim: FineEKDLoss(dim, dim, **FINE, targets="cosines"),
+    "gallery ekd": lambda dim: GalleryEKDLoss(*gallery(dim), **FINE, impostors=30),
 }
 NEEDS_LABELS = {
     "adadistill",
@@ -98,9 +105,20 @@ NEEDS_LABELS = {
     "ekd",
     "fine ekd",
     "fine ekd teacher",
+    "fine ekd labels",
+    "fine ekd cosines",
+    "gallery ekd",
 }
 RELATIONS = ("darkrank", "sp", "cckd", "rkd", "triplet", "pwr", "ddl", "ekd")
 is_relational = [name for name in LOSSES if name.startswith(RELATIONS)]
+
+
+def gallery_oracle(dim):
+    """The loop, told which rows the first batch draws."""
+    rows, labels = gallery(dim)
+    drawn = generator_for(0, 3, 0).choice(len(rows), 30, replace=False).tolist()
+    slow = oracle.GalleryEKD(rows.double().tolist(), labels.tolist())
+    return lambda s, t, y: slow(s, t, y, drawn)
 
 
 def oracle_of(name):
@@ -133,6 +151,12 @@ def oracle_of(name):
         "ekd": lambda s, t, y: oracle.EKD(corrected=True)(s, t, y),
         "fine ekd": lambda s, t, y: oracle.FineEKD()(s, t, y),
         "fine ekd teacher": lambda s, t, y: oracle.FineEKD(memory=5, own=False)(s, t, y),
+        "fine ekd decisions": lambda s, t: oracle.FineEKD(targets="decisions", threshold=0.3)(
+            s, t, [0] * len(s)
+        ),
+        "fine ekd labels": lambda s, t, y: oracle.FineEKD(targets="labels")(s, t, y),
+        "fine ekd cosines": lambda s, t, y: oracle.FineEKD(targets="cosines")(s, t, y),
+        "gallery ekd": lambda s, t, y: gallery_oracle(len(s[0]) if s else 2)(s, t, y),
     }
     return by_name[name]
 
@@ -182,7 +206,9 @@ def test_gradcheck(name):
         loss = EKDLoss(fprs=(0.5, 0.2), temperature=0.1).double()
         loss(student, teacher, labels)
         loss.eval()
-    if name.startswith(("fine ekd", "adadistill", "qud", "seed")):  # their state would go on
+    if name.startswith(
+        ("fine ekd", "gallery", "adadistill", "qud", "seed")
+    ):  # their state would go on
         loss.double()(student, teacher, labels)
         loss.eval()
     student.requires_grad_()
@@ -206,6 +232,7 @@ def test_the_teacher_gets_no_gradient_and_the_inputs_stay_as_they_are(name):
 # What a student equal to its teacher costs: zero, but for these.
 AT_TEACHER = {"darkrank", "triplet", "triplet l2", "margin", "pwr ranknet", "adadistill", "qud"}
 AT_TEACHER |= {"ddl"}  # its order loss; the rest is zero (test_ddl.py)
+AT_TEACHER |= {"fine ekd decisions", "fine ekd labels"}
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -405,7 +432,7 @@ def test_bad_options_are_named(make, message):
 def test_every_method_is_built_for_a_setting_and_says_what_it_needs(name):
     """The metadata is checked against what the loss does."""
     method = DISTILLERS[name]
-    setting = Setting(6, 6, PROTOTYPES[:, :6], num_identities=4)
+    setting = make_setting(6, prototypes=PROTOTYPES[:, :6])
     loss = method.build(setting)
     student, teacher, labels = random_batch(48, 6)  # large enough to show a level of 1e-3
     student.requires_grad_()
@@ -432,7 +459,7 @@ def test_every_method_is_built_for_a_setting_and_says_what_it_needs(name):
     assert is_mean != method.compares_images
     if method.needs == "embeddings":
         wide = torch.nn.functional.pad(PROTOTYPES[:, :6], (0, 2))
-        loss = method.build(Setting(6, 8, wide, num_identities=4)).double()
+        loss = method.build(make_setting(6, 8, wide)).double()
         wide_teacher = torch.nn.functional.pad(teacher, (0, 2))
         if method.needs_same_width:
             with pytest.raises(ValueError, match="width"):

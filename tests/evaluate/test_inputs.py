@@ -41,6 +41,16 @@ CALLS = {
         lambda a: evaluate.bootstrap_tpr_at_fpr(a["rows"], a["labels"], [0.1], num_resamples=5),
         {"rows": ROWS, "labels": LABELS},
     ),
+    "all_pairs_tpr_at_fpr by person": (
+        lambda a: evaluate.all_pairs_tpr_at_fpr(a["rows"], a["labels"], a["fprs"], by="person"),
+        {"rows": ROWS, "labels": LABELS, "fprs": torch.tensor([0.1, 0.5])},
+    ),
+    "bootstrap_tpr_at_fpr by person": (
+        lambda a: evaluate.bootstrap_tpr_at_fpr(
+            a["rows"], a["labels"], [0.1], num_resamples=5, by="person"
+        ),
+        {"rows": ROWS, "labels": LABELS},
+    ),
     "bootstrap_pair_list": (
         lambda a: evaluate.bootstrap_pair_list(
             a["scores"], a["flags"], [0.2], people=(a["left"], a["right"]), num_resamples=20

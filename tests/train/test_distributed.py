@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from ekd_lite.distill import DISTILLERS, FineEKDLoss
+from ekd_lite.distill import DISTILLERS, FineEKDLoss, GalleryEKDLoss
 from ekd_lite.files import locked_folder
 from ekd_lite.heads import HEADS, ArcFace, PartialFC
 from ekd_lite.models import build_backbone
@@ -24,6 +24,7 @@ from ekd_lite.train import TrainConfig, build_state, fit, train_step
 from ekd_lite.train.distributed import agree, pick_device, process_group
 from ekd_lite.train.model_file import Model
 from ekd_lite.train.step import BadBatchError, Batch
+from tests.distill.batches import gallery
 from tests.fakes import ColourFaces
 from tests.processes import free_port, launch
 
@@ -42,6 +43,7 @@ BASE: dict[str, Any] = {
     "margin_ramp": 0.0,
     "scale": 8.0,
     "teacher": "in memory",
+    "teacher_threshold": 0.3,
 }
 SPLITTABLE = ("normface", "sphereface", "cosface", "arcface")
 MARGIN = {name: 1.5 if name == "sphereface" else 0.3 for name in HEADS}
@@ -101,9 +103,11 @@ def start(case):
     config = TrainConfig(**options)
     torch.set_default_dtype(torch.float64)
     try:
-        state = build_state(config, IDENTITIES, make_teacher(), "cpu", student=student)
+        state = build_state(
+            config, IDENTITIES, make_teacher(), "cpu", student=student, gallery=gallery(8)
+        )
         for loss in state.distillers.values():
-            if isinstance(loss, FineEKDLoss):  # levels that so few pairs can show
+            if isinstance(loss, FineEKDLoss | GalleryEKDLoss):  # levels that so few pairs can show
                 loss.fprs, loss.hard_fpr = (0.3, 0.1), 0.5
     finally:
         torch.set_default_dtype(torch.float32)

@@ -39,6 +39,7 @@ SMALL: dict[str, Any] = {
     "identities": 4,
     "images_per_identity": 3,
     "steps": 2,
+    "teacher_threshold": 0.5,
     "device": "cpu",
 }
 FACES = ColourFaces()
