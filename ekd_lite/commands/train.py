@@ -42,11 +42,14 @@ class Train:
     dry_run: bool = False
     """Print the configuration, the steps and an estimate of memory and time, and stop."""
     faces: Path | None = None
-    """Folder of identity/image.jpg, .rec file or packed set, 60 % of whose people train; left out:
-    procedural faces."""
+    """Folder of identity/image.jpg, .rec file, shards (.tar, a folder of them or a pattern such as
+    "faces-{000..127}.tar") or packed set, 60 % of whose people train; left out: procedural
+    faces."""
     nested: Literal["first", "last"] | None = None
     """Whose the images in deeper folders of --faces are: all below a first folder one person's, or
     each folder with images a person's."""
+    label: str | None = None
+    """Where the labels of the shards (.tar) of --faces are: cls, or a key of their .json."""
     everyone: bool = False
     """Train on all people of --faces, read on the fly; measure on another set afterwards."""
     people: int = 1000
@@ -121,9 +124,15 @@ class Train:
         """The sets to train and to validate on."""
         size = self.config.image_size
         if self.everyone:
-            return open_faces(str(self.faces), image_size=size, nested=self.nested), None
+            return open_faces(
+                str(self.faces), image_size=size, nested=self.nested, label=self.label
+            ), None
         splits: Splits = load_splits(
-            self.faces, image_size=size, nested=self.nested, people=self.people
+            self.faces,
+            image_size=size,
+            nested=self.nested,
+            label=self.label,
+            people=self.people,
         )
         return splits.train, splits.validation
 

@@ -23,6 +23,7 @@ from ekd_lite.data.recordio import RecordIO
 from ekd_lite.data.registry import REGISTRY
 from ekd_lite.data.sampler import IdentityBalancedSampler
 from ekd_lite.data.sets import convert, verify, write_checksums
+from ekd_lite.data.shards import Shards
 from ekd_lite.data.splits import PROCEDURAL, Splits, load_splits
 from ekd_lite.data.synthetic import SyntheticFaces
 from ekd_lite.data.verification import VerificationSet, read_verification_bin
@@ -38,6 +39,7 @@ __all__ = [
     "NeighbourSampler",
     "PackedFaces",
     "RecordIO",
+    "Shards",
     "Splits",
     "SyntheticFaces",
     "VerificationSet",

@@ -77,7 +77,7 @@ def _rgbx(
         )
     file: Any = source
     try:
-        file = io.BytesIO(source) if isinstance(source, bytes) else _open_regular(source)
+        file = io.BytesIO(source) if isinstance(source, bytes) else open_regular(source)
         # A larger file is no crop, and Pillow need not have it in memory as a whole.
         whole = isinstance(file, io.BytesIO)
         fast = fast_jpeg(file.getvalue(), max_pixels=MAX_PIXELS) if whole else None
@@ -106,7 +106,7 @@ def _by_pillow(file: BinaryIO) -> Image.Image:
         return upright(pixels, image) if any(key in image.info for key in EXIF) else pixels
 
 
-def _open_regular(path: str | Path) -> BinaryIO:
+def open_regular(path: str | Path) -> BinaryIO:
     """Open a file that is neither a pipe, which may never answer, nor a device without an end."""
     handle = os.open(path, _FLAGS)
     try:

@@ -15,6 +15,7 @@ from ekd_lite.data.folder import ImageFolder, Nested
 from ekd_lite.data.names import is_foreign, printable
 from ekd_lite.data.packed import PackedFaces
 from ekd_lite.data.recordio import RecordIO
+from ekd_lite.data.shards import ARCHIVES, Shards, is_pattern, shards_in
 from ekd_lite.files import UNFINISHED
 
 PIXELS, LABELS, ABOUT = "images.npy", "labels.npy", "faces.json"
@@ -25,20 +26,24 @@ def open_faces(
     *,
     image_size: int = 112,
     nested: Nested = None,
+    label: str | None = None,
     max_bad_fraction: float = 0.0,
 ) -> DecodedFaces | PackedFaces:
-    """Open a folder of identity/image.jpg, a .rec file or its folder, or a packed set.
+    """Open a folder of identity/image.jpg, a .rec file, WebDataset shards, or a packed set.
 
     Args:
-        path: the folder or file. A folder with a .rec file in it, of any name, is that file's.
+        path: the folder or file. A folder with a .rec file in it, of any name, is that file's; one
+            with .tar files and no other folder in it is those shards', and so is a pattern such as
+            faces-{000..127}.tar.
         image_size: side of the images, pixels; a packed set must have it.
         nested: whose the images in deeper folders are, "first" or "last" (`ImageFolder`).
+        label: where the labels of shards are (`Shards`).
         max_bad_fraction: share of images that may be undecodable and left out, as for
             `ImageFolder`.
 
     Raises:
         FileNotFoundError: nothing is there.
-        ValueError: it is none of these, or damaged, or it is no folder of images and `nested` is
+        ValueError: it is none of these, or damaged, or it takes no `nested` or `label` and one is
             given.
     """
     path = Path(path)
@@ -47,8 +52,13 @@ def open_faces(
     options: dict[str, Any] = {"image_size": image_size, "max_bad_fraction": max_bad_fraction}
     record = path if _is_file(path, ".rec") else record_file(path)
     is_packed = (path / PIXELS).is_file()
-    if nested is not None and (path.is_file() or record is not None or is_packed):
+    is_shards = record is None and not is_packed and _holds_shards(path)
+    if nested is not None and (path.is_file() or record is not None or is_packed or is_shards):
         raise ValueError(f"{path} is no folder of images: `nested` is for those")
+    if label is not None and not is_shards:
+        raise ValueError(f"{path} holds no shards (.tar): `label` is for those")
+    if is_shards:
+        return Shards(path, label=label, **options)
     if record is not None:
         return RecordIO(record, **options)
     if is_packed:
@@ -60,9 +70,16 @@ def open_faces(
         )
     if path.is_file():
         raise ValueError(
-            f"{path}: expected a folder of identity/image.jpg, a .rec file, or a packed set"
+            f"{path}: expected a folder of identity/image.jpg, a .rec file, a .tar of images and "
+            "labels, or a packed set"
         )
     return ImageFolder(path, nested=nested, **options)
+
+
+def _holds_shards(path: Path) -> bool:
+    if path.is_dir():
+        return bool(shards_in(path))
+    return path.name.lower().endswith(ARCHIVES) or is_pattern(path)
 
 
 def _is_file(path: Path, suffix: str) -> bool:

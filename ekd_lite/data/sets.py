@@ -15,6 +15,7 @@ from ekd_lite.data.folder import ImageFolder, Nested
 from ekd_lite.data.names import printable
 from ekd_lite.data.opening import ABOUT, LABELS, PIXELS, open_faces, open_packed
 from ekd_lite.data.record_writer import write_recordio
+from ekd_lite.data.shards import Shards
 from ekd_lite.data.verification import read_verification_bin
 from ekd_lite.files import (
     UNFINISHED,
@@ -100,15 +101,18 @@ def _convert(faces: DecodedFaces, out: Path, to: str, progress: bool) -> None:
     checksums.write_sums(out, [out / name for name in _WRITTEN if (out / name).is_file()])
 
 
-def verify(path: str | Path, *, nested: Nested = None) -> tuple[int, list[str]]:
+def verify(
+    path: str | Path, *, nested: Nested = None, label: str | None = None
+) -> tuple[int, list[str]]:
     """Read a whole set and name everything that is damaged.
 
     Files are compared with SHA256SUMS where it is beside them; images are decoded, one by one,
     where there are any. Without checksums damage that decodes cannot be seen.
 
     Args:
-        path: a folder of faces, a .rec file or its folder, a .bin file, or a packed set.
+        path: a folder of faces, a .rec file or its folder, shards, a .bin file, or a packed set.
         nested: as for `open_faces`.
+        label: as for `open_faces`.
 
     Returns:
         The number of images and files looked at, and one line for every damaged one.
@@ -131,7 +135,9 @@ def verify(path: str | Path, *, nested: Nested = None) -> tuple[int, list[str]]:
         return len(checksums.read_sums(path)), found or _packed_faults(path)
     else:
         try:
-            opened = open_faces(path, nested=nested)
+            opened = open_faces(path, nested=nested, label=label)
+            if isinstance(opened, Shards):
+                opened.check()
         except ValueError as error:
             if not found:
                 raise
