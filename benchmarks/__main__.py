@@ -43,6 +43,7 @@ BENCHES: dict[str, Callable[..., Iterator[Row]]] = {
     "demo": backbones.bench_demo,
     "whole": runs.bench_whole,
     "ranks": runs.bench_ranks,
+    "tables": runs.bench_tables,
 }
 WORSE = 1.2  # a ratio is flagged from here on
 BASELINE = Path(__file__).parent / "baseline.json"

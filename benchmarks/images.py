@@ -6,16 +6,18 @@ import io
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
 from PIL import Image
 
 from benchmarks.timing import Row, measure
-from ekd_lite.data import ImageFolder, RecordIO, SyntheticFaces
+from ekd_lite.data import ImageFolder, RecordIO, SyntheticFaces, fast_jpeg
 from ekd_lite.data.decode import DecodedFaces
+from ekd_lite.data.opening import open_packed
 from ekd_lite.data.packed import PackedFaces
-from ekd_lite.data.sets import convert, open_packed
+from ekd_lite.data.sets import convert
 from ekd_lite.ops import fresh
 
 
@@ -54,8 +56,11 @@ def bench_readers(*, quick: bool) -> Iterator[Row]:
         index = torch.randperm(256, generator=torch.Generator().manual_seed(0))[:128]
         chosen = [files.files[i] for i in index.tolist()]
         encoded = [path.read_bytes() for path in chosen]
-        yield bench_decoded("JPEG files", files, index, lambda: chosen)
-        yield bench_decoded("RecordIO", record, index, lambda: [io.BytesIO(x) for x in encoded])
+        with mock.patch.object(fast_jpeg, "_library", return_value=None):  # as without simplejpeg
+            yield bench_decoded("JPEG files", files, index, lambda: chosen)
+            yield bench_decoded("RecordIO", record, index, lambda: [io.BytesIO(x) for x in encoded])
+        if fast_jpeg._library() is not None:
+            yield bench_fast(files, record, index, encoded)
         yield bench_packed(packed, index)
 
 
@@ -90,6 +95,35 @@ def bench_decoded(
     row.note = (
         f"{128_000 / row.ms['ours']:,.0f} images/s; the bound is Pillow alone, which makes bytes; "
         f"making floats of them takes {row.ms['floats'] / row.ms['bound']:.2f} of it"
+    )
+    return row
+
+
+def bench_fast(
+    files: ImageFolder, record: RecordIO, index: torch.Tensor, encoded: Sequence[bytes]
+) -> Row:
+    """The same with simplejpeg; the peer is ours by Pillow, the bound simplejpeg alone."""
+    library = fast_jpeg._library()
+
+    def by_pillow() -> torch.Tensor:
+        with mock.patch.object(fast_jpeg, "_library", return_value=None):
+            return record.batch(index)
+
+    assert torch.equal(by_pillow(), record.batch(index))
+    row = measure(
+        "RecordIO by simplejpeg",
+        "128 images",
+        {
+            "ours": lambda: record.batch(index),
+            "peer": by_pillow,
+            "bound": lambda: [library.decode_jpeg(data, "RGBX") for data in encoded],
+            "files": lambda: files.batch(index),
+        },
+        goal="<= 1.5 bound",
+    )
+    row.note = (
+        f"{128_000 / row.ms['ours']:,.0f} images/s, {128_000 / row.ms['files']:,.0f} from files; "
+        f"{128_000 / row.ms['peer']:,.0f} by Pillow; the bound makes bytes"
     )
     return row
 

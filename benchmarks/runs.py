@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import statistics
@@ -11,20 +12,23 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import torch
 
 from benchmarks.backbones import student_step
-from benchmarks.timing import REPEATS, Row, Variants, interleave
+from benchmarks.timing import REPEATS, Row, Variants, interleave, peak_mb
 from ekd_lite.experiments import METHODS, DemoConfig
 from ekd_lite.heads import ArcFace
 from ekd_lite.models import build_backbone
 from ekd_lite.parallel import world_size
-from ekd_lite.train import Batch, Model, TrainConfig, build_state, train_step
+from ekd_lite.train import Batch, Model, TrainConfig, build_state, state, train_step, undo
 from ekd_lite.train.distributed import process_group
 
 ROOT = Path(__file__).parent.parent
 IDENTITIES = 20_000
+MS1MV2 = 85_742
 
 
 def bench_whole(*, quick: bool) -> Iterator[Row]:
@@ -91,8 +95,26 @@ def bench_ranks(*, quick: bool) -> Iterator[Row]:
         )  # fmt: skip
 
 
+def bench_tables(*, quick: bool) -> Iterator[Row]:
+    """Methods with a table of 85,742 people, 512 dimensions; peer: all of it copied and sent."""
+    for method in ("adadistill",) if quick else ("adadistill", "margin"):
+        for processes in (1, 2):
+            found = ask(f"tables {method}", processes, 96)
+            size = f"C=85k, {processes} process{'es' if processes > 1 else ''}"
+            yield Row(
+                f"student's step, {method}", size, found["ms"], found["mb"],
+                note="CPU time; peer: every table copied before the step and sent at the forward "
+                "pass",
+            )  # fmt: skip
+
+
 def launch(case: str, processes: int, images: int) -> float:
     """Median ms of a step with so many images a process."""
+    return float(ask(case, processes, images)["ms"])
+
+
+def ask(case: str, processes: int, images: int) -> dict[str, Any]:
+    """What the first of so many processes found."""
     done = subprocess.run(  # noqa: S603
         [
             sys.executable, "-m", "torch.distributed.run", "--standalone",
@@ -101,18 +123,21 @@ def launch(case: str, processes: int, images: int) -> float:
         cwd=ROOT, check=True, capture_output=True, text=True, timeout=600,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    ms, found = json.loads(done.stdout.strip().splitlines()[-1])
-    if found != processes:
-        raise RuntimeError(f"{processes} processes were started, and {found} found one another")
-    return float(ms)
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    if found["processes"] != processes:
+        raise RuntimeError(
+            f"{processes} processes were started, and {found['processes']} found one another"
+        )
+    return found
 
 
 def main(case: str, count: int) -> None:
-    """One of the processes; the first prints the median."""
+    """One of the processes; the first prints what it found."""
     with process_group(torch.device("cpu")):
-        ms = time_step(case, count)
+        kind, _, method = case.partition(" ")
+        found = time_tables(method, count) if kind == "tables" else {"ms": time_step(case, count)}
         if int(os.environ["RANK"]) == 0:
-            print(json.dumps([ms, world_size()]), flush=True)
+            print(json.dumps(found | {"processes": world_size()}), flush=True)
 
 
 def time_step(case: str, count: int) -> float:
@@ -136,6 +161,58 @@ def time_step(case: str, count: int) -> float:
         train_step(state, batch)
         seconds.append(time.perf_counter() - start)
     return 1000 * statistics.median(seconds[3:])
+
+
+def time_tables(method: str, count: int, *, people: int = MS1MV2) -> dict[str, Any]:
+    """Median CPU ms and peak MB of a step with and without copies.
+
+    The processes take turns alike. CPU time, since copies take it, and the time spent waiting for a
+    process that another program keeps from running is no part of the question.
+    """
+    steps = {
+        "ours": table_step(method, count, people),
+        "peer": table_step(method, count, people, whole=True),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(2 + REPEATS):
+        for name, step in steps.items():
+            start = time.process_time()
+            step()
+            seconds[name] += [time.process_time() - start] * (turn >= 2)
+    ms = {name: 1000 * statistics.median(values) for name, values in seconds.items()}
+    return {"ms": ms, "mb": peak_mb(steps)}
+
+
+def table_step(
+    method: str, count: int, people: int, *, whole: bool = False
+) -> Callable[[], object]:
+    """A step of the tiny student with embeddings of 512 numbers; `whole` copies and sends all."""
+    torch.manual_seed(0)
+    backbone = build_backbone("tiny_teacher", embedding_dim=512, image_size=32)
+    teacher = Model(backbone, ArcFace(512, people, scale=28.0), {"embedding_dim": 512})
+    config = TrainConfig(
+        method=method, teacher="in memory", device="cpu", steps=100_000, embedding_dim=512,
+        identity_weight=0.0,
+    )  # fmt: skip
+
+    def as_wanted() -> contextlib.AbstractContextManager[object]:
+        if not whole:
+            return contextlib.nullcontext()
+        stack = contextlib.ExitStack()
+        for module in (undo, state):  # no buffer is said to be a table
+            stack.enter_context(mock.patch.object(module, "tables", return_value=([], [])))
+        return stack
+
+    with as_wanted():
+        run = build_state(config, people, teacher, "cpu")
+    images = torch.randn(count, 3, 32, 32).to(memory_format=torch.channels_last)
+    batch = Batch(images, torch.arange(count) * 13 % people, torch.randn(count, 512))
+
+    def step() -> None:
+        with as_wanted():
+            train_step(run, batch)
+
+    return step
 
 
 if __name__ == "__main__":

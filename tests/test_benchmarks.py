@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.__main__ import BENCHES, compare
 from benchmarks.losses import PAIRWISE, make_batch
-from benchmarks.runs import CASES, launch, time_step
+from benchmarks.runs import CASES, launch, time_step, time_tables
 from benchmarks.timing import interleave, products
 from ekd_lite.__main__ import main
 
@@ -41,6 +41,13 @@ def test_steps_of_several_processes_are_timed():
 @pytest.mark.parametrize("case", [name for name in CASES if "20k" not in name])
 def test_every_case_can_be_timed_in_one_process(case):
     assert time_step(case, 16) > 0.1
+
+
+@pytest.mark.parametrize("method", ["adadistill", "margin", "thkd"])
+def test_steps_with_tables_are_timed_with_and_without_copies(method):
+    found = time_tables(method, 16, people=50)
+    assert found["ms"].keys() == {"ours", "peer"}
+    assert min(found["ms"].values()) > 0.1
 
 
 MEMORY = """

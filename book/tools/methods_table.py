@@ -33,7 +33,9 @@ def needs(method: Distiller) -> str:
     parts: list[str] = [method.needs]
     parts += ["labels"] if method.needs_labels else []
     parts += ["equal widths"] if method.needs_same_width else []
-    parts += ["the teacher's prototypes"] if method.replaces_identity_loss else []
+    same_people = method.by_person or method.needs == "logits"
+    parts += ["the teacher's prototypes of these people"] if same_people else []
+    parts += ["the teacher's prototypes, of any people"] if method.needs_prototypes else []
     parts += ["the gathered batch"] if method.compares_images else []
     return ", ".join(parts)
 

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from ekd_lite.commands.own_net import own_net
 from ekd_lite.data import FaceSet, load_splits, open_faces
 from ekd_lite.experiments import (
     FPRS,
@@ -60,6 +61,8 @@ class Compare:
 
     device: str = "auto"
     """cpu, cuda, cuda:1, ... or auto: cuda where there is one."""
+    student_module: str | None = None
+    """What makes the net of runs that trained one of your own, package.module:callable."""
 
     def _check(self) -> None:
         """Refuse what could only fail after minutes."""
@@ -82,7 +85,8 @@ class Compare:
             self._run_study(self.recipe)
             return
         device = pick_device(self.device)
-        runs = read_runs(self.runs)
+        student = own_net(self.student_module)
+        runs = read_runs(self.runs, student=student)
 
         @functools.cache
         def faces_at(image_size: int) -> FaceSet:
@@ -96,6 +100,7 @@ class Compare:
             resamples=self.resamples,
             curve=self.curve,
             device=device,
+            student=student,
         )
 
     def _run_study(self, name: str) -> None:

@@ -64,15 +64,22 @@ class Info:
     """Count the images and identities of a set, and read every image once."""
 
     path: tyro.conf.Positional[Path | None] = None
-    """Folder of identity/image.jpg, .rec file, or packed set."""
+    """Folder of identity/image.jpg, .rec file, shards (.tar), or packed set."""
     faces: Path | None = None
     """The same, as an option."""
+    nested: Literal["first", "last"] | None = None
+    """Whose the images in deeper folders are: all below a first folder one person's, or each folder
+    with images a person's."""
+    label: str | None = None
+    """Where the labels of shards (.tar) are: cls, or a key of their .json."""
 
     def run(self) -> None:
         """Count and read."""
         path = _named(self.path, self.faces, "info")
         packed = (path / "images.npy").is_file()
-        faces = open_packed(path) if packed else open_faces(path)
+        faces = (
+            open_packed(path) if packed else open_faces(path, nested=self.nested, label=self.label)
+        )
         for index in tqdm(range(len(faces)), desc="reading", disable=None):
             faces.batch([index])
         sizes = torch.bincount(faces.labels)
@@ -88,23 +95,32 @@ class Info:
 
 @dataclass(frozen=True)
 class Convert:
-    """Turn a folder of faces or a .rec file into a set that opens at once and has checksums."""
+    """Turn a folder, a .rec file or shards into a set that opens at once and has checksums."""
 
     faces: Path
-    """Folder of identity/image.jpg, or .rec file."""
+    """Folder of identity/image.jpg, .rec file, or shards (.tar)."""
     out: Path
     """New folder to write."""
     to: Literal["packed", "rec"] = "packed"
     """Decoded pixels to be memory-mapped, or the encoded images in one RecordIO file."""
     image_size: int = 112
     """Side of the decoded images, pixels."""
+    nested: Literal["first", "last"] | None = None
+    """Whose the images in deeper folders are: all below a first folder one person's, or each folder
+    with images a person's."""
+    label: str | None = None
+    """Where the labels of shards (.tar) are: cls, or a key of their .json."""
     max_bad_fraction: float = 0.0
     """Share of undecodable images that are left out by name; one more, and nothing is written."""
 
     def run(self) -> None:
         """Convert."""
         faces = open_faces(
-            self.faces, image_size=self.image_size, max_bad_fraction=self.max_bad_fraction
+            self.faces,
+            image_size=self.image_size,
+            nested=self.nested,
+            label=self.label,
+            max_bad_fraction=self.max_bad_fraction,
         )
         if isinstance(faces, PackedFaces):
             raise ValueError(f"{self.faces} is packed already")
@@ -119,9 +135,14 @@ class Verify:
     """Name every damaged image and file of a set; the exit status is 2 if there is one."""
 
     path: tyro.conf.Positional[Path | None] = None
-    """Folder of identity/image.jpg, .rec or .bin file, or what `convert` wrote."""
+    """Folder of identity/image.jpg, .rec, .tar or .bin file, or what `convert` wrote."""
     faces: Path | None = None
     """The same, as an option."""
+    nested: Literal["first", "last"] | None = None
+    """Whose the images in deeper folders are: all below a first folder one person's, or each folder
+    with images a person's."""
+    label: str | None = None
+    """Where the labels of shards (.tar) are: cls, or a key of their .json."""
     write_checksums: bool = False
     """For a folder of images: write SHA256SUMS, which later finds damage that still decodes."""
 
@@ -129,10 +150,10 @@ class Verify:
         """Look at everything."""
         path = _named(self.path, self.faces, "verify")
         if self.write_checksums:
-            count = write_checksums(path)
+            count = write_checksums(path, nested=self.nested)
             print(f"wrote {path / 'SHA256SUMS'}: {count:,} images, all of them readable")
             return
-        count, faults = verify(path)
+        count, faults = verify(path, nested=self.nested, label=self.label)
         for fault in faults:
             print(fault)
         if faults:

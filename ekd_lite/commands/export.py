@@ -7,12 +7,13 @@ import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import tyro
 from torch import nn
 
 from ekd_lite.commands.nets import measurable
+from ekd_lite.commands.own_net import own_net
 from ekd_lite.data import load_splits
 from ekd_lite.evaluate import UndefinedMetricWarning
 from ekd_lite.experiments import level, percents, write_table
@@ -53,6 +54,8 @@ class Export:
     """CSV to write: size, latency and TPR of every format on unseen people, against torch."""
     resamples: int = 1000
     """Bootstrap resamples behind the report's intervals."""
+    student_module: str | None = None
+    """What makes the net, package.module:callable, if it is one of your own."""
 
     def run(self) -> None:
         """Export, and measure if asked to."""
@@ -63,9 +66,13 @@ class Export:
         if self.report is not None:
             self._measure(self.report)
 
+    def _load(self, path: Path) -> tuple[nn.Module, dict[str, Any]]:
+        """A backbone and what its file says of it."""
+        return load_backbone(path, student=own_net(self.student_module))
+
     def _write(self, to: Format, out: Path) -> str:
         """Write one format; says what it is like."""
-        backbone, info = load_backbone(self.model)
+        backbone, info = self._load(self.model)
         if to == "safetensors":
             save_backbone(out, backbone, info)
             return f"{out.stat().st_size:,} bytes, {info['backbone']} without its head"
@@ -100,8 +107,8 @@ class Export:
                 self._write(to, file)
                 sizes[to] = file.stat().st_size
                 torch_net = to == "safetensors"
-                nets[to] = load_backbone(file)[0] if torch_net else OnnxModel(file, threads=1)
-        _, info = load_backbone(self.model)
+                nets[to] = self._load(file)[0] if torch_net else OnnxModel(file, threads=1)
+        _, info = self._load(self.model)
         test = load_splits(self.faces, image_size=info["image_size"]).test
         levels = measurable(FPRS, test.labels)
         if not levels:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from torch import nn
+
 from ekd_lite.models.onnx_net import OnnxNet
 from ekd_lite.parallel import rank
-from ekd_lite.train import Teacher
+from ekd_lite.train import Teacher, load_backbone
 from ekd_lite.train.teacher_file import describe_file
 from ekd_lite.train.teacher_fit import probe
 
@@ -49,7 +52,13 @@ class NetOptions:
         return found
 
 
-def open_net(path: Path, options: NetOptions, *, image_size: int = USUAL_SIZE) -> Teacher:
+def open_net(
+    path: Path,
+    options: NetOptions,
+    *,
+    image_size: int = USUAL_SIZE,
+    student: nn.Module | Callable[[], nn.Module] | None = None,
+) -> Teacher:
     """Open a net or a table in any file that teaches.
 
     Of a published one it is printed before it is loaded what it is, and under which terms.
@@ -58,10 +67,14 @@ def open_net(path: Path, options: NetOptions, *, image_size: int = USUAL_SIZE) -
         path: the file.
         options: what the user says of it.
         image_size: side of the images that a net of no size of its own will get.
+        student: the module, if the file is of a student of the user's own.
 
     Raises:
         FileNotFoundError, ValueError: as `Teacher.from_file`; or it gives no embeddings.
     """
+    if student is not None:
+        backbone, info = load_backbone(path, student=student)
+        return Teacher.of_backbone(backbone, info, name=str(path), **options.said())
     summary = describe_file(path)
     if summary is not None and rank() == 0:
         print(summary, flush=True)

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from safetensors import SafetensorError
@@ -16,9 +16,10 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ekd_lite.commands.net_options import NetOptions, open_net, size_to_read
+from ekd_lite.commands.own_net import own_net
 from ekd_lite.commands.verification import MIN_FALSE_ACCEPTS, evaluate_pairs, open_pairs
 from ekd_lite.data import ImageFolder, load_splits, open_faces
-from ekd_lite.data.sets import open_any_size
+from ekd_lite.data.opening import open_any_size
 from ekd_lite.evaluate import (
     UndefinedMetricWarning,
     all_pairs_tpr_at_fpr,
@@ -52,12 +53,14 @@ class Embed:
     out: Path = Path("embeddings.safetensors")
     """File for embeddings (N, D) and labels (N,); with what they are of, and a folder's file names,
     in its metadata."""
+    student_module: str | None = None
+    """What makes the net, package.module:callable, if it is one of your own."""
     net: NetOptions = field(default_factory=NetOptions)
 
     def run(self) -> None:
         """Embed and write."""
         check_output(self.out, self.model)
-        net = open_net(self.model, self.net)
+        net = open_net(self.model, self.net, student=own_net(self.student_module))
         if net.rows is not None:
             raise ValueError(
                 f"{self.model} holds embeddings already: `ekd-lite evaluate --source "
@@ -92,6 +95,11 @@ class Evaluate:
     """False-positive rates."""
     resamples: int = 1000
     """Bootstrap resamples; 0 leaves the intervals out."""
+    by: Literal["pair", "person"] = "pair"
+    """Whether every genuine pair weighs the same, or every person, however many images there
+    are."""
+    student_module: str | None = None
+    """What makes the net, package.module:callable, if it is one of your own."""
     net: NetOptions = field(default_factory=NetOptions)
 
     def run(self) -> None:
@@ -117,10 +125,11 @@ class Evaluate:
                     shown,
                     num_resamples=self.resamples,
                     min_false_accepts=MIN_FALSE_ACCEPTS,
+                    by=self.by,
                 )
                 tprs, low, high = result.estimate, result.low, result.high
             else:
-                tprs = all_pairs_tpr_at_fpr(rows, labels, shown)
+                tprs = all_pairs_tpr_at_fpr(rows, labels, shown, by=self.by)
         for m, fpr in enumerate(shown):
             interval = ""
             if self.resamples:
@@ -132,9 +141,11 @@ class Evaluate:
 
     def _run_on_pairs(self) -> None:
         """Measure on a list of pairs."""
+        if self.by != "pair":
+            raise ValueError("--by person is for all pairs of a set: a list has its own pairs")
         if self.faces is None:
             raise ValueError("--pairs needs --faces, the folder that its images are in")
-        net = open_net(self.source, self.net)
+        net = open_net(self.source, self.net, student=own_net(self.student_module))
         if net.rows is not None:
             raise ValueError(f"{self.source} holds embeddings: pairs of images need a net")
         found, name = open_pairs(self.faces, self.pairs, image_size=size_to_read(net))
@@ -179,7 +190,7 @@ class Evaluate:
                 rows = as_rows("embeddings", tensors["embeddings"])
                 check_finite("embeddings", rows)
                 return as_labels("labels", tensors["labels"], len(rows)), lambda: rows
-        net = open_net(self.source, self.net)
+        net = open_net(self.source, self.net, student=own_net(self.student_module))
         if net.rows is not None:
             table = net.rows[0].float()
             return self._labels_of(table), lambda: table

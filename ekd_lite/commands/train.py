@@ -5,23 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ekd_lite.commands.net_options import NetOptions, open_net
 from ekd_lite.commands.nets import measurable
-from ekd_lite.data import FaceSet, Splits, load_splits
-from ekd_lite.data.sets import open_faces
+from ekd_lite.commands.own_net import own_net
+from ekd_lite.data import FaceSet, Splits, load_splits, open_faces
 from ekd_lite.evaluate import all_pairs_tpr_at_fpr, count_pairs, embed
 from ekd_lite.parallel import rank, world_size
 from ekd_lite.train import Model, Teacher, TrainConfig, fit, load_model
 from ekd_lite.train.distributed import pick_device, process_group
 from ekd_lite.train.estimate import estimate
+from ekd_lite.train.pixels import seen_by
 from ekd_lite.train.recipes import load_recipe
 from ekd_lite.train.teacher_file import read_teacher_file
 from ekd_lite.train.teacher_fit import check_has_teacher
-from ekd_lite.train.teacher_view import seen_by
 
 
 class TrainOptions(TrainConfig):
@@ -43,13 +44,24 @@ class Train:
     dry_run: bool = False
     """Print the configuration, the steps and an estimate of memory and time, and stop."""
     faces: Path | None = None
-    """Folder of identity/image.jpg, .rec file or packed set, 60 % of whose people train; left out:
-    procedural faces."""
+    """Folder of identity/image.jpg, .rec file, shards (.tar, a folder of them or a pattern such as
+    "faces-{000..127}.tar") or packed set, 60 % of whose people train; left out: procedural
+    faces."""
+    nested: Literal["first", "last"] | None = None
+    """Whose the images in deeper folders of --faces are: all below a first folder one person's, or
+    each folder with images a person's."""
+    label: str | None = None
+    """Where the labels of the shards (.tar) of --faces are: cls, or a key of their .json."""
     everyone: bool = False
     """Train on all people of --faces, read on the fly; measure on another set afterwards."""
     people: int = 1000
     """Procedural training identities."""
     net: NetOptions = field(default_factory=NetOptions)
+    student_module: str | None = None
+    """A net of your own in place of --backbone: package.module:callable, imported from here."""
+    init_from: Path | None = None
+    """Weights to start from: a run or its model.safetensors, a published checkpoint; what does not
+    fit is named and left out."""
     config: TrainOptions = field(default_factory=TrainOptions)
     """How to train."""
 
@@ -77,10 +89,14 @@ class Train:
         if self.dry_run:
             print(self.plan(config))
             return
+        student = own_net(self.student_module)  # before faces are made: it may be missing
+        if self.init_from is not None and not self.init_from.exists():
+            raise FileNotFoundError(f"no weights to start from at {self.init_from}")
+        begin: dict[str, Any] = {"student": student, "init_from": self.init_from}
         device = pick_device(config.device)
         with process_group(device, timeout=config.rank_timeout):
             teacher, options = None, self.net.said()
-            if config.method != "none":  # before faces are made: it may be missing
+            if config.method != "none":  # so may the teacher
                 path, size = Path(str(config.teacher)), config.image_size
                 teacher = open_net(path, self.net, image_size=size)
             train, validation = self._faces()
@@ -88,10 +104,10 @@ class Train:
                 _report(f"teacher {config.teacher}", teacher, validation)
             if teacher is not None and options:
                 # With them it is more than the file that a configuration can name.
-                path = fit(replace(config, teacher=None), train, self.out, teacher=teacher)
+                path = fit(replace(config, teacher=None), train, self.out, teacher=teacher, **begin)
             else:
-                path = fit(config, train, self.out)
-            _report(f"{self.out}", load_model(path).backbone, validation)
+                path = fit(config, train, self.out, **begin)
+            _report(f"{self.out}", load_model(path, student=student).backbone, validation)
             if rank() == 0:
                 print(f"wrote {path}")
 
@@ -99,8 +115,16 @@ class Train:
         """The sets to train and to validate on."""
         size = self.config.image_size
         if self.everyone:
-            return open_faces(str(self.faces), image_size=size), None
-        splits: Splits = load_splits(self.faces, image_size=size, people=self.people)
+            return open_faces(
+                str(self.faces), image_size=size, nested=self.nested, label=self.label
+            ), None
+        splits: Splits = load_splits(
+            self.faces,
+            image_size=size,
+            nested=self.nested,
+            label=self.label,
+            people=self.people,
+        )
         return splits.train, splits.validation
 
     def plan(self, config: TrainConfig) -> str:
@@ -127,7 +151,12 @@ class Train:
             except FileNotFoundError:
                 note = f" (teacher {config.teacher} is not there yet: a stand-in was timed)"
         cost = estimate(
-            config, num_identities=people, processes=processes, device=device, teacher=teacher
+            config,
+            num_identities=people,
+            processes=processes,
+            device=device,
+            teacher=teacher,
+            student=own_net(self.student_module),
         )
         a_batch = config.general + config.identities * config.images_per_identity
         seen = config.steps * config.accumulate * a_batch * processes

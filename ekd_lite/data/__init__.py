@@ -7,30 +7,39 @@ from ekd_lite.data.align import (
     warp_image,
 )
 from ekd_lite.data.archives import unpack_faces
+from ekd_lite.data.cache import cache_faces
+from ekd_lite.data.dataset import FaceDataset
 from ekd_lite.data.decode import decode_image
 from ekd_lite.data.detect import LandmarkDetector
 from ekd_lite.data.faceset import FaceSet
 from ekd_lite.data.folder import ImageFolder
-from ekd_lite.data.packed import PackedFaces, cache_faces
+from ekd_lite.data.neighbours import NeighbourSampler
+from ekd_lite.data.opening import open_faces, open_packed
+from ekd_lite.data.packed import PackedFaces
 from ekd_lite.data.pair_lists import read_pairs
+from ekd_lite.data.preview import preview, preview_sweep
 from ekd_lite.data.processes import capped_workers
 from ekd_lite.data.recordio import RecordIO
 from ekd_lite.data.registry import REGISTRY
 from ekd_lite.data.sampler import IdentityBalancedSampler
-from ekd_lite.data.sets import convert, open_faces, open_packed, verify, write_checksums
+from ekd_lite.data.sets import convert, verify, write_checksums
+from ekd_lite.data.shards import Shards
 from ekd_lite.data.splits import PROCEDURAL, Splits, load_splits
-from ekd_lite.data.synthetic import SyntheticFaces, preview, preview_sweep
+from ekd_lite.data.synthetic import SyntheticFaces
 from ekd_lite.data.verification import VerificationSet, read_verification_bin
 
 __all__ = [
     "PROCEDURAL",
     "REGISTRY",
+    "FaceDataset",
     "FaceSet",
     "IdentityBalancedSampler",
     "ImageFolder",
     "LandmarkDetector",
+    "NeighbourSampler",
     "PackedFaces",
     "RecordIO",
+    "Shards",
     "Splits",
     "SyntheticFaces",
     "VerificationSet",

@@ -23,6 +23,7 @@ from typing import IO, Any, cast
 
 from ekd_lite.data.decode import SUFFIXES, decode_image
 from ekd_lite.data.names import is_foreign, printable
+from ekd_lite.data.tar_walk import leads_out
 from ekd_lite.files import remove_leftovers, unfinished, write_atomically
 
 MAX_MEMBER = 50_000_000  # bytes of one image
@@ -180,7 +181,7 @@ def _wanted(path: Path, member: tarfile.TarInfo | zipfile.ZipInfo) -> bool:
     else:
         name, size = member.filename, member.file_size
     inside = PurePosixPath(name)
-    if inside.is_absolute() or ".." in inside.parts or "\\" in name or ":" in name or "\0" in name:
+    if leads_out(name) or ":" in name:
         raise ValueError(f"{path}: {name!r} leads out of the archive: not read")
     if inside.suffix.lower() not in SUFFIXES or any(map(is_foreign, inside.parts)):
         return False

@@ -31,29 +31,18 @@ import torch
 from PIL import Image, ImageFile
 from torch import Tensor
 
+from ekd_lite.data.fast_jpeg import fast_jpeg
 from ekd_lite.data.indexing import Indices, index_tensor, one_index
-from ekd_lite.ops import check_image_size, fresh
+from ekd_lite.data.pixels import EXIF, to_floats, to_rgb, to_square, upright
+from ekd_lite.ops import check_image_size
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 SUFFIXES = (".bmp", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp")
 VERSION = 2  # of the pixels that come out: part of a cache's key
 BUFFER = 1 << 16  # bytes read at a time
-TOGETHER = 32  # images turned into floats at once: few enough to be in the cache still
 WHOLE = 100_000  # images whose bytes all go into a digest; of larger sets every so many-th
 MAX_PIXELS = 50_000_000  # 150 MB decoded; a file of some kB can announce far more
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-_ORIENTATION = 0x0112  # EXIF's tag: how the camera was held
-_TURNED = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-# Where Pillow keeps what may hold an orientation; most images have none, and lose no time.
-_EXIF = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif", "Raw profile type APP1")
 
 
 def decode_image(source: bytes | str | Path, *, name: str, image_size: int | None = None) -> Tensor:
@@ -89,27 +78,36 @@ def _rgbx(
         )
     file: Any = source
     try:
-        file = io.BytesIO(source) if isinstance(source, bytes) else _open_regular(source)
-        with file, Image.open(file, formats=FORMATS) as image:
-            if math.prod(image.size) > MAX_PIXELS:
-                raise ValueError(f"{image.size[0]} x {image.size[1]} pixels, more than 50 million")
-            # Image.open reads only the header; load() decodes, and raises on missing data.
-            image.load()
-            pixels: Image.Image = image if image.mode == "RGB" else _to_rgb(image)
-            if any(key in image.info for key in _EXIF):
-                pixels = _upright(pixels, image)
+        file = io.BytesIO(source) if isinstance(source, bytes) else open_regular(source)
+        # A larger file is no crop, and Pillow need not have it in memory as a whole.
+        whole = isinstance(file, io.BytesIO)
+        fast = fast_jpeg(file.getvalue(), max_pixels=MAX_PIXELS) if whole else None
+        if fast is not None and (image_size is None or fast.shape[:2] == (image_size,) * 2):
+            return fast
+        pixels = _by_pillow(file) if fast is None else Image.fromarray(fast[..., :3].copy())
     except (MemoryError, FileNotFoundError):
         raise
     except Exception as error:  # decoders of hostile bytes raise whatever they come upon
         text = str(error).replace(f" {file!r}", "")
         raise ValueError(f"cannot read {name()} as an image: {text}") from error
     if image_size is not None:
-        pixels = _to_square(pixels, image_size, name)
+        pixels = to_square(pixels, image_size, name)
     width, height = pixels.size
     return np.frombuffer(pixels.tobytes("raw", "RGBX"), np.uint8).reshape(height, width, 4)
 
 
-def _open_regular(path: str | Path) -> BinaryIO:
+def _by_pillow(file: BinaryIO) -> Image.Image:
+    """An image of any of the formats, red, green and blue, upright."""
+    with file, Image.open(file, formats=FORMATS) as image:
+        if math.prod(image.size) > MAX_PIXELS:
+            raise ValueError(f"{image.size[0]} x {image.size[1]} pixels, more than 50 million")
+        # Image.open reads only the header; load() decodes, and raises on missing data.
+        image.load()
+        pixels: Image.Image = image if image.mode == "RGB" else to_rgb(image)
+        return upright(pixels, image) if any(key in image.info for key in EXIF) else pixels
+
+
+def open_regular(path: str | Path) -> BinaryIO:
     """Open a file that is neither a pipe, which may never answer, nor a device without an end."""
     handle = os.open(path, _FLAGS)
     try:
@@ -122,37 +120,6 @@ def _open_regular(path: str | Path) -> BinaryIO:
         return io.BytesIO(os.read(handle, status.st_size))
     finally:
         os.close(handle)
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Red, green and blue of 8 bits; of 16 bits the upper 8, as Pillow itself does for colours."""
-    if image.mode.startswith("I"):  # 16-bit grey, which Pillow's convert would cut off at 255
-        grey = np.asarray(image) >> 8
-        image = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
-    return image.convert("RGB")
-
-
-def _upright(pixels: Image.Image, image: Image.Image) -> Image.Image:
-    """The pixels turned and mirrored as the orientation in the image's EXIF block says."""
-    try:
-        orientation = image.getexif().get(_ORIENTATION)
-    except Exception:  # the block is damaged, the pixels are not: as every viewer shows them
-        return pixels
-    turn = _TURNED.get(orientation) if isinstance(orientation, int) else None
-    return pixels if turn is None else pixels.transpose(turn)
-
-
-def _to_square(pixels: Image.Image, size: int, name: Callable[[], str]) -> Image.Image:
-    if pixels.size == (size, size):
-        return pixels
-    width, height = pixels.size
-    if width != height:
-        warnings.warn(
-            f"{name()} is {width} x {height} pixels, not square: squeezed to {size} x {size}. Nets "
-            "expect aligned crops (ekd_lite.data.align)",
-            stacklevel=2,
-        )
-    return pixels.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)
 
 
 class DecodedFaces:
@@ -232,19 +199,12 @@ class DecodedFaces:
             ValueError: an image cannot be decoded; it is named.
         """
         rows = index_tensor(indices, len(self)).tolist()
-        if not rows:
-            return torch.empty(0, 3, self.image_size, self.image_size)
         size = self.image_size
-        images = fresh(len(rows), 3, size, size)
-        pixels = np.empty((min(TOGETHER, len(rows)), size, size, 4), np.uint8)
-        for first in range(0, len(rows), TOGETHER):
-            part = rows[first : first + TOGETHER]
-            for place, i in enumerate(part):
-                name = functools.partial(self.name, i)
-                pixels[place] = _rgbx(self.source(i), name=name, image_size=size)
-            colours = torch.from_numpy(pixels[: len(part), ..., :3]).permute(0, 3, 1, 2)
-            images[first : first + TOGETHER].copy_(colours).div_(127.5).sub_(1)
-        return images
+        pictures = (
+            _rgbx(self.source(i), name=functools.partial(self.name, i), image_size=size)
+            for i in rows
+        )
+        return to_floats(pictures, count=len(rows), size=size, channels=4)
 
 
 def find_bad(faces: DecodedFaces, max_bad_fraction: float) -> list[int]:

@@ -121,11 +121,12 @@ def images_digest(faces: FaceSet, *, whole: bool = False) -> str | None:
         takes_whole = "whole" in inspect.signature(own).parameters
         return str(own(whole=whole) if takes_whole else own())
     step = 1 if whole else max(1, len(faces) // SAMPLE)
-    first, second = (_pixels_digest(faces, step) for _ in range(2))
+    first, second = (pixels_digest(faces, step) for _ in range(2))
     return first if first == second else None
 
 
-def _pixels_digest(faces: FaceSet, step: int) -> str:
+def pixels_digest(faces: FaceSet, step: int) -> str:
+    """The sha256 of the pixels of every `step`-th image of a set."""
     digest = hashlib.sha256()
     for part in torch.split(torch.arange(0, len(faces), step), 256):
         digest.update(faces.batch(part).contiguous().numpy().data)

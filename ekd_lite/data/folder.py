@@ -1,4 +1,4 @@
-"""A folder of faces, one sub-folder an identity: `root/identity/image.jpg`."""
+"""A folder of faces, one sub-folder an identity: `root/identity/image.jpg`, or nested deeper."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import torch
 
@@ -23,6 +24,10 @@ _NOTES = frozenset(
     ]
 )
 
+Nested: TypeAlias = Literal["first", "last"] | None
+_PLACES = {None: "identity/", "first": "identity/.../", "last": ".../identity/"}
+_Place: TypeAlias = tuple[int, int]  # device and number of a folder, by whatever name
+
 
 class ImageFolder(DecodedFaces):
     """Images of `root/identity/image.jpg`, decoded when asked for.
@@ -34,9 +39,18 @@ class ImageFolder(DecodedFaces):
     Hidden files and folders, and those that systems leave behind, are not looked at. What else is
     passed over, files of other kinds and deeper folders, is counted in one warning.
 
+    Two conventions of deeper folders exist, and nothing in a tree tells them apart:
+
+    - `nested="first"`: `root/identity/.../image.jpg`. All images below one of the first folders
+      show one person, as in YouTube Faces or VoxCeleb, which keep a folder for every video.
+    - `nested="last"`: `root/.../identity/image.jpg`. The folder that holds the images is the
+      person, as in sets kept in parts (`train` and `test`, ranges of numbers, countries). Its name
+      is the path below the root, since two parts may use one name for two people.
+
     Args:
         root: folder with one sub-folder an identity.
         image_size: side of the square images given out, a multiple of 16.
+        nested: None, "first" or "last", as above.
         max_bad_fraction: with 0, the first image that cannot be decoded stops whoever reads it;
             with more, all images are read now and up to this share of bad ones is left out, with
             a warning that names them (`ekd_lite.data.decode`).
@@ -44,25 +58,37 @@ class ImageFolder(DecodedFaces):
     Attributes:
         labels: (N,) int64, 0..num_identities - 1.
         files: the N paths, a sequence.
-        identities: the folder names, by label.
+        identities: the folder names, by label; with "last" their paths below the root.
         bad: names of the images left out.
 
     Raises:
         FileNotFoundError: no such folder.
         ValueError: nothing usable in it, faces lie directly in it without identity folders, too
-            many bad images, or a pipe or device that has the name of an image.
+            many bad images, a pipe or device that has the name of an image, folders linked in a
+            circle, or with "last" a folder that holds both images and folders of images.
     """
 
     def __init__(
-        self, root: str | Path, *, image_size: int = 112, max_bad_fraction: float = 0.0
+        self,
+        root: str | Path,
+        *,
+        image_size: int = 112,
+        nested: Nested = None,
+        max_bad_fraction: float = 0.0,
     ) -> None:
         super().__init__(image_size)
+        if nested not in (None, "first", "last"):
+            raise ValueError(
+                f"nested must be None, 'first' (root/identity/.../image.jpg) or 'last' "
+                f"(root/.../identity/image.jpg), got {nested!r}"
+            )
+        self.nested = nested
         self.root = Path(root)
         if not self.root.is_dir():
             raise FileNotFoundError(f"no such folder of faces: {self.root}")
         if (self.root / UNFINISHED).exists():
             raise ValueError(f"{self.root} is not finished: what wrote it was killed; run it again")
-        found = _Search(self.root)
+        found = _Search(self.root, nested)
         if not found.images:
             raise ValueError(
                 f"no face found in {self.root}{found.hint()}: expected one sub-folder per identity "
@@ -83,7 +109,7 @@ class ImageFolder(DecodedFaces):
 
     def _use_names(self, names: Sequence[str]) -> None:
         self.files = FileNames(self.root, names)
-        people = [name.split("/", 1)[0] for name in names]
+        people = [_person(name, self.nested) for name in names]
         self.identities = list(dict.fromkeys(people))
         number = {name: label for label, name in enumerate(self.identities)}
         self.labels = torch.tensor([number[name] for name in people], dtype=torch.int64)
@@ -106,11 +132,16 @@ class ImageFolder(DecodedFaces):
         return kind | {"files": files}
 
 
+def _person(name: str, nested: Nested) -> str:
+    return name.rpartition("/")[0] if nested == "last" else name.partition("/")[0]
+
+
 class _Search:
     """All images of a folder of identities, and the count of what is none of them."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, nested: Nested) -> None:
         self.root = root
+        self.nested = nested
         self.images: list[str] = []
         self._unknown: Counter[str] = Counter()  # files, by their suffix
         self._deeper = self._deeper_images = self._loose = self._without = 0
@@ -121,25 +152,40 @@ class _Search:
             elif _suffix(entry.name) in SUFFIXES:
                 self._loose += 1
         for person in sorted(people, key=lambda entry: natural(entry.name)):
-            self._look_at(person)
+            self._without += self._look_at(person, person.name, (_place(root),))
 
-    def _look_at(self, person: os.DirEntry[str]) -> None:
-        images, overlooked = [], 0
-        for entry in _entries(person.path):
+    def _look_at(self, folder: os.DirEntry[str], name: str, above: tuple[_Place, ...]) -> bool:
+        """Add the images of a folder; whether there are only other things in it."""
+        here = _place(folder.path)
+        if here in above:
+            raise ValueError(f"{printable(folder.path)} leads back to a folder that it lies in")
+        images, folders, overlooked = [], [], 0
+        for entry in _entries(folder.path):
             suffix = _suffix(entry.name)
             if entry.is_dir():
-                inside = _count_images(entry.path)
+                inside = 0 if self.nested else _count_images(entry.path)
                 self._deeper += inside > 0
                 self._deeper_images += inside
                 overlooked += inside
+                folders += [entry] if self.nested else []
             elif suffix in SUFFIXES:
                 _check_regular(entry)
                 images.append(entry.name)
             elif suffix not in _NOTES:
                 self._unknown[suffix or "no suffix"] += 1
                 overlooked += 1
-        self._without += not images and overlooked > 0
-        self.images += [f"{person.name}/{name}" for name in sorted(images, key=natural)]
+        self.images += [f"{name}/{image}" for image in sorted(images, key=natural)]
+        before = len(self.images)
+        for entry in sorted(folders, key=lambda entry: natural(entry.name)):
+            overlooked += self._look_at(entry, f"{name}/{entry.name}", (*above, here))
+        deeper = len(self.images) - before
+        if images and deeper and self.nested == "last":
+            raise ValueError(
+                f"{printable(folder.path)} holds {len(images):,} images and {deeper:,} in folders "
+                "below it, so that it is not plain whose they are: nested='first' takes all below "
+                f"{self.root} / a folder for one person"
+            )
+        return not images and not deeper and overlooked > 0
 
     def hint(self) -> str:
         """What was found instead of images in folders, in brackets."""
@@ -150,7 +196,7 @@ class _Search:
         if self._parts():
             warnings.warn(
                 f"{self.root}: passed over: {'; '.join(self._parts())}. Images are read from "
-                f"root/identity/*{{{','.join(SUFFIXES)}}}",
+                f"root/{_PLACES[self.nested]}*{{{','.join(SUFFIXES)}}}",
                 stacklevel=3,
             )
 
@@ -159,7 +205,10 @@ class _Search:
         if self._loose:
             parts.append(f"{self._loose:,} images lie directly in it, outside any folder")
         if self._deeper:
-            parts.append(f"{self._deeper_images:,} images in {self._deeper:,} deeper folders")
+            parts.append(
+                f"{self._deeper_images:,} images in {self._deeper:,} deeper folders, which nested "
+                "reads"
+            )
         if self._unknown:
             often = sorted(self._unknown.items(), key=lambda item: (-item[1], item[0]))
             kinds = ", ".join(f"{count:,} {printable(suffix)}" for suffix, count in often[:8])
@@ -177,6 +226,11 @@ def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
 
 def _suffix(name: str) -> str:
     return os.path.splitext(name)[1].lower()
+
+
+def _place(folder: str | Path) -> _Place:
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
 
 
 def _check_regular(entry: os.DirEntry[str]) -> None:

@@ -23,7 +23,88 @@ from torch import Tensor
 from ekd_lite.data.indexing import int64_tensor
 
 
-class IdentityBalancedSampler:
+class BatchStream:
+    """An endless stream of batches for one rank, in passes; the general part of each.
+
+    Attributes:
+        epoch: the pass that iteration will give next.
+        step: the step of that pass with which it begins; set it to resume. 0 after a pass has
+            begun.
+    """
+
+    def __init__(
+        self,
+        num_images: int,
+        *,
+        general: int,
+        balanced: int,
+        num_steps: int,
+        seed: int,
+        rank: int,
+        world_size: int,
+    ) -> None:
+        if not 0 <= rank < world_size:
+            raise ValueError(f"expected 0 <= rank < world_size, got rank {rank} of {world_size}")
+        self.general = general
+        self.balanced = balanced
+        self.num_steps = num_steps
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+        self.step = 0
+        self._num_images = num_images
+        self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)  # permutation in use
+        self.steps_per_epoch = num_images // max(1, general * world_size)
+
+    def __len__(self) -> int:
+        return self.num_steps - self.step
+
+    def __iter__(self) -> Iterator[list[int]]:
+        # A generator: a pass begins with its first batch. torch's loader asks for two iterators
+        # and throws one away before it has given any.
+        first = self.epoch * self.num_steps
+        steps = range(first + self.step, first + self.num_steps)
+        self.epoch, self.step = self.epoch + 1, 0
+        for step in steps:
+            yield self.batch(step)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the pass that iteration gives next, as Lightning and other trainers do.
+
+        Raises:
+            ValueError: it is negative or no whole number.
+        """
+        if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 0:
+            raise ValueError(f"epoch must be a whole number of at least 0, got {epoch!r}")
+        self.epoch = epoch
+
+    def batch(self, step: int) -> list[int]:
+        """The image indices of one step for this rank, general part first; any step from 0 on."""
+        general = self._general(step)
+        return general + self._balanced(step, taken=set(general))
+
+    def _general(self, step: int) -> list[int]:
+        if not self.general:
+            return []
+        epoch, position = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = torch.randperm(self._num_images, generator=self._generator(0, epoch))
+        first = (position * self.world_size + self.rank) * self.general
+        indices: list[int] = self._order[first : first + self.general].tolist()
+        return indices
+
+    def _balanced(self, step: int, taken: set[int]) -> list[int]:
+        raise NotImplementedError
+
+    def _generator(self, stream: int, index: int) -> torch.Generator:
+        """A generator of its own for every epoch or step, so that any of them can be replayed."""
+        mixed = (self.seed * 2 + stream) * 0x9E3779B97F4A7C15 + index * 0xBF58476D1CE4E5B9
+        return torch.Generator().manual_seed(mixed % 2**63)
+
+
+class IdentityBalancedSampler(BatchStream):
     """Index batches [general | balanced] for one rank; a pure function of (seed, step, rank).
 
     Give it to a `torch.utils.data.DataLoader` as `batch_sampler`, or call `batch(step)`. Each pass
@@ -68,21 +149,17 @@ class IdentityBalancedSampler:
                 "expected general >= 0, identities >= 0 (not both 0) and images_per_identity >= 2, "
                 f"got {general}, {identities} and {images_per_identity}"
             )
-        if not 0 <= rank < world_size:
-            raise ValueError(f"expected 0 <= rank < world_size, got rank {rank} of {world_size}")
-        self.general = general
-        self.balanced = identities * images_per_identity
-        self.images_per_identity = images_per_identity
-        self.num_steps = num_steps
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
-        self.epoch = 0
-        self.step = 0
         labels = int64_tensor(labels, "labels").cpu()
-        self._num_images = len(labels)
-        self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)  # permutation in use
-        self.steps_per_epoch = self._num_images // max(1, general * world_size)
+        super().__init__(
+            len(labels),
+            general=general,
+            balanced=identities * images_per_identity,
+            num_steps=num_steps,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+        )
+        self.images_per_identity = images_per_identity
         order = labels.argsort(stable=True)
         sizes = torch.unique(labels, return_counts=True)[1]
         self._members = [rows for rows in torch.split(order, sizes.tolist()) if len(rows) > 1]
@@ -97,44 +174,6 @@ class IdentityBalancedSampler:
                 f"{identities} x {images_per_identity} balanced images on {world_size} rank(s); "
                 "use smaller batches or more data"
             )
-
-    def __len__(self) -> int:
-        return self.num_steps - self.step
-
-    def __iter__(self) -> Iterator[list[int]]:
-        # A generator: a pass begins with its first batch. torch's loader asks for two iterators
-        # and throws one away before it has given any.
-        first = self.epoch * self.num_steps
-        steps = range(first + self.step, first + self.num_steps)
-        self.epoch, self.step = self.epoch + 1, 0
-        for step in steps:
-            yield self.batch(step)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the pass that iteration gives next, as Lightning and other trainers do.
-
-        Raises:
-            ValueError: it is negative or no whole number.
-        """
-        if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 0:
-            raise ValueError(f"epoch must be a whole number of at least 0, got {epoch!r}")
-        self.epoch = epoch
-
-    def batch(self, step: int) -> list[int]:
-        """The image indices of one step for this rank, general part first; any step from 0 on."""
-        general = self._general(step)
-        return general + self._balanced(step, taken=set(general))
-
-    def _general(self, step: int) -> list[int]:
-        if not self.general:
-            return []
-        epoch, position = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
-            self._epoch = epoch
-            self._order = torch.randperm(self._num_images, generator=self._generator(0, epoch))
-        first = (position * self.world_size + self.rank) * self.general
-        indices: list[int] = self._order[first : first + self.general].tolist()
-        return indices
 
     def _balanced(self, step: int, taken: set[int]) -> list[int]:
         if not self.balanced:
@@ -156,8 +195,3 @@ class IdentityBalancedSampler:
         used = taken | set(indices)
         spare = torch.randperm(self._num_images, generator=generator).tolist()
         return (indices + [row for row in spare if row not in used])[: self.balanced]
-
-    def _generator(self, stream: int, index: int) -> torch.Generator:
-        """A generator of its own for every epoch or step, so that any of them can be replayed."""
-        mixed = (self.seed * 2 + stream) * 0x9E3779B97F4A7C15 + index * 0xBF58476D1CE4E5B9
-        return torch.Generator().manual_seed(mixed % 2**63)

@@ -1,4 +1,4 @@
-"""Open a set of faces whatever its form, convert it, and prove that it is undamaged."""
+"""Convert a set of faces, and prove that it is undamaged."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from ekd_lite.data import checksums
+from ekd_lite.data.cache import write_pixels
 from ekd_lite.data.decode import DecodedFaces, fault_of
-from ekd_lite.data.folder import ImageFolder
-from ekd_lite.data.names import is_foreign, printable
-from ekd_lite.data.packed import PackedFaces, write_pixels
+from ekd_lite.data.folder import ImageFolder, Nested
+from ekd_lite.data.names import printable
+from ekd_lite.data.opening import ABOUT, LABELS, PIXELS, open_faces, open_packed
 from ekd_lite.data.record_writer import write_recordio
-from ekd_lite.data.recordio import RecordIO
+from ekd_lite.data.shards import Shards
 from ekd_lite.data.verification import read_verification_bin
 from ekd_lite.files import (
     UNFINISHED,
@@ -24,82 +24,6 @@ from ekd_lite.files import (
     unfinished,
     write_atomically,
 )
-
-_PIXELS, _LABELS, _ABOUT = "images.npy", "labels.npy", "faces.json"
-
-
-def open_faces(
-    path: str | Path, *, image_size: int = 112, max_bad_fraction: float = 0.0
-) -> DecodedFaces | PackedFaces:
-    """Open a folder of identity/image.jpg, a .rec file or its folder, or a packed set.
-
-    Args:
-        path: the folder or file. A folder with a .rec file in it, of any name, is that file's.
-        image_size: side of the images, pixels; a packed set must have it.
-        max_bad_fraction: share of images that may be undecodable and left out, as for
-            `ImageFolder`.
-
-    Raises:
-        FileNotFoundError: nothing is there.
-        ValueError: it is none of these, or damaged.
-    """
-    path = Path(path)
-    options = {"image_size": image_size, "max_bad_fraction": max_bad_fraction}
-    if path.is_file() and path.suffix.lower() == ".rec":
-        return RecordIO(path, **options)  # type: ignore[arg-type]
-    if path.is_file() and path.suffix.lower() == ".bin":
-        raise ValueError(
-            f"{path} holds pairs to be told apart, not people: `ekd-lite evaluate --model MODEL "
-            f"--faces {path}` measures a net on it"
-        )
-    if path.is_file():
-        raise ValueError(
-            f"{path}: expected a folder of identity/image.jpg, a .rec file, or a packed set"
-        )
-    if (path / UNFINISHED).exists():
-        raise ValueError(f"{path} is not finished: what wrote it was killed; run that again")
-    record = record_file(path)
-    if record is not None:
-        return RecordIO(record, **options)  # type: ignore[arg-type]
-    if not (path / _PIXELS).is_file():
-        return ImageFolder(path, **options)  # type: ignore[arg-type]
-    packed = open_packed(path)
-    if packed.image_size != image_size:
-        raise ValueError(
-            f"{path} holds images of {packed.image_size} pixels, asked for are {image_size}: "
-            "convert the set it was made from again, or ask for its size"
-        )
-    return packed
-
-
-def open_any_size(path: str | Path) -> DecodedFaces | PackedFaces:
-    """Open a set for its labels and names: one that is packed at the size that it has.
-
-    Raises:
-        FileNotFoundError, ValueError: as `open_faces`.
-    """
-    return open_packed(path) if (Path(path) / _PIXELS).is_file() else open_faces(path)
-
-
-def record_file(folder: Path) -> Path | None:
-    """The .rec file of a folder: train.rec, or the only one.
-
-    Raises:
-        ValueError: there are several and none of them is train.rec.
-    """
-    if (folder / "train.rec").is_file():
-        return folder / "train.rec"
-    records = []
-    if folder.is_dir():
-        records = [
-            file
-            for file in folder.iterdir()
-            if file.suffix.lower() == ".rec" and file.is_file() and not is_foreign(file.name)
-        ]
-    if len(records) > 1:
-        names = ", ".join(sorted(printable(file.name) for file in records))
-        raise ValueError(f"{folder} holds {len(records)} .rec files: name one of {names}")
-    return records[0] if records else None
 
 
 def convert(
@@ -140,7 +64,7 @@ def convert(
             raise
 
 
-_WRITTEN = (_PIXELS, _LABELS, _ABOUT, "train.rec", "train.idx", checksums.NAME)
+_WRITTEN = (PIXELS, LABELS, ABOUT, "train.rec", "train.idx", checksums.NAME)
 
 
 def _remove_half(out: Path) -> None:
@@ -163,8 +87,8 @@ def _convert(faces: DecodedFaces, out: Path, to: str, progress: bool) -> None:
     if to == "rec":
         write_recordio(faces, out / "train.rec")
     else:
-        write_pixels(faces, out / _PIXELS, progress=progress)
-        with replacing(out / _LABELS) as file:
+        write_pixels(faces, out / PIXELS, progress=progress)
+        with replacing(out / LABELS) as file:
             np.save(file, faces.labels.numpy())
     about = {
         "images": len(faces),
@@ -172,52 +96,23 @@ def _convert(faces: DecodedFaces, out: Path, to: str, progress: bool) -> None:
         "image_size": faces.image_size if to == "packed" else None,
         "left_out": list(faces.bad),
     }
-    write_atomically(out / _ABOUT, json.dumps(about, indent=1).encode())
+    write_atomically(out / ABOUT, json.dumps(about, indent=1).encode())
     # Last: a folder without checksums is a conversion that did not finish.
     checksums.write_sums(out, [out / name for name in _WRITTEN if (out / name).is_file()])
 
 
-def open_packed(folder: str | Path, *, check: bool = True) -> PackedFaces:
-    """Open what `convert` packed.
-
-    Args:
-        folder: its folder.
-        check: compare the checksums first (a second for a gigabyte).
-
-    Raises:
-        ValueError: a file is damaged or missing, by name, or the conversion did not finish.
-    """
-    folder = Path(folder)
-    if not (folder / checksums.NAME).is_file() or (folder / UNFINISHED).exists():
-        raise ValueError(f"{folder} has no {checksums.NAME}: its conversion did not finish")
-    found = checksums.faults(folder) if check else []
-    if found:
-        raise ValueError("; ".join(found) + ": convert the set again")
-    try:
-        images = np.load(folder / _PIXELS, allow_pickle=False, mmap_mode="r")
-        labels = np.load(folder / _LABELS, allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
-        raise ValueError(f"{folder} is damaged: {error}") from error
-    return PackedFaces(images, torch.from_numpy(labels), identities=_identities(folder))
-
-
-def _identities(folder: Path) -> list[str] | None:
-    """The names in a packed set's description; None for one that has none."""
-    try:
-        names = json.loads((folder / _ABOUT).read_bytes())["identities"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return [str(name) for name in names] if isinstance(names, list) and names else None
-
-
-def verify(path: str | Path) -> tuple[int, list[str]]:
+def verify(
+    path: str | Path, *, nested: Nested = None, label: str | None = None
+) -> tuple[int, list[str]]:
     """Read a whole set and name everything that is damaged.
 
     Files are compared with SHA256SUMS where it is beside them; images are decoded, one by one,
     where there are any. Without checksums damage that decodes cannot be seen.
 
     Args:
-        path: a folder of faces, a .rec file or its folder, a .bin file, or a packed set.
+        path: a folder of faces, a .rec file or its folder, shards, a .bin file, or a packed set.
+        nested: as for `open_faces`.
+        label: as for `open_faces`.
 
     Returns:
         The number of images and files looked at, and one line for every damaged one.
@@ -236,11 +131,13 @@ def verify(path: str | Path) -> tuple[int, list[str]]:
     if path.is_file() and path.suffix.lower() == ".bin":
         pairs = read_verification_bin(path)
         sides = [side for side in (pairs.left, pairs.right) if isinstance(side, DecodedFaces)]
-    elif (path / _PIXELS).is_file():
+    elif (path / PIXELS).is_file():
         return len(checksums.read_sums(path)), found or _packed_faults(path)
     else:
         try:
-            opened = open_faces(path)
+            opened = open_faces(path, nested=nested, label=label)
+            if isinstance(opened, Shards):
+                opened.check()
         except ValueError as error:
             if not found:
                 raise
@@ -261,14 +158,18 @@ def _packed_faults(path: Path) -> list[str]:
     return []
 
 
-def write_checksums(path: str | Path) -> int:
+def write_checksums(path: str | Path, *, nested: Nested = None) -> int:
     """Write SHA256SUMS of a folder of faces as it is now; returns the number of files.
+
+    Args:
+        path: the folder.
+        nested: as for `open_faces`.
 
     Raises:
         ValueError: an image cannot be decoded, by name: checksums are for undamaged sets.
     """
     path = Path(path)
-    faces = ImageFolder(path)
+    faces = ImageFolder(path, nested=nested)
     faults = [fault for i in range(len(faces)) if (fault := fault_of(faces, i)) is not None]
     if faults:
         raise ValueError("; ".join(faults[:10]) + f" ({len(faults)} in all): mend or remove them")

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from ekd_lite.data.align import alignment_note
+from ekd_lite.data.cache import cache_faces
 from ekd_lite.data.faceset import FaceSet, at_size, identity_names, images_digest
+from ekd_lite.data.folder import Nested
 from ekd_lite.data.indexing import Indices, index_tensor, one_index
-from ekd_lite.data.packed import PackedFaces, cache_faces
-from ekd_lite.data.sets import open_faces
+from ekd_lite.data.opening import open_faces
+from ekd_lite.data.packed import PackedFaces
 from ekd_lite.data.synthetic import SyntheticFaces
 
 # Procedural identities: (first, how many, images of each). Ranges that do not overlap share nobody;
@@ -91,6 +93,8 @@ def load_splits(
     cache: str | Path | None = None,
     workers: int | None = None,
     progress: bool = True,
+    nested: Nested = None,
+    label: str | None = None,
     max_bad_fraction: float = 0.0,
     people: int = PROCEDURAL["train"][1],
 ) -> Splits:
@@ -101,13 +105,15 @@ def load_splits(
     to be aligned are warned about.
 
     Args:
-        folder: `identity/image.jpg` tree, .rec file, or a set packed by `data convert`; None
-            renders the procedural faces.
+        folder: `identity/image.jpg` tree, .rec file, shards, or a set packed by `data convert`;
+            None renders the procedural faces.
         image_size: side of the images, a multiple of 16.
         seed: of the procedural population, or of the division of a folder.
         cache: folder of the cached pixels, by default the one of `cache_faces`.
         workers: processes that render or decode; by default one for each core.
         progress: show a bar on a terminal.
+        nested: whose the images in deeper folders are, as for `open_faces`.
+        label: where the labels of shards are, as for `open_faces`.
         max_bad_fraction: share of a folder's images that may be undecodable and left out, by name.
         people: procedural training identities, at most 3,000; the other sets stay what they are.
 
@@ -131,7 +137,13 @@ def load_splits(
             for first, count, images in ranges.values()
         ]
         return Splits(sets[0], sets[1], sets[2], flip=False)
-    faces = open_faces(folder, image_size=image_size, max_bad_fraction=max_bad_fraction)
+    faces = open_faces(
+        folder,
+        image_size=image_size,
+        nested=nested,
+        label=label,
+        max_bad_fraction=max_bad_fraction,
+    )
     if faces.num_identities < 10:
         raise ValueError(
             f"{folder} holds {faces.num_identities} identities; training, validation and test need "

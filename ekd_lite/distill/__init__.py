@@ -3,9 +3,11 @@
 from ekd_lite.distill.adadistill import AdaDistillLoss
 from ekd_lite.distill.cckd import CCKDLoss
 from ekd_lite.distill.darkrank import DarkRankLoss
+from ekd_lite.distill.ddl import DDLLoss, distribution_gap
 from ekd_lite.distill.distiller import Distiller, Setting
 from ekd_lite.distill.ekd import EKDLoss
 from ekd_lite.distill.ekd_fine import FineEKDLoss
+from ekd_lite.distill.ekd_gallery import GalleryEKDLoss
 from ekd_lite.distill.ekd_pairs import soft_rank
 from ekd_lite.distill.fitnet import FitNetLoss
 from ekd_lite.distill.grouped_kd import GroupedKDLoss
@@ -26,11 +28,13 @@ __all__ = [
     "NOTES",
     "AdaDistillLoss",
     "CCKDLoss",
+    "DDLLoss",
     "DarkRankLoss",
     "Distiller",
     "EKDLoss",
     "FineEKDLoss",
     "FitNetLoss",
+    "GalleryEKDLoss",
     "GroupedKDLoss",
     "KDLoss",
     "MarginDistillationLoss",
@@ -43,6 +47,7 @@ __all__ = [
     "TeacherHeadLoss",
     "TeacherQueueLoss",
     "TripletDistillationLoss",
+    "distribution_gap",
     "parse_method",
     "semi_hard_triplets",
     "soft_rank",

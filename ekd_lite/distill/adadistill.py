@@ -28,7 +28,7 @@ Differs from the authors' code (fdbtrs/AdaDistill 0842186):
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +38,7 @@ from ekd_lite.distill.inputs import (
     check_pair_labels,
     check_student_teacher,
     full_precision,
+    show_nan,
     zero_loss,
 )
 from ekd_lite.heads import add_angle
@@ -50,6 +51,8 @@ EPS = 1e-6
 
 class AdaDistillLoss(nn.Module):
     """Cross-entropy of margin logits on centres that follow the teacher. No update in eval mode.
+
+    The centres move in place, for a table of them is large: call backward before the next batch.
 
     Args:
         num_identities: C, of the student's training set.
@@ -64,9 +67,12 @@ class AdaDistillLoss(nn.Module):
 
     Attributes:
         centres: (C, D), a buffer.
+        rows_by_label: names of buffers of which a batch changes the rows of its labels only, and
+            on every process alike (`ekd_lite.train.undo`).
         stats: of the last batch, 0-dim: "alpha", the mean over its images.
     """
 
+    rows_by_label: ClassVar[tuple[str, ...]] = ("centres",)
     centres: Tensor
 
     def __init__(
@@ -140,18 +146,21 @@ class AdaDistillLoss(nn.Module):
         with full_precision(student_embeddings):
             student = unit_rows(student_embeddings)
             teacher = unit_rows(teacher_embeddings.detach())
-            centres = self._moved(student.detach(), teacher, labels)
-            cosine = student @ unit_rows(centres).T
+            if self.training:
+                self._move(student.detach(), teacher, labels)
+            centres = self.centres.to(student.dtype)
+            length = centres.norm(dim=1)
+            # Not unit_rows: the products are divided in place of the table, N C numbers for C D.
+            cosine = student @ centres.T * torch.where(length > EPS, 1 / length, 0)
             own = labels[:, None]
             target = cosine.gather(1, own)
             target = add_angle(target, self.margin) if self.kind == "arc" else target - self.margin
-            return F.cross_entropy(self.scale * cosine.scatter(1, own, target), labels)
+            loss = F.cross_entropy(self.scale * cosine.scatter(1, own, target), labels)
+            return show_nan(loss, student_embeddings, teacher_embeddings)
 
     @torch.no_grad()
-    def _moved(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-        """The centres after the images of all processes; kept in training mode."""
-        if not self.training:
-            return self.centres.to(student.dtype)
+    def _move(self, student: Tensor, teacher: Tensor, labels: Tensor) -> None:
+        """Move the centres by the images of all processes."""
         s, t, y = (gather_batch(x) for x in (student, teacher, labels))
         kappa = torch.linalg.vecdot(s, t)
         is_same = y[:, None] == y
@@ -174,11 +183,9 @@ class AdaDistillLoss(nn.Module):
         self.stats = {"alpha": alpha.mean()}
         # One row speaks for its identity, so that equal centres are equal to the last bit.
         new = new[is_same.to(torch.int8).argmax(1)]
-        moved = self.centres.to(s.dtype).index_copy(0, y, new)
-        # A NaN shows in this loss, but must not outlive its batch in the centres.
+        # A NaN shows in the loss, but must not outlive its batch in the centres.
         keep = torch.where(new.isfinite().all(1, keepdim=True), new, self.centres[y].to(new.dtype))
         self.centres.index_copy_(0, y, keep.to(self.centres.dtype))
-        return moved
 
     def _updated(self, old: Tensor, teacher: Tensor, kappa: Tensor) -> tuple[Tensor, Tensor]:
         """The centre alpha w + (1 - alpha) t of every row, and alpha."""

@@ -1,4 +1,4 @@
-r"""EKD at fine false-positive rates, for small batches and short runs: a form of ours.
+r"""EKD at fine false-positive rates, for small batches and short runs: forms of ours.
 
 EKD (`ekd_lite.distill.ekd`) takes its thresholds from one batch at a time. 96 images have 4,500
 impostor pairs, which show an FPR of 1e-3 at best, and most of the loss goes to coarse levels that
@@ -23,6 +23,19 @@ with these differences:
 * With `memory` M the batch is also compared with the last M images, whose embeddings in both nets
   are remembered (after the cross-batch memory of Wang et al., CVPR 2020); the gradient goes to the
   image in the batch. A remembered embedding of the student is that of up to M / N steps ago.
+
+`targets` says what a pair's rank shall be, by its cosine a in the student and b in the teacher:
+
+    "ranks"      gap = R^S(a) - R^T(b)         the teacher's rank, as above
+    "decisions"  gap = R^S(a) - L [b >= t]     all L levels if the teacher accepts the pair, or none
+    "labels"     gap = R^S(a) - L [y_i = y_j]  all or none, by the labels: a control without teacher
+    "cosines"    gap = a - b                   the paper's Eq. 7, on the same pairs
+
+With decisions a pair is genuine if the teacher accepts it at the one threshold t; labels are not
+looked at. Calibrate t (`Teacher.threshold_at`) on people whom the teacher was not trained on: on
+its own it is too low. With decisions and labels the student alone says which impostors are hard.
+The slope of a rank falls as exp(-|a - A| / tau) away from the thresholds: a wrong pair, far on the
+other side in the student, pulls little.
 """
 
 from __future__ import annotations
@@ -33,7 +46,15 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ekd_lite.distill.ekd_pairs import compare_ranks, pair_gradient, true_places
+from ekd_lite.distill.ekd_pairs import (
+    BINS,
+    count_cosines,
+    histogram_thresholds,
+    pair_gradient,
+    rank_pairs,
+    true_places,
+    weigh_gaps,
+)
 from ekd_lite.distill.inputs import (
     check_pair_labels,
     check_student_teacher,
@@ -43,19 +64,21 @@ from ekd_lite.distill.inputs import (
 from ekd_lite.distill.known_gradient import with_gradient
 from ekd_lite.ops import unit_rows
 
-BINS = 4000  # of a histogram of cosines: 0.0005 each, a two-hundredth of the temperature
+TARGETS = ("ranks", "decisions", "labels", "cosines")
 
 
 class FineEKDLoss(nn.Module):
-    """Rank the pairs of this batch, and of the last ones, as the teacher does.
+    """Rank the pairs of this batch, and of the last ones, as the teacher does, or decides.
 
     In evaluation mode histograms and memory stay as they are.
 
     Args:
         student_dim: width D of the student's embeddings.
         teacher_dim: width D' of the teacher's.
+        targets: what a pair's rank shall be: "ranks", "decisions", "labels" or "cosines".
+        threshold: t of "decisions", a cosine of the teacher.
         fprs: false-positive rates of the L thresholds.
-        hard_fpr: impostor pairs that either net accepts at this rate take part.
+        hard_fpr: impostor pairs that a net accepts at this rate take part.
         thresholds: whose thresholds rank the student, its "own" or the "teacher"'s.
         memory: M, how many earlier images are remembered.
         temperature: tau, in units of the cosine.
@@ -86,6 +109,8 @@ class FineEKDLoss(nn.Module):
         student_dim: int,
         teacher_dim: int,
         *,
+        targets: Literal["ranks", "decisions", "labels", "cosines"] = "ranks",
+        threshold: float | None = None,
         fprs: Sequence[float] = (1e-3, 1e-4, 1e-5, 1e-6),
         hard_fpr: float = 1e-2,
         thresholds: Literal["own", "teacher"] = "own",
@@ -98,6 +123,17 @@ class FineEKDLoss(nn.Module):
         super().__init__()
         if thresholds not in ("own", "teacher"):
             raise ValueError(f'thresholds must be "own" or "teacher", got {thresholds!r}')
+        if targets not in TARGETS:
+            raise ValueError(f"targets must be one of {', '.join(TARGETS)}, got {targets!r}")
+        if (targets == "decisions") != (threshold is not None):
+            raise ValueError(
+                'targets="decisions", and they alone, need threshold, the cosine from which the '
+                f"teacher accepts a pair (Teacher.threshold_at); got {threshold!r} for {targets!r}"
+            )
+        if targets == "decisions" and thresholds == "teacher":
+            raise ValueError(
+                'above t the teacher has no impostors: decisions need thresholds="own"'
+            )
         fprs = tuple(float(fpr) for fpr in fprs)
         if not fprs or not all(0 < fpr < 1 for fpr in (*fprs, hard_fpr)):
             raise ValueError(f"rates must lie between 0 and 1, got {fprs} and {hard_fpr}")
@@ -111,6 +147,8 @@ class FineEKDLoss(nn.Module):
                 "expected temperature > 0, 0 <= decay <= 1, memory >= 0 and widths >= 1, "
                 f"got {temperature}, {decay}, {memory}, {student_dim} and {teacher_dim}"
             )
+        self.targets = targets
+        self.threshold = threshold
         self.fprs = fprs
         self.hard_fpr = hard_fpr
         self.thresholds_of = thresholds
@@ -132,12 +170,12 @@ class FineEKDLoss(nn.Module):
         teacher_embeddings: Tensor,
         labels: Tensor | None = None,
     ) -> Tensor:
-        """Compare the two nets' ranks over all pairs with an image of the batch.
+        """Compare the ranks of all pairs with an image of the batch with what they shall be.
 
         Args:
             student_embeddings: (N, D), not normalised.
             teacher_embeddings: (N, D'); gets no gradient.
-            labels: identities, (N,).
+            labels: identities, (N,); ignored with "decisions".
 
         Returns:
             The weighted loss, 0-dim; zero while no pair or no threshold is known.
@@ -146,7 +184,10 @@ class FineEKDLoss(nn.Module):
             ValueError: wrong shapes or widths, or no labels.
         """
         check_student_teacher(student_embeddings, teacher_embeddings, same_width=False)
-        labels = check_pair_labels(labels, len(student_embeddings))
+        if self.targets == "decisions":  # zeros: these places of the memory are taken
+            labels = self.memory_labels.new_zeros(len(student_embeddings))
+        else:
+            labels = check_pair_labels(labels, len(student_embeddings))
         self._check_widths(student_embeddings, teacher_embeddings)
         with full_precision(student_embeddings):
             student = unit_rows(student_embeddings)
@@ -156,13 +197,10 @@ class FineEKDLoss(nn.Module):
                 cosines = student @ others.T, teacher @ _join(teacher, self.teacher_memory).T
                 genuine, hard = self._choose(student, teacher, labels, *cosines)
                 places = torch.cat([genuine, hard])
-                loss, slope, self.stats = compare_ranks(
-                    torch.stack([net.flatten()[places].to(others.dtype) for net in cosines]),
-                    len(genuine),
-                    torch.stack(self.thresholds(self.fprs)),
-                    temperature=self.temperature,
-                    weights=(self.positive_weight, self.negative_weight),
-                )
+                pairs = torch.stack([net.flatten()[places].to(others.dtype) for net in cosines])
+                gap, slope = self._gaps(pairs, len(genuine))
+                weights = self.positive_weight, self.negative_weight
+                loss, slope, self.stats = weigh_gaps(gap, slope, len(genuine), weights)
                 grad = pair_gradient(student, others, slope, places)
             loss = with_gradient(loss, student, grad)
         return show_nan(loss, student_embeddings, teacher_embeddings)
@@ -175,8 +213,13 @@ class FineEKDLoss(nn.Module):
         In training the batch goes into histograms and memory first.
         """
         all_labels = torch.cat([labels, self.memory_labels])
-        is_genuine = labels[:, None] == all_labels
-        is_impostor = ~is_genuine & (all_labels >= 0)
+        is_known = (all_labels >= 0).expand_as(b)
+        if self.threshold is not None:
+            is_genuine = is_known & (b >= self.threshold)
+        else:
+            is_genuine = labels[:, None] == all_labels
+        is_impostor = is_known & ~is_genuine
+        is_impostor.fill_diagonal_(False)  # a dead face and itself have cosine 0
         is_genuine.fill_diagonal_(False)  # a face and itself
         if self.training:
             is_usable = student.isfinite().all(dim=1) & teacher.isfinite().all(dim=1)
@@ -185,25 +228,25 @@ class FineEKDLoss(nn.Module):
         is_hard = is_impostor & self._is_accepted(a, b)
         return true_places(is_genuine.flatten()), true_places(is_hard.flatten())
 
+    def _gaps(self, pairs: Tensor, num_genuine: int) -> tuple[Tensor, Tensor]:
+        """Gaps of pairs (2, P), the genuine ones first, and their slopes: (P,) each."""
+        student, teacher = pairs
+        if self.targets == "cosines":
+            return student - teacher, torch.ones_like(student)
+        own, of_teacher = self.thresholds(self.fprs)
+        both = torch.stack([own, of_teacher if self.targets == "ranks" else own])
+        rank, wanted, slope = rank_pairs(pairs, both, temperature=self.temperature)
+        if self.targets != "ranks":
+            wanted = torch.zeros_like(rank)
+            wanted[:num_genuine] = len(own)
+        return rank - wanted, slope
+
     @torch.no_grad()
     def thresholds(self, fprs: Sequence[float]) -> tuple[Tensor, Tensor]:
-        """Thresholds of student and teacher at those rates that both have seen enough pairs for.
-
-        A threshold is the upper edge of the histogram's bin in which the rate is exceeded, so that
-        the share of impostor pairs above it is at most the rate. A rate below one pair in all that
-        were seen is left out.
-
-        Returns:
-            Two tensors of one length, at most that of `fprs`.
-        """
+        """Thresholds of student and teacher at those rates that both have seen enough pairs for."""
         of_student = self.student_counts if self.thresholds_of == "own" else self.teacher_counts
-        counts = torch.stack([of_student, self.teacher_counts])
-        above = counts.flip(1).cumsum(1)
-        rates = torch.tensor(fprs, dtype=torch.float64, device=above.device)
-        wanted = above[:, -1:] * rates * (1 + 1e-9)  # no pair is lost to rounding
-        wanted = wanted[:, (wanted >= 1).all(0)].contiguous()
-        first = torch.searchsorted(above, wanted, right=True)
-        student, teacher = (1 - first.double() * (2 / BINS)).to(self.teacher_memory.dtype)
+        found = histogram_thresholds(torch.stack([of_student, self.teacher_counts]), fprs)
+        student, teacher = found.to(self.teacher_memory.dtype)
         return student, teacher
 
     def _check_widths(self, student: Tensor, teacher: Tensor) -> None:
@@ -215,12 +258,14 @@ class FineEKDLoss(nn.Module):
             )
 
     def _is_accepted(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Pairs (N, N + M) that either net accepts at `hard_fpr`."""
+        """Pairs (N, N + M) that either net accepts at `hard_fpr`; with all or none, the student."""
         of_student, of_teacher = self.thresholds([self.hard_fpr])
         if not len(of_student):
             return torch.zeros_like(student, dtype=torch.bool)
-        # Not ">": a NaN takes part, so that the loss shows it.
-        return ~(student <= of_student) | ~(teacher <= of_teacher)
+        is_accepted = ~(student <= of_student)  # not ">": a NaN takes part, and shows
+        if self.targets in ("ranks", "cosines"):
+            is_accepted |= ~(teacher <= of_teacher)
+        return is_accepted
 
     def _count(
         self, student: Tensor, teacher: Tensor, is_impostor: Tensor, is_usable: Tensor
@@ -233,10 +278,7 @@ class FineEKDLoss(nn.Module):
             is_left_out[:, :n] |= ~is_usable
         self.student_counts *= self.decay
         for counts, cosines in ((self.student_counts, student), (self.teacher_counts, teacher)):
-            # Pairs that do not count go to a bin of their own: no copy of those that do.
-            bins = ((cosines + 1) * (BINS / 2)).int().clamp_(0, BINS - 1)
-            bins.masked_fill_(is_left_out, BINS)
-            counts += torch.bincount(bins.flatten(), minlength=BINS + 1)[:BINS]
+            count_cosines(counts, cosines, is_left_out)
 
     def _remember(
         self, student: Tensor, teacher: Tensor, labels: Tensor, is_usable: Tensor

@@ -1,6 +1,8 @@
-"""Parts of EKD: cosines of pairs, the hardest of them, their soft ranks, a sparse gradient."""
+"""Parts of EKD: cosines of pairs, the hardest, histograms, soft ranks, a sparse gradient."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor
 from ekd_lite.ops import check_tensors
 
 NO_PAIR = -2.0  # below any cosine
+BINS = 4000  # of a histogram of cosines: 0.0005 each, a two-hundredth of the usual temperature
 BLOCK = 128  # rows of one product: few enough to leave out nearly half, enough to be fast
 
 
@@ -56,6 +59,32 @@ def true_places(mask: Tensor) -> Tensor:
     if mask.device.type != "cpu":
         return mask.nonzero()[:, 0]
     return torch.from_numpy(np.flatnonzero(mask.numpy()))
+
+
+def count_cosines(counts: Tensor, cosines: Tensor, is_left_out: Tensor) -> None:
+    """Add cosines to a histogram from -1 to 1, (BINS,), but for those left out.
+
+    Pairs that do not count go to a bin of their own: no copy of those that do.
+    """
+    bins = ((cosines + 1) * (BINS / 2)).int().clamp_(0, BINS - 1)
+    bins.masked_fill_(is_left_out, BINS)
+    counts += torch.bincount(bins.flatten(), minlength=BINS + 1)[:BINS]
+
+
+def histogram_thresholds(counts: Tensor, fprs: Sequence[float]) -> Tensor:
+    """Thresholds at those rates that all of K histograms (K, BINS) have counted enough pairs for.
+
+    A threshold is the upper edge of the bin in which the rate is exceeded, so that the share of
+    pairs above it is at most the rate. A rate below one pair in all that were counted is left out.
+
+    Returns:
+        (K, L) float64, L at most the number of rates.
+    """
+    above = counts.flip(1).cumsum(1)
+    rates = torch.tensor(fprs, dtype=torch.float64, device=above.device)
+    wanted = above[:, -1:] * rates * (1 + 1e-9)  # no pair is lost to rounding
+    wanted = wanted[:, (wanted >= 1).all(0)].contiguous()
+    return 1 - torch.searchsorted(above, wanted, right=True).double() * (2 / BINS)
 
 
 def soft_rank(similarity: Tensor, thresholds: Tensor, *, temperature: float) -> Tensor:
@@ -114,8 +143,24 @@ def compare_ranks(
         "positive_loss", "negative_loss" and "critical_share" as in `EKDLoss.stats`.
     """
     student_rank, teacher_rank, slope = rank_pairs(cosines, thresholds, temperature=temperature)
-    gap = student_rank - teacher_rank
-    slope *= 2 * gap
+    return weigh_gaps(student_rank - teacher_rank, slope, num_genuine, weights)
+
+
+def weigh_gaps(
+    gap: Tensor, slope: Tensor, num_genuine: int, weights: tuple[float, float]
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """w_pos mean gap^2 over the genuine pairs, the first ones, + w_neg mean gap^2 over the others.
+
+    Args:
+        gap: of every pair, (P,).
+        slope: dgap/dcosine, (P,); overwritten.
+        num_genuine: how many pairs are genuine.
+        weights: w_pos and w_neg.
+
+    Returns:
+        As `compare_ranks`.
+    """
+    slope = slope.mul_(2 * gap)
     sides = gap[:num_genuine], gap[num_genuine:]
     sizes = [max(len(side), 1) for side in sides]
     positive, negative = (

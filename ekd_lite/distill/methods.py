@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+from ekd_lite.distill.adadistill import AdaDistillLoss
 from ekd_lite.distill.cckd import CCKDLoss
 from ekd_lite.distill.darkrank import DarkRankLoss
-from ekd_lite.distill.distiller import Distiller
+from ekd_lite.distill.ddl import DDLLoss
+from ekd_lite.distill.distiller import Distiller, Setting
 from ekd_lite.distill.ekd import EKDLoss
 from ekd_lite.distill.ekd_fine import FineEKDLoss
+from ekd_lite.distill.ekd_gallery import GalleryEKDLoss
 from ekd_lite.distill.fitnet import FitNetLoss
+from ekd_lite.distill.grouped_kd import GroupedKDLoss
 from ekd_lite.distill.kd import KDLoss
 from ekd_lite.distill.margin import MarginDistillationLoss
 from ekd_lite.distill.pwr import PWRLoss
 from ekd_lite.distill.rkd import RKDLoss
 from ekd_lite.distill.shrinkteanet import ShrinkTeaNetLoss
 from ekd_lite.distill.sp import SPLoss
+from ekd_lite.distill.teacher_head import TeacherHeadLoss
+from ekd_lite.distill.teacher_queue import TeacherQueueLoss
 from ekd_lite.distill.triplet import TripletDistillationLoss
 from ekd_lite.ops import nearest_name
+
+
+def _build_gallery(setting: Setting) -> GalleryEKDLoss:
+    if setting.gallery is None:
+        raise ValueError("'ekd_gallery' needs the teacher's rows of the training set and labels")
+    return GalleryEKDLoss(*setting.gallery)
+
 
 DISTILLERS: dict[str, Distiller] = {
     "kd": Distiller(
@@ -80,6 +93,12 @@ DISTILLERS: dict[str, Distiller] = {
         needs="embeddings",
         weight=1.0,
     ),
+    "ddl": Distiller(
+        lambda setting: DDLLoss(),
+        needs="embeddings",
+        weight=1.0,
+        needs_labels=True,
+    ),
     "ekd": Distiller(
         # A threshold pulls pairs within some 5 temperatures. The paper's 0.01 suits 590,000 steps
         # of 512 images; 1,500 steps of 96 need a longer reach (data/results/ekd_forms.csv).
@@ -106,6 +125,115 @@ DISTILLERS: dict[str, Distiller] = {
         ),
         needs="embeddings",
         weight=128.0,
+        needs_labels=True,
+    ),
+    "adadistill": Distiller(
+        lambda setting: AdaDistillLoss(
+            setting.num_identities,
+            setting.teacher_dim,
+            scale=setting.scale,
+            margin=setting.margin,
+        ),
+        needs="embeddings",
+        weight=1.0,
+        needs_labels=True,
+        needs_same_width=True,
+        compares_images=False,
+        replaces_identity_loss=True,
+        takes_margin=True,
+    ),
+    "arcdistill": Distiller(
+        lambda setting: MarginDistillationLoss(
+            setting.teacher_prototypes,
+            scale=setting.scale,
+            min_margin=setting.margin,
+            max_margin=setting.margin,
+        ),
+        needs="embeddings",
+        weight=1.0,
+        needs_labels=True,
+        needs_same_width=True,
+        compares_images=False,
+        replaces_identity_loss=True,
+        by_person=True,
+        takes_margin=True,
+    ),
+    "dkd": Distiller(
+        lambda setting: GroupedKDLoss(group=1, secondary=8.0),
+        needs="logits",
+        weight=1.0,
+        needs_labels=True,
+        compares_images=False,
+        by_person=True,
+    ),
+    "gkd": Distiller(
+        lambda setting: GroupedKDLoss(group=0.117),
+        needs="logits",
+        weight=1.0,
+        needs_labels=True,
+        compares_images=False,
+        by_person=True,
+    ),
+    "lskd": Distiller(
+        lambda setting: KDLoss(temperature=2.0, standardize=True),
+        needs="logits",
+        weight=9.0,
+        compares_images=False,
+        by_person=True,
+    ),
+    "qud": Distiller(
+        lambda setting: TeacherQueueLoss(setting.teacher_dim),
+        needs="embeddings",
+        weight=1.0,
+        needs_same_width=True,
+        compares_images=False,
+    ),
+    "seed": Distiller(
+        lambda setting: TeacherQueueLoss(
+            setting.teacher_dim, temperature=0.2, teacher_temperature=0.07
+        ),
+        needs="embeddings",
+        weight=1.0,
+        needs_same_width=True,
+        compares_images=False,
+    ),
+    "thkd": Distiller(
+        lambda setting: TeacherHeadLoss(setting.teacher_prototypes, scale=setting.scale),
+        needs="embeddings",
+        weight=1.0,
+        needs_same_width=True,
+        compares_images=False,
+        needs_prototypes=True,
+    ),
+    "ekd_decisions": Distiller(
+        lambda setting: FineEKDLoss(
+            setting.student_dim,
+            setting.teacher_dim,
+            targets="decisions",
+            threshold=setting.teacher_threshold,
+        ),
+        needs="embeddings",
+        weight=128.0,
+        needs_threshold=True,
+    ),
+    "ekd_labels": Distiller(
+        lambda setting: FineEKDLoss(setting.student_dim, setting.teacher_dim, targets="labels"),
+        needs="embeddings",
+        weight=128.0,
+        needs_labels=True,
+    ),
+    "ekd_gallery": Distiller(
+        _build_gallery,
+        needs="embeddings",
+        weight=128.0,
+        needs_labels=True,
+        needs_same_width=True,
+        needs_gallery=True,
+    ),
+    "ekd_l2": Distiller(
+        lambda setting: FineEKDLoss(setting.student_dim, setting.teacher_dim, targets="cosines"),
+        needs="embeddings",
+        weight=2048.0,
         needs_labels=True,
     ),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+TRIAL = "of a short trial"
 CHOSEN = "chosen on validation identities (data/results/weights.csv)"
 
 
@@ -103,6 +104,14 @@ NOTES: dict[str, MethodNote] = {
         weight_source="ours; the authors have 100 beside 0.7 cross entropy and 0.3 KD",
         differs="above 512 pairs (the class: 2048), 512 evenly spaced ones are compared",
     ),
+    "ddl": MethodNote(
+        paper="Huang et al., ECCV 2020",
+        transfers="relations",
+        cost="N^2 (D + 1000)",
+        weight_source="the authors', with their 0.1, 0.02 and 0.5 inside the loss; not tried out",
+        differs="between two nets on the same images, in the paper between easy and hard images of "
+        "one net; pairs by label, and the nearest stranger among all rows",
+    ),
     "ekd": MethodNote(
         paper="Huang et al., CVPR 2022",
         transfers="evaluation",
@@ -138,5 +147,99 @@ NOTES: dict[str, MethodNote] = {
         "0.02 and 0.01 inside the loss",
         differs="as ekd_fine, with the teacher's thresholds for both nets and pairs with the last "
         "4096 images",
+    ),
+    "adadistill": MethodNote(
+        paper="Boutros et al., ECCV 2024",
+        transfers="margins",
+        cost="N C D, and a table C D",
+        weight_source="the authors': it is the only loss",
+        differs="centres start at zero and are the same on all processes (the authors' drift "
+        "apart); several images of a person: the mean of their updates; finite slope at theta = 0; "
+        "full margin from the first step, no ramp",
+    ),
+    "arcdistill": MethodNote(
+        paper="ProxylessKD, arXiv 2011.00265, 2020, as in Boutros et al., ECCV 2024",
+        transfers="margins",
+        cost="N C D",
+        weight_source="the authors': it is the only loss",
+        differs="margin with one margin for all images; finite slope at theta = 0; full margin "
+        "from the first step, no ramp",
+    ),
+    "dkd": MethodNote(
+        paper="Zhao et al., CVPR 2022",
+        transfers="outputs",
+        cost="N C",
+        weight_source=TRIAL,
+        differs="logits as in kd; no warm-up of the weight",
+    ),
+    "gkd": MethodNote(
+        paper="Zhao et al., AAAI 2023",
+        transfers="outputs",
+        cost="N C",
+        weight_source=TRIAL,
+        differs="a group of 0.117 C, the authors' 10,000 of 85,742; logits without margin, theirs "
+        "have CosFace's; no warm-up, no adaptive group",
+    ),
+    "lskd": MethodNote(
+        paper="Sun et al., CVPR 2024",
+        transfers="outputs",
+        cost="N C",
+        weight_source=TRIAL,
+        differs="logits as in kd, which then do not depend on the scale; T = 2 as the authors'",
+    ),
+    "qud": MethodNote(
+        paper="Kolf et al., BMVC 2024",
+        transfers="features",
+        cost="N n D, n = 1024",
+        weight_source=TRIAL,
+        differs="beside the identity loss (identity_weight 0 is the paper's use); any batch size; "
+        "the queue starts alike on all processes",
+    ),
+    "seed": MethodNote(
+        paper="Fang et al., ICLR 2021",
+        transfers="relations",
+        cost="N n D, n = 1024",
+        weight_source=TRIAL,
+        differs="a divergence, the entropy of the teacher less; temperatures 0.2 and 0.07: the "
+        "authors' 1e-4 for the teacher is qud; queue of 1024, theirs has 65,536",
+    ),
+    "thkd": MethodNote(
+        paper="Ben-Baruch et al., arXiv 2201.06945, 2022",
+        transfers="outputs",
+        cost="N C D, C of the teacher",
+        weight_source=TRIAL,
+        differs="cosines in place of a linear head; without the sum of squared distances",
+    ),
+    "ekd_decisions": MethodNote(
+        paper="ours, after Huang et al., CVPR 2022",
+        transfers="evaluation",
+        cost="N^2 D",
+        weight_source="trials on validation identities, times the 0.02 and 0.01 inside the loss",
+        differs="as ekd_fine, but the target is all levels or none, by the teacher's yes or no at "
+        "one calibrated threshold; needs no label",
+    ),
+    "ekd_labels": MethodNote(
+        paper="ours, a control",
+        transfers="evaluation",
+        cost="N^2 D",
+        weight_source="as ekd_decisions",
+        differs="as ekd_decisions, with labels instead of decisions: nothing comes from the "
+        "teacher",
+    ),
+    "ekd_gallery": MethodNote(
+        paper="ours, after Huang et al., CVPR 2022",
+        transfers="evaluation",
+        cost="N (K + M) D, K = 1000 drawn rows, M rows of a person",
+        weight_source="trials on validation identities, times the 0.02 and 0.01 inside the loss",
+        differs="images are ranked among the teacher's rows of the whole set; four more levels, "
+        "extrapolated",
+    ),
+    "ekd_l2": MethodNote(
+        paper="Huang et al., CVPR 2022, Eq. 7",
+        transfers="relations",
+        cost="N^2 D",
+        weight_source="ours, so that it pulls about as ekd_fine does; not chosen by trials",
+        differs="squared gaps of cosines on the pairs of ekd_fine; the paper's choice of pairs for "
+        "it is unpublished",
     ),
 }

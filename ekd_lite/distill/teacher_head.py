@@ -73,8 +73,9 @@ class TeacherHeadLoss(nn.Module):
         if len(student_embeddings) == 0:
             return zero_loss(student_embeddings, teacher_embeddings)
         with full_precision(student_embeddings):
-            student = unit_rows(student_embeddings)
-            prototypes = self.scale * self.prototypes.to(student.dtype).T
-            teacher = unit_rows(teacher_embeddings.detach())
+            # The rows are scaled and not the prototypes, a table that may be large.
+            student = self.scale * unit_rows(student_embeddings)
+            teacher = self.scale * unit_rows(teacher_embeddings.detach())
+            prototypes = self.prototypes.to(student.dtype).T
             loss: Tensor = self.kd(student @ prototypes, teacher @ prototypes)
         return loss

@@ -2,6 +2,7 @@
 
 from ekd_lite.evaluate.attributes import read_attributes
 from ekd_lite.evaluate.bootstrap import BootstrapResult, bootstrap_tpr_at_fpr, paired_difference
+from ekd_lite.evaluate.dimension import intrinsic_dimension
 from ekd_lite.evaluate.embedding import embed
 from ekd_lite.evaluate.groups import GroupRates, group_rates
 from ekd_lite.evaluate.identify import IdentificationResult, identification_rate
@@ -16,6 +17,7 @@ from ekd_lite.evaluate.lfw import VERIFICATION_SETS, VerificationResult, verific
 from ekd_lite.evaluate.megaface import MegaFaceResult, megaface_rates, refine
 from ekd_lite.evaluate.pair_bootstrap import bootstrap_pair_list
 from ekd_lite.evaluate.pairs import all_pairs_tpr_at_fpr, count_pairs
+from ekd_lite.evaluate.provenance import relation_agreement
 from ekd_lite.evaluate.roc import UndefinedMetricWarning, roc, tpr_at_fpr
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "group_rates",
     "identification_rate",
     "ijb_tpr_at_fpr",
+    "intrinsic_dimension",
     "megaface_rates",
     "paired_difference",
     "read_attributes",
@@ -42,6 +45,7 @@ __all__ = [
     "read_template_pairs",
     "read_template_subjects",
     "refine",
+    "relation_agreement",
     "roc",
     "tpr_at_fpr",
     "verification_accuracy",

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ekd_lite.evaluate.inputs import Array, Levels, as_levels
+from ekd_lite.evaluate.inputs import Array, Levels, as_levels, check_by
 from ekd_lite.evaluate.resample import Draw, Genuine, impostors_from_the_top
 from ekd_lite.evaluate.roc import UndefinedMetricWarning, warn_if_undefined
 from ekd_lite.evaluate.tiles import count_pairs, sorted_rows
@@ -35,6 +36,7 @@ class BootstrapResult:
         high: upper end, (L,).
         samples: TPR of every resample, (R, L). Two results made with one seed from the same labels
             used the same resamples, so `a.samples - b.samples` is the paired difference.
+        by: whether every genuine "pair" or every "person" weighs the same.
     """
 
     fprs: tuple[float, ...]
@@ -42,6 +44,7 @@ class BootstrapResult:
     low: Tensor
     high: Tensor
     samples: Tensor
+    by: Literal["pair", "person"] = "pair"
 
 
 def bootstrap_tpr_at_fpr(
@@ -53,6 +56,7 @@ def bootstrap_tpr_at_fpr(
     confidence: float = 0.95,
     seed: int = 0,
     min_false_accepts: int = 10,
+    by: Literal["pair", "person"] = "pair",
 ) -> BootstrapResult:
     """All-pairs TPR at FPR with percentile intervals from an identity-level bootstrap.
 
@@ -67,6 +71,8 @@ def bootstrap_tpr_at_fpr(
             order of labels: other numbers for them are other draws.
         min_false_accepts: with fewer false accepts at a level, the threshold hangs on a handful of
             pairs, which resampling cannot make more: the estimate stands, its interval is NaN.
+        by: as in `all_pairs_tpr_at_fpr`; by person, an identity drawn w times counts w times in the
+            mean over people.
 
     Returns:
         A `BootstrapResult`; levels that the impostor pairs cannot show are NaN. NaN comes with an
@@ -79,6 +85,7 @@ def bootstrap_tpr_at_fpr(
         ValueError: wrong shapes, NaN in an embedding, fewer than two identities, bad options.
     """
     levels = as_levels(fprs)
+    check_by(by)
     if num_resamples < 1 or not 0 < confidence < 1:
         raise ValueError(
             "expected num_resamples >= 1 and 0 < confidence < 1, "
@@ -99,8 +106,8 @@ def bootstrap_tpr_at_fpr(
             f"{[levels[m] for m in too_few]} allow {[counts[m] for m in too_few]}: NaN there"
         )
         warnings.warn(message, UndefinedMetricWarning, stacklevel=2)
-    weights = _draw_weights(len(sizes), num_resamples, seed)
-    genuine = Genuine.of(rows, labels, sizes)
+    weights = draw_weights(len(sizes), num_resamples, seed)
+    genuine = Genuine.of(rows, labels, sizes, by)
     draws = [Draw(w, levels, sizes.numpy(), genuine) for w in weights]
     pending = draws if num_genuine and num_impostor else []
     for chunk in impostors_from_the_top(rows, identity, 2 * max(levels)):
@@ -114,10 +121,10 @@ def bootstrap_tpr_at_fpr(
     samples[:, too_few] = torch.nan
     tails = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64)
     low, high = samples.quantile(tails, dim=0)
-    return BootstrapResult(tuple(levels), estimate, low, high, samples)
+    return BootstrapResult(tuple(levels), estimate, low, high, samples, by)
 
 
-def _draw_weights(num_identities: int, num_resamples: int, seed: int) -> list[np.ndarray]:
+def draw_weights(num_identities: int, num_resamples: int, seed: int) -> list[np.ndarray]:
     """How often each identity was drawn; first of all the set itself, each once."""
     rng = np.random.default_rng(seed)
     drawn = (rng.integers(0, num_identities, num_identities) for _ in range(num_resamples))
@@ -143,6 +150,8 @@ def paired_difference(
     """
     if first.fprs != second.fprs or first.samples.shape != second.samples.shape:
         raise ValueError("the two results differ in levels or number of resamples: not paired")
+    if first.by != second.by:
+        raise ValueError(f"one result counts by {first.by}, the other by {second.by}: not paired")
     tails = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64)
     low, high = (first.samples - second.samples).quantile(tails, dim=0)
     return first.estimate - second.estimate, low, high

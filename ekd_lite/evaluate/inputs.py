@@ -98,6 +98,12 @@ def as_levels(fprs: Levels) -> list[float]:
     return levels
 
 
+def check_by(by: str) -> None:
+    """Raise a ValueError unless genuine pairs are counted by "pair" or by "person"."""
+    if by not in ("pair", "person"):
+        raise ValueError(f'by must be "pair" or "person", got {by!r}')
+
+
 def check_finite(name: str, rows: Tensor) -> None:
     """Raise a ValueError that names the first row with NaN or infinity in it."""
     bad: list[int] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
@@ -113,14 +114,29 @@ class Genuine:
 
     negated: np.ndarray
     owner: np.ndarray
+    pairs: np.ndarray  # of each identity, (I,)
+    by: Literal["pair", "person"] = "pair"
 
     @staticmethod
-    def of(rows: Rows, labels: Tensor, sizes: Tensor) -> Genuine:
+    def of(
+        rows: Rows, labels: Tensor, sizes: Tensor, by: Literal["pair", "person"] = "pair"
+    ) -> Genuine:
         """The genuine pairs of rows sorted by label."""
         negated = -np.concatenate([*genuine_scores(rows, labels), np.zeros(0, dtype=np.int32)])
-        owner = torch.repeat_interleave(torch.arange(len(sizes)), sizes * (sizes - 1) // 2).numpy()
+        pairs = sizes * (sizes - 1) // 2
+        owner = torch.repeat_interleave(torch.arange(len(sizes)), pairs).numpy()
         order = np.argsort(negated, kind="stable")
-        return Genuine(negated[order], owner[order])
+        return Genuine(negated[order], owner[order], pairs.numpy(), by)
+
+    def tpr(self, accepted: int, weights: np.ndarray) -> float:
+        """TPR if the first so many pairs pass and identity i counts weights[i] times."""
+        if self.by == "pair":
+            weight = weights[self.owner]
+            return int(weight[:accepted].sum()) / int(weight.sum())
+        passed = np.bincount(self.owner[:accepted], minlength=len(self.pairs))
+        several = self.pairs > 0
+        share = passed[several] / self.pairs[several]
+        return float((share * weights[several]).sum() / int(weights[several].sum()))
 
 
 @dataclass
@@ -171,5 +187,4 @@ class Draw:
         """TPR of level m: the genuine pairs, by weight, above the threshold."""
         del self.allowed[m]
         accepted = int(np.searchsorted(self.genuine.negated, -threshold, side="left"))
-        weight = self.weights[self.genuine.owner]
-        self.tpr[m] = int(weight[:accepted].sum()) / int(weight.sum())
+        self.tpr[m] = self.genuine.tpr(accepted, self.weights)

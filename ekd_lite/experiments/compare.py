@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from ekd_lite.data import FaceSet
 from ekd_lite.evaluate import BootstrapResult, embed, paired_difference
-from ekd_lite.experiments.folders import Run, group_runs
+from ekd_lite.experiments.folders import Run, group_runs, load_run
 from ekd_lite.experiments.report import measure, write_results
 from ekd_lite.experiments.tables import (
     difference_lines,
@@ -22,7 +22,6 @@ from ekd_lite.experiments.tables import (
     tpr_lines,
 )
 from ekd_lite.ops import nearest_name
-from ekd_lite.train import load_model
 
 Found = TypeVar("Found")
 
@@ -36,6 +35,7 @@ def compare_runs(
     resamples: int = 1000,
     curve: str | None = None,
     device: torch.device | str = "cpu",
+    student: Callable[[], nn.Module] | None = None,
 ) -> Path:
     """Write compare.csv (a row a run), compare.md (a row a method), compare.png; print the table.
 
@@ -49,6 +49,7 @@ def compare_runs(
         curve: which number of the logs to draw over the steps; if None "identity", the part of the
             loss that all methods share, where every run has it, else "loss".
         device: where to embed.
+        student: what makes the net of runs that trained one of the user's own.
 
     Returns:
         Path of compare.csv.
@@ -64,7 +65,7 @@ def compare_runs(
     labels = faces_at(finished[0].about("image_size")).labels if finished else torch.zeros(0)
     results, rocs = {}, {}
     for run in tqdm(finished, desc="measuring", disable=None):
-        net = load_model(run.path, device=device).backbone
+        net = load_run(run.path, student, device=device).backbone
         rows = embed(net, faces_at(run.about("image_size")))
         results[run.name] = measure(rows, labels, fprs, resamples)
         rocs[run.name] = figures.roc_curve(rows, labels)

@@ -5,16 +5,21 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from ekd_lite.files import write_atomically
-from ekd_lite.models import Profile, build_backbone, profile_backbone
-from ekd_lite.train import TrainConfig, load_model
-from ekd_lite.train.config import read_config
+from ekd_lite.models import Profile, profile_backbone
+from ekd_lite.train import Model, TrainConfig, load_model
+from ekd_lite.train.config import OWN, read_config
 from ekd_lite.train.log import read_json_lines
+from ekd_lite.train.model_file import model_info
+from ekd_lite.train.student import build_student
 
 MODEL, LOG, CONFIG = "model.safetensors", "log.jsonl", "config.json"
 
@@ -63,12 +68,15 @@ class Run:
         return f"not finished: step {self.steps} of {self.about('steps')}"
 
 
-def read_runs(paths: Iterable[Path], *, repeats: int = 1) -> list[Run]:
+def read_runs(
+    paths: Iterable[Path], *, repeats: int = 1, student: Callable[[], nn.Module] | None = None
+) -> list[Run]:
     """Read run folders, folders of such folders, and model files.
 
     Args:
         paths: of them.
         repeats: how often the latency of each backbone is measured; once is too few to report it.
+        student: what makes the net of runs that trained one of the user's own.
 
     Raises:
         FileNotFoundError: there is no run at one of the paths.
@@ -83,7 +91,7 @@ def read_runs(paths: Iterable[Path], *, repeats: int = 1) -> list[Run]:
         raise ValueError(f"named twice: {twice[0]}")
     profiles: dict[tuple[Any, ...], Profile] = {}
     return [
-        _read(folder, name, profiles, repeats)
+        _read(folder, name, profiles, repeats, student)
         for folder, name in zip(folders, _names(folders), strict=True)
     ]
 
@@ -118,7 +126,13 @@ def _names(folders: list[Path]) -> list[str]:
     return [str(f) for f in folders]
 
 
-def _read(path: Path, name: str, profiles: dict[tuple[Any, ...], Profile], repeats: int) -> Run:
+def _read(
+    path: Path,
+    name: str,
+    profiles: dict[tuple[Any, ...], Profile],
+    repeats: int,
+    student: Callable[[], nn.Module] | None,
+) -> Run:
     config, info, log, backbone = None, None, [], None
     if path.is_dir():
         if (path / CONFIG).exists() or not (path / MODEL).exists():
@@ -126,16 +140,29 @@ def _read(path: Path, name: str, profiles: dict[tuple[Any, ...], Profile], repea
         if (path / LOG).exists():
             log = read_json_lines(path / LOG)
     if path.is_file() or (path / MODEL).exists():
-        model = load_model(path)
+        model = load_run(path, student)
         info, backbone = model.info, model.backbone
     assert info is not None or config is not None
     net = info if info is not None else vars(config)
     key = (net["backbone"], net["embedding_dim"], net["image_size"])
     if key not in profiles:
         if backbone is None:
-            backbone = build_backbone(key[0], embedding_dim=key[1], image_size=key[2])
+            assert config is not None
+            is_own = config.backbone.startswith(OWN)
+            backbone = build_student(config, student if is_own else None).net
         profiles[key] = profile_backbone(backbone, image_size=key[2], repeats=repeats)
     return Run(name, path, config, info, log, profiles[key])
+
+
+def load_run(
+    path: Path,
+    student: Callable[[], nn.Module] | None = None,
+    *,
+    device: torch.device | str = "cpu",
+) -> Model:
+    """The model of a run; `student` makes its net if that is one of the user's own."""
+    is_own = model_info(path).get("backbone", "").startswith(OWN)
+    return load_model(path, device=device, student=student if is_own else None)
 
 
 def group_runs(runs: Iterable[Run]) -> dict[str, list[Run]]:

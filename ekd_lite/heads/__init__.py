@@ -14,12 +14,15 @@ and are the same softmax over s * T(theta_y), s * N(theta_j), with one function 
                     for impostors nearer than T
     AdaFace         T = cos(theta - m q) - m q - m              Kim et al., CVPR 2022
                     with q in -1..1 from the length of x
+    CIFP            T = cos(theta) - m - (1 + cos(theta)) P     Xu, Huang et al., CVPR 2021
+                    with P from false accepts at a preset rate
 
 where N = cos(theta_j) unless stated: T lies below cos(theta), so that training has to make up for
 it. Computed in float32 under autocast too: bfloat16 cosines times 64 are wrong by 0.2.
 """
 
 from ekd_lite.heads.adaptive import AdaFace, CurricularFace
+from ekd_lite.heads.cifp import CIFP
 from ekd_lite.heads.margin import ArcFace, CosFace, NormFace, SphereFace, add_angle
 from ekd_lite.heads.partial_fc import PartialFC
 
@@ -30,9 +33,11 @@ HEADS: dict[str, type[NormFace]] = {
     "arcface": ArcFace,
     "curricularface": CurricularFace,
     "adaface": AdaFace,
+    "cifp": CIFP,
 }
 
 __all__ = [
+    "CIFP",
     "HEADS",
     "AdaFace",
     "ArcFace",

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from ekd_lite.data import FaceSet, IdentityBalancedSampler, capped_workers
+from ekd_lite.data import FaceSet, IdentityBalancedSampler, NeighbourSampler, capped_workers
+from ekd_lite.data.sampler import BatchStream
 from ekd_lite.ops import generator_for
 from ekd_lite.parallel import rank, world_size
 from ekd_lite.train.checks import check_pixels
@@ -65,23 +66,43 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def build_sampler(config: TrainConfig, labels: Tensor) -> IdentityBalancedSampler:
-    """The batches of a run: this process's share of those that seed and labels decide."""
-    return IdentityBalancedSampler(
-        labels,
-        general=config.general,
-        identities=config.identities,
-        images_per_identity=config.images_per_identity,
-        num_steps=config.steps * config.accumulate,
-        seed=config.seed,
-        rank=rank(),
-        world_size=world_size(),
-    )
+def build_sampler(
+    config: TrainConfig,
+    labels: Tensor,
+    rows: Tensor | None = None,
+    *,
+    device: torch.device | str = "cpu",
+) -> BatchStream:
+    """The batches of a run: this process's share of those that seed and labels, or rows, decide.
+
+    Args:
+        config: of the run.
+        labels: identities, (N,); not looked at with the sampler "neighbours".
+        rows: the teacher's embeddings, (N, D'), for that sampler.
+        device: where it compares them.
+    """
+    options: dict[str, Any] = {
+        "general": config.general,
+        "num_steps": config.steps * config.accumulate,
+        "seed": config.seed,
+        "rank": rank(),
+        "world_size": world_size(),
+    }
+    each = config.images_per_identity
+    if config.sampler == "identities":
+        count = config.identities
+        return IdentityBalancedSampler(
+            labels, identities=count, images_per_identity=each, **options
+        )
+    threshold = config.teacher_threshold
+    assert rows is not None and threshold is not None  # the configuration has seen to it
+    options |= {"anchors": config.identities, "images_per_anchor": each, "device": device}
+    return NeighbourSampler(rows, threshold, **options)
 
 
 @contextlib.contextmanager
 def read_batches(
-    config: TrainConfig, faces: FaceSet, sampler: IdentityBalancedSampler
+    config: TrainConfig, faces: FaceSet, sampler: BatchStream
 ) -> Iterator[Iterator[tuple[Tensor, Tensor, Tensor]]]:
     """Images (N, 3, H, H), labels (N,) and indices (N,), from the sampler's step on.
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ekd_lite.data import FaceSet
+from ekd_lite.distill import DISTILLERS, parse_method
 from ekd_lite.ops import check_embeddings
 from ekd_lite.train.config import TrainConfig
 from ekd_lite.train.log import tensorboard_writer
@@ -37,7 +38,7 @@ def check_faces(config: TrainConfig, faces: FaceSet) -> None:
             f"the images are {faces.image_size} pixels wide, the configuration says "
             f"{config.image_size}"
         )
-    if faces.num_identities < 2:
+    if faces.num_identities < 2 and _looks_at_labels(config):
         raise ValueError(
             f"the set holds {faces.num_identities} identity: telling faces apart takes two or more"
         )
@@ -59,6 +60,12 @@ def check_faces(config: TrainConfig, faces: FaceSet) -> None:
             f"no pixel of {len(sample)} images is below 0: expected pixels in [-1, 1], and these "
             f"seem to lie in [0, {high:.3g}]; give out 2 * images - 1"
         )
+
+
+def _looks_at_labels(config: TrainConfig) -> bool:
+    """Whether a run compares people, and not only the images of two nets."""
+    used = [DISTILLERS[name] for name in parse_method(config.method)]
+    return config.identity_weight > 0 or any(m.needs_labels for m in used)
 
 
 def check_set_labels(faces: FaceSet) -> None:

@@ -17,6 +17,7 @@ from ekd_lite.ops import check_image_size, nearest_name
 # Fields that a resumed run may change: the weights come out the same.
 CHANGES_NOTHING = ("workers", "loader_timeout", "rank_timeout", "teacher_cache", "tensorboard")
 MAX_WORKERS = 256
+OWN = "own:"  # before the class of a net that is not of this library
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class TrainConfig:
     """
 
     backbone: str = "tiny_student"
-    """Name of the net, one of ekd_lite.models.BACKBONES."""
+    """Name of the net, one of ekd_lite.models.BACKBONES; if fit is given a net of your own, its
+    class is noted here, own:Net, and its width as embedding_dim."""
     embedding_dim: int = 128
     """Width D of the embedding."""
     image_size: int = 32
@@ -43,12 +45,20 @@ class TrainConfig:
     teacher: str | None = None
     """File of the teacher (model.safetensors of its run, or any that Teacher.from_file reads);
     every method but none needs it, or a teacher handed to fit."""
+    teacher_threshold: float | None = None
+    """Cosine from which the teacher holds two images for one person, for ekd_decisions and the
+    sampler neighbours: Teacher.threshold_at measures it, best on people whom it was not trained on.
+    Left out, ekd_decisions takes that of the training rows at FPR 1e-4, by their labels."""
     steps: int = 1500
     """Optimizer steps."""
+    sampler: Literal["identities", "neighbours"] = "identities"
+    """Where the genuine pairs of a batch come from: images of one label, or, without any label,
+    images that the teacher accepts for one another. With neighbours, identity_weight 0 and a method
+    that needs none, nothing looks at labels."""
     general: int = 48
     """Random images a batch."""
     identities: int = 12
-    """Identities in the balanced part of a batch."""
+    """Identities, or images with their neighbours, in the balanced part of a batch."""
     images_per_identity: int = 4
     """Images of each of them."""
     identity_weight: float = 1.0
@@ -121,7 +131,8 @@ class TrainConfig:
             (self.backbone, BACKBONES, "backbone"),
             (self.head, HEADS, "head"),
         ):
-            if value not in known:
+            is_own = what == "backbone" and value.startswith(OWN)
+            if value not in known and not is_own:
                 problems.append(f"unknown {what} {value!r}{nearest_name(value, known)}")
         for check in (lambda: parse_method(self.method), lambda: check_image_size(self.image_size)):
             try:
@@ -154,8 +165,10 @@ class TrainConfig:
             )
             if not 0 <= getattr(self, name) < math.inf
         ]
+        problems += self._classifier_problems()
         if self.method == "none" and self.identity_weight == 0:
             problems.append("identity_weight 0 without a method leaves nothing to learn from")
+        problems += self._threshold_problems()
         problems += self._distributed_problems()
         if self.embedding_dim > MAX_EMBEDDING_DIM:
             problems.append(f"embedding_dim must be at most {MAX_EMBEDDING_DIM}")
@@ -182,6 +195,41 @@ class TrainConfig:
             if not is_right:
                 wanted = str(hint) if choices else hint.__name__
                 problems.append(f"{name} must be {wanted.removeprefix('typing.')}, got {value!r}")
+        return problems
+
+    def _classifier_problems(self) -> list[str]:
+        """What does not go with a loss that classifies by itself."""
+        names = [part.partition(":")[0].strip() for part in self.method.split("+")]
+        used = {name: DISTILLERS[name] for name in names if name in DISTILLERS}
+        problems = []
+        replacing = [name for name, method in used.items() if method.replaces_identity_loss]
+        if len(replacing) > 1:
+            problems.append(
+                f"{' and '.join(map(repr, replacing))} in method {self.method!r} both take the "
+                "place of the identity loss: keep one of them"
+            )
+        unit = HEADS[self.head].margins[2] if self.head in HEADS else "radians"
+        angular = [name for name, method in used.items() if method.takes_margin]
+        if angular and not unit.startswith("radians"):
+            problems.append(
+                f"method {angular[0]!r} adds the margin to an angle, and that of head "
+                f"{self.head!r} is none ({unit}): choose head 'arcface'"
+            )
+        return problems
+
+    def _threshold_problems(self) -> list[str]:
+        """What is wrong with the teacher's threshold, and with what needs it."""
+        problems = []
+        if self.teacher_threshold is not None and not -1 < self.teacher_threshold < 1:
+            problems.append(f"teacher_threshold must be a cosine, got {self.teacher_threshold}")
+        if self.sampler == "neighbours" and self.method == "none":
+            problems.append("sampler 'neighbours' asks the teacher, and method 'none' has none")
+        elif self.sampler == "neighbours" and self.teacher_threshold is None:
+            problems.append(
+                "sampler 'neighbours' needs teacher_threshold, the cosine from which the teacher "
+                "holds two images for one person: Teacher.threshold_at measures it on other "
+                "people, threshold_bounds without labels"
+            )
         return problems
 
     def _distributed_problems(self) -> list[str]:

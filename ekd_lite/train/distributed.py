@@ -21,12 +21,14 @@ import io
 import os
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from ekd_lite.parallel import max_over_ranks, world_size
+from ekd_lite.files import locked_folder, remove_leftovers
+from ekd_lite.parallel import broadcast_bytes, max_over_ranks, rank, world_size
 
 
 def pick_device(name: str) -> torch.device:
@@ -136,3 +138,17 @@ def from_bytes(data: bytes, *, device: torch.device | str = "cpu") -> dict[str, 
 def in_group() -> bool:
     """Whether this process belongs to a group, be it of one."""
     return dist.is_available() and dist.is_initialized()
+
+
+def lock_folder(out: Path, stack: contextlib.ExitStack) -> None:
+    """Lock the run's folder; the first process does, and all end if it cannot."""
+    problem: Exception | None = None
+    if rank() == 0:
+        try:
+            stack.enter_context(locked_folder(out))
+            remove_leftovers(out)
+        except (ValueError, OSError) as error:
+            problem = error
+    said = broadcast_bytes(str(problem or "").encode())
+    if said:
+        raise problem or ValueError(said.decode())

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ekd_lite.distill import DISTILLERS, parse_method
 from ekd_lite.heads import ArcFace
@@ -20,6 +21,7 @@ from ekd_lite.train.state import build_state
 from ekd_lite.train.step import Batch, train_step
 
 PROBE_IDENTITIES = 10_000
+PROBE_GALLERY = 24_000  # rows
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ def estimate(
     processes: int = 1,
     device: torch.device,
     teacher: Model | None = None,
+    student: nn.Module | Callable[[], nn.Module] | None = None,
     repeats: int = 3,
     probe: int = 16,
 ) -> Estimate:
@@ -65,6 +68,7 @@ def estimate(
         device: where to measure.
         teacher: the teacher, if it is there; else an untrained one of 512 dimensions takes its
             place, an IResNet-50 for large images and the demo's for small ones.
+        student: a net of your own, as for `fit`.
         repeats: steps that are timed, after one to warm up.
         probe: images of a timed step. A whole batch tells the time of losses on pairs too, which
             grows faster than the batch.
@@ -89,7 +93,19 @@ def estimate(
             ArcFace(teacher.info["embedding_dim"], here, scale=config.scale).to(device),
             teacher.info,
         )
-    state = build_state(small, here, teacher if needs_teacher else None, device)
+    gallery = None
+    if needs_teacher and teacher is not None:  # of a size at which a step costs what it will
+        people = torch.arange(PROBE_GALLERY) // 24
+        gallery = torch.randn(PROBE_GALLERY, teacher.info["embedding_dim"]), people
+    state = build_state(
+        small,
+        here,
+        teacher if needs_teacher else None,
+        device,
+        threshold=0.5 if config.teacher_threshold is None else None,
+        gallery=gallery,
+        student=student,
+    )
     kept = 0
 
     def pack(tensor: Tensor) -> Tensor:
@@ -116,7 +132,7 @@ def estimate(
             train_step(state, Batch(images, labels, rows))
         seconds.append(_now(device) - start)
     parameters = sum(p.numel() for p in state.backbone.parameters())
-    width = config.embedding_dim
+    width = state.config.embedding_dim
     shard = -(-num_identities // processes) if config.partial_fc else num_identities
     moments = 1 if config.optimizer == "sgd" else 2
     everyone = processes if config.partial_fc else 1  # rows whose logits are on this process

@@ -41,6 +41,7 @@ class RunLog:
         progress: show the table and the bar.
         batch_size: images a step, of all processes; gives images/s instead of steps/s.
         tensorboard: write event files to `out`/tensorboard.
+        opening: a record of step 0 that says how the run begins; log.jsonl alone has it.
 
     Raises:
         ValueError: the log that is there is damaged; TensorBoard is asked for and not installed.
@@ -56,6 +57,7 @@ class RunLog:
         progress: bool = True,
         batch_size: int | None = None,
         tensorboard: bool = False,
+        opening: Mapping[str, Any] | None = None,
     ) -> None:
         self._unit, self._per_step = (
             ("steps/s", 1) if batch_size is None else ("images/s", batch_size)
@@ -64,7 +66,7 @@ class RunLog:
         if enabled and tensorboard:
             self._sinks.append(_TensorBoard(out / "tensorboard", step))
         if enabled:
-            self._sinks.append(_Files(out, step))
+            self._sinks.append(_Files(out, step, opening))
         self._bar: Any = tqdm(
             total=total,
             initial=step,
@@ -119,18 +121,21 @@ class _Sink(Protocol):
 class _Files:
     """log.jsonl, and log.csv made from it."""
 
-    def __init__(self, out: Path, step: int) -> None:
+    def __init__(self, out: Path, step: int, opening: Mapping[str, Any] | None) -> None:
         self._path, self._table = out / "log.jsonl", out / "log.csv"
         before = read_json_lines(self._path) if self._path.exists() else []
         self._columns: dict[str, None] = {}
-        kept = "".join(_json_line(r) for r in before if r["step"] <= step)
+        records = [r for r in before if r["step"] <= step and (r["step"] or step)]
+        if opening is not None and not step:
+            records.insert(0, dict(opening))
+        kept = "".join(map(_json_line, records))
         write_atomically(self._path, kept.encode())
         self._lines = self._path.open("a", encoding="utf-8", newline="")
         self._open_table()
 
     def _open_table(self) -> None:
         """Write log.csv anew from log.jsonl, with the columns that it has by now."""
-        records = read_json_lines(self._path)
+        records = [r for r in read_json_lines(self._path) if r["step"]]
         self._columns = dict.fromkeys(["step", *(name for r in records for name in r)])
         header = {name: name for name in self._columns}
         write_atomically(self._table, "".join(map(self._row, [header, *records])).encode())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +17,8 @@ from ekd_lite.files import write_atomically
 from ekd_lite.heads import HEADS, NormFace
 from ekd_lite.models import build_backbone
 from ekd_lite.ops import one_line
+from ekd_lite.train.config import OWN
+from ekd_lite.train.net_form import make_net, shape_differences
 
 MODEL_FORMAT = "ekd_lite.model.1"
 BACKBONE_FORMAT = "ekd_lite.backbone.1"  # without the head
@@ -53,11 +55,13 @@ class Model:
 
 def save_model(path: Path, model: Model) -> None:
     """Write weights and `info` to a safetensors file, which holds no code."""
-    tensors = {
-        f"{part}.{name}": tensor.detach().cpu().contiguous()
-        for part, module in (("backbone", model.backbone), ("head", model.head))
-        for name, tensor in module.state_dict().items()
-    }
+    tensors = _plain(
+        {
+            f"{part}.{name}": tensor
+            for part, module in (("backbone", model.backbone), ("head", model.head))
+            for name, tensor in module.state_dict().items()
+        }
+    )
     if model.people is not None:
         tensors["people"] = model.people
     metadata = {"format": MODEL_FORMAT, "info": json.dumps(model.info, sort_keys=True)}
@@ -72,19 +76,46 @@ def save_backbone(path: Path, backbone: nn.Module, info: dict[str, Any]) -> None
     The head is most of a small model's file, and its prototypes are personal data: one mean face
     for each identity that was trained on.
     """
-    tensors = {n: t.detach().cpu().contiguous() for n, t in backbone.state_dict().items()}
+    tensors = _plain(backbone.state_dict())
     metadata = {"format": BACKBONE_FORMAT, "info": json.dumps(info, sort_keys=True)}
     write_atomically(path, save(tensors, metadata))
 
 
-def load_model(path: str | Path, *, device: torch.device | str = "cpu") -> Model:
+def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, each in memory of its own: safetensors refuses tied weights, which share it."""
+    tensors: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, value in state.items():
+        tensor = value.detach().cpu().contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        tensors[name] = tensor.clone() if place in seen else tensor
+        seen.add(place)
+    return tensors
+
+
+def load_model(
+    path: str | Path,
+    *,
+    device: torch.device | str = "cpu",
+    student: nn.Module | Callable[[], nn.Module] | None = None,
+) -> Model:
     """Read what `save_model` wrote, in evaluation mode.
+
+    Args:
+        path: a run's folder, or its model.safetensors.
+        device: where to put the model.
+        student: the module to fill, or a function without arguments that makes it; needed for a
+            net of your own (`fit(..., student=...)`), whose code no file holds.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a model of ekd_lite, one that was saved without its head, or a damaged one.
+        ValueError: not a model of ekd_lite, one that was saved without its head, a damaged one, or
+            one of another net than `student`, which stays as it was.
+
+    Example:
+        >>> model = load_model("runs/mine", student=MyNet)  # doctest: +SKIP
     """
-    path, metadata, info = _describe(path)
+    path, metadata, info = _describe(path, student)
     if metadata["format"] != MODEL_FORMAT:
         raise ValueError(
             f"{path} is a backbone without its head: good for embedding, not for more training; "
@@ -92,9 +123,10 @@ def load_model(path: str | Path, *, device: torch.device | str = "cpu") -> Model
         )
 
     def build() -> nn.ModuleDict:
-        return nn.ModuleDict({"backbone": _backbone(info), "head": _head(info)})
+        return nn.ModuleDict({"backbone": _backbone(info, given), "head": _head(info)})
 
-    net = _load(path, build, own=("backbone.", "head."))
+    given = None if student is None else make_net(student)
+    net = _load(path, build, own=("backbone.", "head."), given=given is not None)
     backbone, head = net["backbone"], net["head"]
     assert isinstance(head, NormFace)
     people = _people(path, len(head.prototypes))
@@ -103,30 +135,43 @@ def load_model(path: str | Path, *, device: torch.device | str = "cpu") -> Model
 
 
 def load_backbone(
-    path: str | Path, *, device: torch.device | str = "cpu"
+    path: str | Path,
+    *,
+    device: torch.device | str = "cpu",
+    student: nn.Module | Callable[[], nn.Module] | None = None,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Read the backbone that `save_model` or `save_backbone` wrote, in evaluation mode.
+
+    `student` is the module to fill, as for `load_model`.
 
     Returns:
         The backbone, image -> embedding, and `info` as in `Model`.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a model of ekd_lite, or a damaged one.
+        ValueError: not a model of ekd_lite, a damaged one, or one of another net than `student`.
     """
-    path, metadata, info = _describe(path)
+    path, metadata, info = _describe(path, student)
+    given = None if student is None else make_net(student)
     if metadata["format"] == MODEL_FORMAT:
 
         def build() -> nn.ModuleDict:
-            return nn.ModuleDict({"backbone": _backbone(info)})
+            return nn.ModuleDict({"backbone": _backbone(info, given)})
 
-        net = _load(path, build, own=("backbone.",))["backbone"]
+        net = _load(path, build, own=("backbone.",), given=given is not None)["backbone"]
     else:
-        net = _load(path, lambda: _backbone(info), own=("",))
+        net = _load(path, lambda: _backbone(info, given), own=("",), given=given is not None)
     return net.to(device).eval(), info
 
 
-def _describe(path: str | Path) -> tuple[Path, dict[str, str], dict[str, Any]]:
+def model_info(path: str | Path) -> dict[str, Any]:
+    """What a model file says of itself, `Model.info`; no tensor is read."""
+    return _describe(path, student="none is needed")[2]
+
+
+def _describe(
+    path: str | Path, student: object = None
+) -> tuple[Path, dict[str, str], dict[str, Any]]:
     """Path, metadata and description of a file of one of the two formats; no tensor is read."""
     path = Path(path)
     if path.is_dir():
@@ -140,10 +185,20 @@ def _describe(path: str | Path) -> tuple[Path, dict[str, str], dict[str, Any]]:
         raise ValueError(f"{path} is no safetensors file, or a damaged one: {error}") from error
     if metadata.get("format") not in (MODEL_FORMAT, BACKBONE_FORMAT):
         raise ValueError(f"{path} was not written by ekd_lite: its format is not {MODEL_FORMAT!r}")
-    return path, metadata, _json_object(path, metadata.get("info", ""))
+    info = _json_object(path, metadata.get("info", ""))
+    name = str(info.get("backbone"))
+    if student is None and name.startswith(OWN):
+        raise ValueError(
+            f"{path} holds the weights of a net of somebody's own, {name.removeprefix(OWN)}, and "
+            "no file holds its code: hand it over, load_model(path, student=net), or "
+            "--student-module package:callable on the command line"
+        )
+    return path, metadata, info
 
 
-def _load(path: Path, build: Callable[[], Net], *, own: tuple[str, ...]) -> Net:
+def _load(
+    path: Path, build: Callable[[], Net], *, own: tuple[str, ...], given: bool = False
+) -> Net:
     """A net with the weights of a file.
 
     A file of some hundred bytes may describe a net of gigabytes: names and shapes are compared with
@@ -153,6 +208,7 @@ def _load(path: Path, build: Callable[[], Net], *, own: tuple[str, ...]) -> Net:
         path: the file.
         build: makes the net.
         own: beginnings of the names that belong to it.
+        given: whether the caller gave the net, and the file only names it.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -160,14 +216,15 @@ def _load(path: Path, build: Callable[[], Net], *, own: tuple[str, ...]) -> Net:
             found = {name: tuple(file.get_slice(name).get_shape()) for name in names}
             with torch.device("meta"):
                 state = build().state_dict()
-            wanted = {name: tuple(tensor.shape) for name, tensor in state.items()}
-            _compare(wanted, found)
+            problems = shape_differences(state, found, "in the net", "in the file")
+            if problems:
+                raise ValueError("; ".join(problems))
             net = build()
             net.load_state_dict({name: file.get_tensor(name) for name in names})
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is no safetensors file, or a damaged one: {error}") from error
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as error:
-        raise _misfit(path, error) from error
+        raise _misfit(path, error, given=given) from error
     return net
 
 
@@ -182,17 +239,9 @@ def _people(path: Path, count: int) -> Tensor | None:
     return people
 
 
-def _compare(wanted: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]) -> None:
-    """Raise a ValueError that names the first tensor that is missing, left over or misshapen."""
-    for name in {**wanted, **found}:
-        if wanted.get(name) != found.get(name):
-            raise ValueError(
-                f"{name} has the shape {found.get(name, 'of nothing')} in the file and "
-                f"{wanted.get(name, 'of nothing')} in the net"
-            )
-
-
-def _backbone(info: dict[str, Any]) -> nn.Module:
+def _backbone(info: dict[str, Any], given: nn.Module | None) -> nn.Module:
+    if given is not None:
+        return given
     return build_backbone(
         info["backbone"], embedding_dim=info["embedding_dim"], image_size=info["image_size"]
     )
@@ -211,5 +260,6 @@ def _json_object(path: Path, text: str) -> dict[str, Any]:
         raise _misfit(path, error) from error
 
 
-def _misfit(path: Path, error: Exception) -> ValueError:
-    return ValueError(f"{path} does not fit the net that it names: {one_line(error)}")
+def _misfit(path: Path, error: Exception, *, given: bool = False) -> ValueError:
+    net = "the net that was given" if given else "the net that it names"
+    return ValueError(f"{path} does not fit {net}: {one_line(error)}")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ekd_lite.data.faceset import people_keys
 
@@ -62,3 +62,45 @@ def checked_prototypes(prototypes: Any) -> tuple[Tensor | None, Tensor | None]:
         raise ValueError(f"prototypes by name must be rows of one width: {error}") from error
     names = [unicodedata.normalize("NFC", str(name)) for name in prototypes]
     return checked_table(rows, "prototypes"), people_keys(names)
+
+
+def shape_differences(
+    mine: Mapping[str, Any], theirs: Mapping[str, Any], here: str, there: str
+) -> list[str]:
+    """The first tensors that are missing, left over or misshapen, and how many there are.
+
+    Args:
+        mine: tensors, or their shapes, by name.
+        theirs: the others.
+        here: what a message calls the place of the first, such as "in the net".
+        there: and that of the others.
+    """
+
+    def shape(tensors: Mapping[str, Any], name: str) -> tuple[int, ...] | None:
+        value = tensors.get(name)
+        return None if value is None else tuple(getattr(value, "shape", value))
+
+    pairs = {name: (shape(mine, name), shape(theirs, name)) for name in {**mine, **theirs}}
+    lines = [
+        f"{name} is {'nothing' if a is None else a} {here}, {'nothing' if b is None else b} {there}"
+        for name, (a, b) in pairs.items()
+        if a != b
+    ]
+    if len(lines) > 2:
+        lines[0] = f"{len(lines)} tensors differ, such as {lines[0]}"
+    return lines[:2]
+
+
+def make_net(student: nn.Module | Callable[[], Any]) -> nn.Module:
+    """The module itself, or what a function makes; a ValueError if that is none."""
+    net: Any = student
+    if not isinstance(student, nn.Module):
+        if not callable(student):
+            raise ValueError(
+                "expected as student an nn.Module, or a function without arguments that makes one, "
+                f"got {type(student).__name__}"
+            )
+        net = student()
+    if not isinstance(net, nn.Module):
+        raise ValueError(f"the student's function gives {type(net).__name__}, not an nn.Module")
+    return net

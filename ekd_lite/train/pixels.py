@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from ekd_lite.data import FaceSet
+from ekd_lite.data.faceset import at_size
+
+if TYPE_CHECKING:
+    from ekd_lite.train.teacher import Teacher
 
 DEFAULTS: dict[str, Any] = {
     "input_size": None,
@@ -83,6 +89,18 @@ class Pixels(nn.Module):
     def same_levels(self, other: Pixels) -> bool:
         """Whether both scale pixels alike."""
         return torch.equal(self.scale, other.scale) and torch.equal(self.shift, other.shift)
+
+
+def seen_by(teacher: Teacher, faces: FaceSet) -> FaceSet:
+    """A set as a teacher is shown it: at its own size if that is larger, and can be had.
+
+    A student's crop of 32 pixels, enlarged to 112, shows a teacher nothing new. The images are
+    read, or drawn, a second time at the teacher's size instead.
+    """
+    size = teacher.input_size
+    if size is None or size <= faces.image_size:
+        return faces
+    return at_size(faces, 16 * -(-size // 16)) or faces
 
 
 def _plain(value: Any) -> Any:

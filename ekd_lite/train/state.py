@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import operator
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,18 +15,19 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ekd_lite.distill import DISTILLERS, Distiller, Setting, parse_method
 from ekd_lite.heads import HEADS, NormFace, PartialFC
-from ekd_lite.models import build_backbone
 from ekd_lite.models.sync_batch_norm import sync_batch_norms
 from ekd_lite.ops import one_line
 from ekd_lite.parallel import broadcast_bytes, gather_bytes, rank, world_size
-from ekd_lite.train.checks import check_net
 from ekd_lite.train.config import TrainConfig
 from ekd_lite.train.distributed import from_bytes, in_group, rng_state, set_rng_state, to_bytes
 from ekd_lite.train.model_file import Model
+from ekd_lite.train.net_form import shape_differences
 from ekd_lite.train.objective import HALF, Objective
 from ekd_lite.train.optim import build_optimizer
 from ekd_lite.train.origin import Origin, differences
+from ekd_lite.train.student import Student, build_student
 from ekd_lite.train.teacher import Teacher, as_teacher
+from ekd_lite.train.undo import tables
 
 PARTS = ("backbone", "head", "distillers", "optimizer", "scaler")
 
@@ -81,10 +82,6 @@ class TrainState:
         modules += [] if sharded else [self.head]
         return [p for module in modules for p in module.parameters()], sharded
 
-    def buffers(self) -> list[Tensor]:
-        """Running statistics and thresholds."""
-        return [b for m in (self.backbone, self.head, self.distillers) for b in m.buffers()]
-
     def no_sync(self) -> contextlib.AbstractContextManager[None]:
         """While open, a backward pass does not exchange gradients."""
         if isinstance(self.objective, DistributedDataParallel):
@@ -138,15 +135,22 @@ class TrainState:
                     "are taken to be those given now",
                     stacklevel=2,
                 )
+            backbone = self.backbone.state_dict()
+            misfits = shape_differences(backbone, state["backbone"], "here", "there")
+            if not found and misfits:
+                raise ValueError("; ".join(misfits))
             if not found:
                 self._restore(state)
                 return
+            if any(line.startswith("student:") for line in found):
+                found += misfits
         except (KeyError, TypeError, AttributeError, IndexError, RuntimeError, ValueError) as error:
             raise ValueError(
                 f"the checkpoint is no saved state of such a run: {one_line(error)}"
             ) from error
         raise ValueError(
-            "the checkpoint belongs to another configuration, other faces or another teacher:\n  "
+            "the checkpoint belongs to another configuration, another student, other faces or "
+            "another teacher:\n  "
             + "\n  ".join(found)
             + "\ngo on with those, or train into another folder"
         )
@@ -197,20 +201,30 @@ def build_state(
     device: torch.device | str,
     *,
     methods: Mapping[str, Distiller] = DISTILLERS,
+    student: Student | nn.Module | Callable[[], nn.Module] | None = None,
+    threshold: float | None = None,
+    gallery: tuple[Tensor, Tensor] | None = None,
 ) -> TrainState:
-    """Fresh nets and optimizer; the seed decides every initial weight."""
+    """Fresh nets and optimizer; the seed decides every initial weight.
+
+    Args:
+        config: of the run.
+        num_identities: C.
+        teacher: whose embeddings the batches hold; None without a method.
+        device: where the nets are.
+        methods: what the names in `config.method` stand for.
+        student: a net of your own, as for `fit`; left out, the one that the configuration names.
+        threshold: the teacher's, if the configuration names none and a method needs it.
+        gallery: the teacher's rows of the training set and their labels, for a method that looks at
+            them.
+    """
     device = torch.device(device)
-    torch.manual_seed(config.seed)
-    backbone = build_backbone(
-        config.backbone, embedding_dim=config.embedding_dim, image_size=config.image_size
-    ).to(device)
-    if config.channels_last:
-        backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if not isinstance(student, Student):
+        student = build_student(config, student, device=device)
+    config, backbone = student.config, student.net
+    torch.set_rng_state(student.generator)
     if config.sync_batch_norm:
         backbone = sync_batch_norms(backbone, device=device)
-    check_net(
-        backbone, image_size=config.image_size, width=config.embedding_dim, name="the student"
-    )
     head = _build_head(config, num_identities).to(device)
     distillers, teacher_head = nn.ModuleDict(), None
     if teacher is not None:
@@ -226,6 +240,10 @@ def build_state(
                 else teacher_head.prototypes.detach()
             ),
             scale=config.scale,
+            num_identities=num_identities,
+            margin=config.margin,
+            teacher_threshold=threshold if threshold is not None else config.teacher_threshold,
+            gallery=gallery,
         )
         for name in parse_method(config.method):
             distillers[name] = methods[name].build(setting)
@@ -237,8 +255,13 @@ def build_state(
     if config.compile:
         backbone.compile()
     if in_group():
+        # Else it would send whole tables, which are equal already, at every forward pass.
+        alike = [f"distillers.{name}" for names in tables(distillers) for name in names]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(objective, alike)
         objective = DistributedDataParallel(
-            objective, device_ids=[device.index] if device.type == "cuda" else None
+            objective,
+            device_ids=[device.index] if device.type == "cuda" else None,
+            find_unused_parameters=bool(student.idle),
         )
     if rank():
         torch.manual_seed(config.seed + 0x9E3779B9 * rank())  # the processes' dropouts differ
@@ -260,3 +283,12 @@ def _build_head(config: TrainConfig, num_identities: int) -> NormFace | PartialF
         sample_rate=config.partial_fc,
         seed=config.seed,
     )
+
+
+def distiller_stats(state: TrainState) -> dict[str, float]:
+    """What the losses tell of the last batch, e.g. {"ekd_critical_share": 0.03}."""
+    return {
+        f"{name}_{key}": float(value)
+        for name, module in state.distillers.items()
+        for key, value in getattr(module, "stats", {}).items()
+    }

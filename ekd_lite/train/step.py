@@ -11,6 +11,7 @@ from torch import Tensor
 from ekd_lite.parallel import gather_batch, sum_over_ranks, world_size
 from ekd_lite.train.optim import learning_rate_at, margin_at
 from ekd_lite.train.state import TrainState
+from ekd_lite.train.undo import Undo
 
 
 @dataclass
@@ -63,7 +64,8 @@ def train_step(state: TrainState, *batches: Batch) -> dict[str, Tensor]:
     state.head.margin = margin_at(state.step, state.config)
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate_at(state.step, state.config)
-    buffers = [buffer.clone() for buffer in state.buffers()]
+    labels = [batch.labels for batch in batches]
+    undo = Undo((state.backbone, state.head), state.distillers, labels)
     while True:
         losses = _backward(state, batches)
         state.scaler.unscale_(state.optimizer)
@@ -76,7 +78,7 @@ def train_step(state: TrainState, *batches: Batch) -> dict[str, Tensor]:
         if not any(total[len(values) :]):
             break
         state.optimizer.zero_grad(set_to_none=True)
-        torch._foreach_copy_(state.buffers(), buffers)
+        undo.restore()
         scale = state.scaler.get_scale()
         if total[-1] and not any(total[len(values) : -1]) and scale > 1:
             # fp16 has no number for so large a gradient: half the scale, and once more.

@@ -17,6 +17,7 @@ from ekd_lite.train.net_form import checked_prototypes, checked_table, chosen
 from ekd_lite.train.origin import Origin, tensors_digest
 from ekd_lite.train.pixels import Pixels
 from ekd_lite.train.teacher_file import Headless, read_teacher_file
+from ekd_lite.train.threshold import threshold_at
 
 VIEWS = ("embeddings", "mirrored")
 OUR_ONNX = "ekd_lite.onnx."
@@ -42,11 +43,11 @@ class Teacher(nn.Module):
     Attributes:
         name: what messages call it, such as its path.
         rows: its embeddings of a set, one or two tables; then there is no net.
-        head: its classifier, if it has one: of a file of this library, or of the prototypes given.
+        head: its classifier, if a file of this library or the prototypes given make one.
         width: D', once it is known.
         people: whose its prototypes are, as `people_keys`; None if that is not known.
         made_for: what its rows are of, so far as their file says it.
-        foreign: whether colour order and range are only said by the user.
+        foreign: whether only its user says what it takes.
 
     Raises:
         ValueError: an option that cannot be.
@@ -106,8 +107,8 @@ class Teacher(nn.Module):
 
         Args:
             rows: (N, D'), a tensor, an array or lists; their lengths matter to few methods.
-            mirrored: the same of the mirrored images, needed where `TrainConfig.flip` mirrors
-                half of them; `rows` again, if a mirrored face shall keep its embedding.
+            mirrored: those of the mirrored images, if `TrainConfig.flip` mirrors half of them; or
+                `rows` again, if a mirrored face shall keep its embedding.
             prototypes: as in `Teacher`.
 
         Example:
@@ -158,22 +159,22 @@ class Teacher(nn.Module):
     @classmethod
     def from_model(cls, model: Model, *, name: str = "", **options: Any) -> Teacher:
         """A model of this library with its head; `options` are those of `Teacher`."""
-        self = cls._of_ours(model.backbone, model.info, options)
-        self.name = name or self.kind
+        self = cls.of_backbone(model.backbone, model.info, name=name, **options)
         self.people, self.trained_on = model.people, model.origin
         if self.prototypes is None:
             self.head = model.head
         return self
 
     @classmethod
-    def _of_ours(
-        cls, backbone: nn.Module, info: dict[str, Any], options: dict[str, Any]
+    def of_backbone(
+        cls, backbone: nn.Module, info: dict[str, Any], *, name: str = "", **options: Any
     ) -> Teacher:
-        """A net of this library, which says itself what it takes and gives."""
+        """A net and the `info` of its file, which says itself what it takes and gives."""
         self = cls(backbone, **options)
         self.output = options.get("output")
         self.pixels.input_size = self.input_size or info.get("image_size")
         self.kind = str(info.get("backbone", "a net"))
+        self.name = name or self.kind
         self.width, self.foreign = info["embedding_dim"], False
         return self
 
@@ -186,8 +187,7 @@ class Teacher(nn.Module):
                 `ekd_lite.models.load_published` knows (.safetensors, .pt, .pth, .ckpt); an .onnx
                 file; or a table of rows: .npy (N, D'), or .safetensors with `embeddings` and, if
                 there are, `mirrored`, `labels`, `prototypes` and `people`, their `people_keys`.
-            **options: of `Teacher`, or of `Teacher.from_rows` for a table; what a published
-                checkpoint is known to take is set by it.
+            **options: of `Teacher`, or of `from_rows` for a table; a published checkpoint sets its.
 
         Raises:
             FileNotFoundError: no such file.
@@ -200,7 +200,7 @@ class Teacher(nn.Module):
         if isinstance(found, Model):
             return cls.from_model(found, name=str(path), **options).requires_grad_(False)
         if isinstance(found, Headless):
-            self = cls._of_ours(found.backbone, found.info, options)
+            self = cls.of_backbone(found.backbone, found.info, **options)
         elif isinstance(found, nn.Module):
             known: Any = found.summary
             takes = {"colour": known.colour, "pixel_range": known.pixel_range}
@@ -210,12 +210,11 @@ class Teacher(nn.Module):
                 raise ValueError(
                     f"{path} is a table of rows, which has no {', '.join(sorted(unknown))}"
                 )
-            told = ("origin", "labels", "people")
-            made_for: dict[str, Any] = {n: found.pop(n) for n in told if n in found}
+            told = {str(n): found.pop(n) for n in ("origin", "labels", "people") if n in found}
             self = cls.from_rows(found.pop(VIEWS[0]), **(found | options))
-            self.made_for = made_for
+            self.made_for = told
             if "prototypes" not in options:
-                self.people = made_for.get("people")
+                self.people = told.get("people")
         self.name = str(path)
         return self
 
@@ -237,14 +236,18 @@ class Teacher(nn.Module):
 
     def seen_as(self, **options: Any) -> Teacher:
         """The same net with other options, to try whether it does better so."""
-        kept = {"input_size": self.input_size, "output": self.output, "flip_sum": self.flip_sum}
         assert self.net is not None
+        kept = {name: getattr(self, name) for name in ("input_size", "output", "flip_sum")}
         return Teacher(self.net, **(kept | {"colour": self.pixels.colour} | options))
 
     @property
     def input_size(self) -> int | None:
         """Side of the images that its net takes, pixels; None if it takes any, or has no net."""
         return None if self.net is None else self.pixels.input_size
+
+    def threshold_at(self, faces: Any, fpr: float = 1e-4, *, labels: Any = None) -> float:
+        """The cosine from which it accepts pairs at an FPR; see `train.threshold.threshold_at`."""
+        return threshold_at(self, faces, fpr, labels=labels)
 
     @property
     def num_parameters(self) -> int:
@@ -253,7 +256,7 @@ class Teacher(nn.Module):
 
     def origin(self, *, head: bool = True) -> Origin:
         """What the run depends on: weights or rows, options, and the prototypes if wanted."""
-        tensors = [*(self.rows_by_view().items())]
+        tensors = list(zip(VIEWS, self.rows or [], strict=False))
         if self.net is not None:
             tensors = [(f"backbone.{n}", t) for n, t in self.net.state_dict().items()]
         if head and self.head is not None:
@@ -264,10 +267,6 @@ class Teacher(nn.Module):
         digests += [tensors_digest(tensors)] if tensors else []
         digests += [f"{name}={value}" for name, value in self._said.items()]
         return {"teacher": f"{self.kind} ({', '.join(digests)})"}
-
-    def rows_by_view(self) -> dict[str, Tensor]:
-        """Its rows by the names that they have in files; {} for a net."""
-        return dict(zip(VIEWS, self.rows or [], strict=False))
 
     def with_head(
         self, prototypes: Tensor, *, scale: float, people: Tensor | None = None

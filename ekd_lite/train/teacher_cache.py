@@ -20,9 +20,9 @@ from ekd_lite.train.checks import check_repeats, check_rows
 from ekd_lite.train.distributed import agree
 from ekd_lite.train.model_file import Model
 from ekd_lite.train.origin import Origin, differences, faces_origin
+from ekd_lite.train.pixels import seen_by
 from ekd_lite.train.teacher import VIEWS, Teacher, as_teacher
 from ekd_lite.train.teacher_fit import probe
-from ekd_lite.train.teacher_view import seen_by
 
 CACHE_FORMAT = "ekd_lite.teacher_cache.2"
 

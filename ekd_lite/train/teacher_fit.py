@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from ekd_lite.data import FaceSet
@@ -32,6 +32,7 @@ def load_teacher(
     given: Any = None,
     methods: Mapping[str, Distiller] = DISTILLERS,
     origin: Origin | None = None,
+    student: nn.Module | None = None,
 ) -> Teacher | None:
     """The teacher that the method needs, with prototypes in the order of the set's people.
 
@@ -42,6 +43,7 @@ def load_teacher(
         given: whatever `as_teacher` takes.
         methods: what the names of methods stand for.
         origin: `faces_origin(faces)`, if it is known already.
+        student: the net that it teaches, if it is made already.
 
     Raises:
         FileNotFoundError, ValueError: no teacher, two, or one that does not fit student and faces.
@@ -71,6 +73,13 @@ def load_teacher(
     if teacher.width is None:
         probe(teacher, faces.image_size)
     assert teacher.width is not None
+    same_width = [name for name, method in used.items() if method.needs_same_width]
+    if same_width and teacher.width != config.embedding_dim:
+        problems.append(
+            f"its embeddings are {teacher.width} numbers wide, the student's "
+            f"{config.embedding_dim}, and {same_width[0]!r} needs one width: set embedding_dim to "
+            f"{teacher.width}"
+        )
     if prototypes is not None:
         if prototypes.shape[1] != teacher.width:
             problems.append(
@@ -81,7 +90,7 @@ def load_teacher(
             teacher = teacher.with_head(prototypes.to(device), scale=config.scale)
     if problems:
         raise ValueError(f"{teacher.name} cannot be the teacher: " + "; ".join(problems))
-    _warn_of_size(teacher, config)
+    _warn_of_size(teacher, config, student)
     return teacher
 
 
@@ -103,7 +112,7 @@ def check_has_teacher(config: TrainConfig, teacher: Any = None) -> None:
 
 
 def asks_for_people(method: Distiller) -> bool:
-    """Whether a method looks at the teacher's prototypes."""
+    """Whether a method looks at the teacher's prototypes by label."""
     return method.by_person or method.needs == "logits"
 
 
@@ -111,7 +120,8 @@ def needs_means(
     teacher: Teacher, config: TrainConfig, methods: Mapping[str, Distiller] = DISTILLERS
 ) -> bool:
     """Whether the method asks for prototypes that the teacher does not have."""
-    asked = any(asks_for_people(methods[name]) for name in parse_method(config.method))
+    used = [methods[name] for name in parse_method(config.method)]
+    asked = any(asks_for_people(method) or method.needs_prototypes for method in used)
     return asked and teacher.head is None
 
 
@@ -138,12 +148,13 @@ def probe(teacher: Teacher, image_size: int) -> int:
     return teacher.width
 
 
-def _warn_of_size(teacher: Teacher, config: TrainConfig) -> None:
+def _warn_of_size(teacher: Teacher, config: TrainConfig, student: nn.Module | None) -> None:
     """Say it if a teacher is no larger than its student."""
-    with torch.device("meta"):
-        student = build_backbone(
-            config.backbone, embedding_dim=config.embedding_dim, image_size=config.image_size
-        )
+    if student is None:
+        with torch.device("meta"):
+            student = build_backbone(
+                config.backbone, embedding_dim=config.embedding_dim, image_size=config.image_size
+            )
     size = sum(p.numel() for p in student.parameters())
     if 0 < teacher.num_parameters <= size:
         warnings.warn(

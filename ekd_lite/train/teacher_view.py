@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ekd_lite.data import FaceSet
 from ekd_lite.data.decode import DecodedFaces, decode_image
-from ekd_lite.data.faceset import at_size
 from ekd_lite.evaluate import all_pairs_tpr_at_fpr, count_pairs, embed
 from ekd_lite.ops import false_accepts_at
 from ekd_lite.train.checks import check_varies
@@ -21,18 +20,6 @@ LOOKED_AT = 128  # images on which other colour orders and ranges are tried
 MEASURED = 2048  # images whose rows are at hand, on which a teacher is measured
 FPR = 1e-2
 RANGES = ((-1.0, 1.0), (0.0, 1.0), (0.0, 255.0))
-
-
-def seen_by(teacher: Teacher, faces: FaceSet) -> FaceSet:
-    """A set as a teacher is shown it: at its own size if that is larger, and can be had.
-
-    A student's crop of 32 pixels, enlarged to 112, shows a teacher nothing new. The images are
-    read, or drawn, a second time at the teacher's size instead.
-    """
-    size = teacher.input_size
-    if size is None or size <= faces.image_size:
-        return faces
-    return at_size(faces, 16 * -(-size // 16)) or faces
 
 
 def report_teacher(

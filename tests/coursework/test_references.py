@@ -42,9 +42,9 @@ def test_bootstrap_is_one_sample_of_the_librarys():
     case = BOOTSTRAP.cases()[2]
     embeddings, labels, _, fpr = case.arguments
     result = bootstrap_tpr_at_fpr(embeddings, labels, [fpr], num_resamples=20, seed=3)
-    from ekd_lite.evaluate.bootstrap import _draw_weights
+    from ekd_lite.evaluate.bootstrap import draw_weights
 
-    for weights, want in zip(_draw_weights(10, 20, 3)[1:], result.samples[:, 0], strict=True):
+    for weights, want in zip(draw_weights(10, 20, 3)[1:], result.samples[:, 0], strict=True):
         drawn = torch.arange(10).repeat_interleave(torch.from_numpy(weights.astype("int64")))
         assert BOOTSTRAP.reference(embeddings, labels, drawn, fpr) == pytest.approx(want.item())
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ekd_lite.data import ImageFolder, convert, decode, open_faces
+from ekd_lite.data import ImageFolder, convert, open_faces, pixels
 from ekd_lite.data.names import FileNames, natural, printable
 
 
@@ -52,7 +52,7 @@ def test_grey_and_transparent_images_become_rgb(tmp_path):
 
 @pytest.mark.parametrize("together", [1, 3, 32])
 def test_a_batch_is_what_pillow_decodes_whatever_the_mode(tmp_path, monkeypatch, together):
-    monkeypatch.setattr(decode, "TOGETHER", together)
+    monkeypatch.setattr(pixels, "TOGETHER", together)
     rng = np.random.default_rng(0)
     kinds = ["RGB.jpg", "L.jpg", "CMYK.jpg", "RGB.png", "RGBA.png", "P.png", "1.png"]
     (tmp_path / "a").mkdir()
@@ -68,8 +68,8 @@ def test_a_batch_is_what_pillow_decodes_whatever_the_mode(tmp_path, monkeypatch,
     expected = []
     for i in order:
         with Image.open(faces.files[i]) as image:
-            pixels = torch.from_numpy(np.array(image.convert("RGB")))
-        expected.append(pixels.permute(2, 0, 1).float() / 127.5 - 1)
+            colours = torch.from_numpy(np.array(image.convert("RGB")))
+        expected.append(colours.permute(2, 0, 1).float() / 127.5 - 1)
     batch = faces.batch(order.tolist())
     assert batch.is_contiguous()
     assert torch.equal(batch, torch.stack(expected))
@@ -171,7 +171,7 @@ def test_what_is_passed_over_is_counted_once(root):
     assert faces.identities == ["ann", "bob"]
     assert len(caught) == 1
     for part in (
-        "1 images lie directly in it", "2 images in 1 deeper folders",
+        "1 images lie directly in it", "2 images in 1 deeper folders, which nested reads",
         "3 files of other kinds (1 .gif, 1 .tiff, 1 no suffix)", "1 folders that hold nothing else",
     ):  # fmt: skip
         assert part in str(caught[0].message)
@@ -253,3 +253,64 @@ def test_a_reader_does_not_copy_the_names(tmp_path):
     os.close(write_end)
     with os.fdopen(read) as pipe:
         assert int(pipe.read()) < 2000  # kB; a list of strings costs 15,000
+
+
+TREE = [
+    "ann/v1/a.png",
+    "ann/v1/b.png",
+    "ann/v10/c.png",
+    "ann/v2/d.png",
+    "bob/e.png",
+    "cid/x/y/f.png",
+]
+FIRST = {"ann": "abdc", "bob": "e", "cid": "f"}
+LAST = {"ann/v1": "ab", "ann/v2": "d", "ann/v10": "c", "bob": "e", "cid/x/y": "f"}
+
+
+@pytest.mark.parametrize(("nested", "people"), [("first", FIRST), ("last", LAST)])
+def test_both_conventions_of_nested_folders(tmp_path, nested, people):
+    for number, name in enumerate(TREE):
+        write(tmp_path / name, (number, 0, 0))
+    (tmp_path / "ann" / "v1" / ".hidden").mkdir()
+    write(tmp_path / "ann" / "v1" / ".hidden" / "z.png", (0, 0, 0))
+    faces = ImageFolder(tmp_path, image_size=16, nested=nested)  # a warning would be an error here
+    assert faces.identities == list(people)
+    assert [file.stem for file in faces.files] == list("".join(people.values()))
+    assert faces.labels.tolist() == [i for i, own in enumerate(people.values()) for _ in own]
+    red = ((faces.batch(range(6))[:, 0, 0, 0] + 1) * 127.5).round().tolist()
+    assert red == ["abcdef".index(file.stem) for file in faces.files]
+    convert(faces, tmp_path / "out", to="rec")
+    assert open_faces(tmp_path / "out", image_size=16).labels.tolist() == faces.labels.tolist()
+
+
+def test_a_flat_folder_is_the_same_set_by_every_convention(root):
+    flat = ImageFolder(root, image_size=16)
+    for nested in ("first", "last"):
+        faces = ImageFolder(root, image_size=16, nested=nested)
+        assert (faces.files, faces.identities) == (flat.files, flat.identities)
+        assert torch.equal(faces.labels, flat.labels)
+
+
+def test_nested_folders_whose_people_are_not_plain_are_refused(root):
+    write(root / "bob" / "old" / "3.png", (0, 0, 0))
+    with pytest.raises(ValueError, match=r"bob holds 2 images and 1 in folders below it, so that"):
+        ImageFolder(root, nested="last")
+    assert ImageFolder(root, image_size=16, nested="first").labels.tolist() == [0, 1, 1, 1]
+    with pytest.raises(ValueError, match=r"nested must be None, 'first' .* got True"):
+        ImageFolder(root, nested=True)
+    (root / "bob" / "old" / "back").symlink_to(root / "bob")
+    with pytest.raises(ValueError, match=r"old/back leads back to a folder that it lies in"):
+        ImageFolder(root, nested="first")
+    (root / "bob" / "old" / "back").unlink()
+    (root / "bob" / "old" / "x.gif").touch()
+    with pytest.warns(
+        UserWarning, match=r"1 \.gif\)\. Images are read from root/identity/\.\.\./\*"
+    ):
+        ImageFolder(root, nested="first")
+
+
+def test_nested_is_for_folders_of_images(root, tmp_path):
+    for to in ("rec", "packed"):
+        convert(ImageFolder(root, image_size=16), tmp_path / to / "x", to=to)
+        with pytest.raises(ValueError, match="no folder of images: `nested` is for those"):
+            open_faces(tmp_path / to / "x", image_size=16, nested="first")

@@ -233,7 +233,7 @@ def test_a_folder_with_one_rec_file_of_any_name(root, tmp_path, name):
 @pytest.mark.parametrize(
     ("to", "when"),
     [
-        ("packed", "packed._render_part"),
+        ("packed", "cache._render_part"),
         ("rec", "record_writer.RecordWriter.write"),
         ("rec", "checksums.write_sums"),
     ],
@@ -325,3 +325,19 @@ def test_too_many_workers_are_capped(root, monkeypatch):
         pytest.warns(UserWarning, match="workers = 1000 is more than 4 processes for each"),
     ):
         load_splits(root, image_size=16, workers=1000)
+
+
+def test_nested_folders_on_the_command_line(root, tmp_path, capsys):
+    for person in sorted(root.iterdir()):
+        (person / "video").mkdir()
+        (person / "0.png").rename(person / "video" / "0.png")
+    nested = ["--nested", "first"]
+    assert main(["data", "info", str(root), *nested]) == 0
+    assert "24 readable images of 12 identities, 2 to 2 each" in capsys.readouterr().out
+    assert main(["data", "verify", str(root), *nested, "--write-checksums"]) == 0
+    assert main(["data", "verify", str(root), *nested]) == 0
+    convert = ["data", "convert", "--faces", str(root), "--out", str(tmp_path / "out")]
+    assert main([*convert, "--nested", "last"]) == 2
+    assert "so that it is not plain whose they are" in capsys.readouterr().err
+    assert main([*convert, *nested, "--image-size", "16"]) == 0
+    assert open_packed(tmp_path / "out").identities == [f"p{person:02}" for person in range(12)]

@@ -12,19 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from ekd_lite.data.preview import preview, preview_sweep
+from ekd_lite.data.renderer.draw import identity_latents, identity_table, nuisance_table
 from ekd_lite.data.renderer.parameters import (
     IDENTITY_PARAMETERS,
     NUISANCE_PARAMETERS,
     Columns,
-    identity_latents,
     identity_names,
-    identity_table,
     nuisance_names,
-    nuisance_table,
 )
 from ekd_lite.data.renderer.random import hash_uniforms, normals_from_uniforms
 from ekd_lite.data.renderer.render import render_faces
-from ekd_lite.data.synthetic import SyntheticFaces, preview, preview_sweep
+from ekd_lite.data.synthetic import SyntheticFaces
 
 
 @pytest.fixture(scope="module")

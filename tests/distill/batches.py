@@ -1,8 +1,12 @@
 """Batches for the tests of the distillation losses."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from hypothesis import strategies as st
+
+from ekd_lite.distill import Setting
 
 
 def golden_batch(rows, dim):
@@ -37,3 +41,20 @@ def batches(draw, min_rows=0, max_rows=6, max_dim=4, min_dim=2):
     student, teacher = (torch.from_numpy(scale * rng.normal(size=(rows, dim))) for _ in range(2))
     labels = draw(st.lists(st.integers(0, 3), min_size=rows, max_size=rows))
     return student, teacher, torch.tensor(labels, dtype=torch.int64)
+
+
+def gallery(dim, rows=60, identities=4, seed=9):
+    """Rows and labels of a set, float32."""
+    return random_batch(rows, dim, seed=seed, identities=identities)[1].float(), torch.arange(
+        rows
+    ) % identities
+
+
+def make_setting(dim, teacher_dim=None, prototypes=None, **options):
+    """All that any method asks for."""
+    teacher_dim = teacher_dim or dim
+    if prototypes is None:
+        prototypes = torch.cos(torch.arange(4.0)[:, None] * torch.arange(1.0, teacher_dim + 1))
+    known: dict[str, Any] = {"num_identities": len(prototypes), "teacher_threshold": 0.3}
+    known |= {"gallery": gallery(teacher_dim), **options}
+    return Setting(dim, teacher_dim, prototypes, **known)

@@ -1,8 +1,10 @@
 """What holds for every distillation loss, one table for all of them."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -15,15 +17,16 @@ from ekd_lite.distill import (
     AdaDistillLoss,
     CCKDLoss,
     DarkRankLoss,
+    DDLLoss,
     EKDLoss,
     FineEKDLoss,
     FitNetLoss,
+    GalleryEKDLoss,
     GroupedKDLoss,
     KDLoss,
     MarginDistillationLoss,
     PWRLoss,
     RKDLoss,
-    Setting,
     ShrinkTeaNetLoss,
     SPLoss,
     TeacherHeadLoss,
@@ -31,7 +34,8 @@ from ekd_lite.distill import (
     TripletDistillationLoss,
     parse_method,
 )
-from tests.distill.batches import batches, golden_batch, random_batch
+from ekd_lite.ops import generator_for
+from tests.distill.batches import batches, gallery, golden_batch, make_setting, random_batch
 from tests.oracles import distill as oracle
 
 pytestmark = pytest.mark.filterwarnings("ignore:the first batch has too few impostor pairs")
@@ -53,6 +57,7 @@ SUCCESSORS: dict[str, Callable[[int], nn.Module]] = {
     "seed": lambda dim: TeacherQueueLoss(dim, teacher_temperature=0.1, size=12),
     "thkd": lambda dim: TeacherHeadLoss(torch.arange(5.0 * dim).sin().view(5, dim), scale=16.0),
 }
+FINE: dict[str, Any] = {"fprs": (0.5, 0.25, 0.1), "hard_fpr": 0.5}
 # Every loss and option, as a function of the width, because MarginDistillation has prototypes.
 LOSSES = {
     "kd": lambda dim: KDLoss(),
@@ -78,11 +83,16 @@ LOSSES = {
     "pwr hinge": lambda dim: PWRLoss(variant="hinge"),
     "pwr ranknet": lambda dim: PWRLoss(variant="ranknet", beta=2.0),
     **SUCCESSORS,
+    "ddl": lambda dim: DDLLoss(),
     "ekd": lambda dim: EKDLoss(),
-    "fine ekd": lambda dim: FineEKDLoss(dim, dim, fprs=(0.5, 0.25, 0.1), hard_fpr=0.5),
-    "fine ekd teacher": lambda dim: FineEKDLoss(
-        dim, dim, fprs=(0.5, 0.25, 0.1), hard_fpr=0.5, thresholds="teacher", memory=5
+    "fine ekd": lambda dim: FineEKDLoss(dim, dim, **FINE),
+    "fine ekd teacher": lambda dim: FineEKDLoss(dim, dim, **FINE, thresholds="teacher", memory=5),
+    "fine ekd decisions": lambda dim: FineEKDLoss(
+        dim, dim, **FINE, targets="decisions", threshold=0.3
     ),
+    "fine ekd labels": lambda dim: FineEKDLoss(dim, dim, **FINE, targets="labels"),
+    "fine ekd cosines": lambda dim: FineEKDLoss(dim, dim, **FINE, targets="cosines"),
+    "gallery ekd": lambda dim: GalleryEKDLoss(*gallery(dim), **FINE, impostors=30),
 }
 NEEDS_LABELS = {
     "adadistill",
@@ -91,12 +101,24 @@ NEEDS_LABELS = {
     "triplet",
     "triplet l2",
     "margin",
+    "ddl",
     "ekd",
     "fine ekd",
     "fine ekd teacher",
+    "fine ekd labels",
+    "fine ekd cosines",
+    "gallery ekd",
 }
-RELATIONS = ("darkrank", "sp", "cckd", "rkd", "triplet", "pwr", "ekd")
+RELATIONS = ("darkrank", "sp", "cckd", "rkd", "triplet", "pwr", "ddl", "ekd")
 is_relational = [name for name in LOSSES if name.startswith(RELATIONS)]
+
+
+def gallery_oracle(dim):
+    """The loop, told which rows the first batch draws."""
+    rows, labels = gallery(dim)
+    drawn = generator_for(0, 3, 0).choice(len(rows), 30, replace=False).tolist()
+    slow = oracle.GalleryEKD(rows.double().tolist(), labels.tolist())
+    return lambda s, t, y: slow(s, t, y, drawn)
 
 
 def oracle_of(name):
@@ -125,9 +147,16 @@ def oracle_of(name):
         "pwr": oracle.pwr,
         "pwr hinge": partial(oracle.pwr, variant="hinge"),
         "pwr ranknet": partial(oracle.pwr, variant="ranknet", beta=2.0),
+        "ddl": oracle.ddl,
         "ekd": lambda s, t, y: oracle.EKD(corrected=True)(s, t, y),
         "fine ekd": lambda s, t, y: oracle.FineEKD()(s, t, y),
         "fine ekd teacher": lambda s, t, y: oracle.FineEKD(memory=5, own=False)(s, t, y),
+        "fine ekd decisions": lambda s, t: oracle.FineEKD(targets="decisions", threshold=0.3)(
+            s, t, [0] * len(s)
+        ),
+        "fine ekd labels": lambda s, t, y: oracle.FineEKD(targets="labels")(s, t, y),
+        "fine ekd cosines": lambda s, t, y: oracle.FineEKD(targets="cosines")(s, t, y),
+        "gallery ekd": lambda s, t, y: gallery_oracle(len(s[0]) if s else 2)(s, t, y),
     }
     return by_name[name]
 
@@ -177,7 +206,9 @@ def test_gradcheck(name):
         loss = EKDLoss(fprs=(0.5, 0.2), temperature=0.1).double()
         loss(student, teacher, labels)
         loss.eval()
-    if name.startswith(("fine ekd", "adadistill", "qud", "seed")):  # their state would go on
+    if name.startswith(
+        ("fine ekd", "gallery", "adadistill", "qud", "seed")
+    ):  # their state would go on
         loss.double()(student, teacher, labels)
         loss.eval()
     student.requires_grad_()
@@ -200,6 +231,8 @@ def test_the_teacher_gets_no_gradient_and_the_inputs_stay_as_they_are(name):
 
 # What a student equal to its teacher costs: zero, but for these.
 AT_TEACHER = {"darkrank", "triplet", "triplet l2", "margin", "pwr ranknet", "adadistill", "qud"}
+AT_TEACHER |= {"ddl"}  # its order loss; the rest is zero (test_ddl.py)
+AT_TEACHER |= {"fine ekd decisions", "fine ekd labels"}
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -301,6 +334,7 @@ ZERO = {("N=0", name) for name in LOSSES}
 ZERO |= {("N=1", name) for name in [*is_relational] if not name.startswith(("sp", "cckd"))}
 ZERO |= {("N=2", name) for name in LOSSES if name.startswith("pwr")}
 ZERO |= {(kind, name) for kind in ("one identity", "all distinct") for name in ("triplet",)}
+ZERO |= {(kind, "ddl") for kind in ("one identity", "all distinct")}
 ZERO |= {(kind, "triplet l2") for kind in ("one identity", "all distinct")}
 
 
@@ -398,7 +432,8 @@ def test_bad_options_are_named(make, message):
 def test_every_method_is_built_for_a_setting_and_says_what_it_needs(name):
     """The metadata is checked against what the loss does."""
     method = DISTILLERS[name]
-    loss = method.build(Setting(6, 6, PROTOTYPES[:, :6]))
+    setting = make_setting(6, prototypes=PROTOTYPES[:, :6])
+    loss = method.build(setting)
     student, teacher, labels = random_batch(48, 6)  # large enough to show a level of 1e-3
     student.requires_grad_()
     whole = loss.double()(student, teacher, labels)
@@ -408,16 +443,23 @@ def test_every_method_is_built_for_a_setting_and_says_what_it_needs(name):
         with pytest.raises(ValueError, match="needs labels"):
             loss(student, teacher)
     else:
-        assert loss(student, teacher).item() == pytest.approx(whole.item(), abs=1e-12)
+        again = method.build(setting).double()(student, teacher)
+        assert again.item() == pytest.approx(whole.item(), abs=1e-12)
+    if name == "adadistill":  # its centres, which the whole batch moves, stay where they are
+        loss.eval()
+        loss.centres.copy_(PROTOTYPES[:, :6])
+        whole = loss(student, teacher, labels)
     parts = [
-        method.build(Setting(6, 6, PROTOTYPES[:, :6])).double()(student[r], teacher[r], labels[r])
+        (loss if name == "adadistill" else method.build(setting).double())(
+            student[r], teacher[r], labels[r]
+        )
         for r in (slice(0, 24), slice(24, 48))
     ]
     is_mean = math.isclose(sum(p.item() for p in parts) / 2, whole.item(), rel_tol=1e-9)
     assert is_mean != method.compares_images
     if method.needs == "embeddings":
         wide = torch.nn.functional.pad(PROTOTYPES[:, :6], (0, 2))
-        loss = method.build(Setting(6, 8, wide)).double()
+        loss = method.build(make_setting(6, 8, wide)).double()
         wide_teacher = torch.nn.functional.pad(teacher, (0, 2))
         if method.needs_same_width:
             with pytest.raises(ValueError, match="width"):
@@ -425,8 +467,11 @@ def test_every_method_is_built_for_a_setting_and_says_what_it_needs(name):
         else:
             assert loss(student, wide_teacher, labels).isfinite()
     assert method.weight >= 0
-    scaled = method.build(Setting(6, 6, PROTOTYPES[:, :6], scale=5.0))
+    scaled = method.build(dataclasses.replace(setting, scale=5.0, margin=0.25))
     assert getattr(scaled, "scale", 5.0) == 5.0
+    if method.takes_margin:
+        options = vars(scaled)
+        assert {options[key] for key in options if "margin" in key} == {0.25}
     note = NOTES[name]
     assert all((note.paper, note.cost, note.differs, note.weight_source))
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from ekd_lite.distill import DISTILLERS, FineEKDLoss, Setting
+from ekd_lite.distill import DISTILLERS, FineEKDLoss, GalleryEKDLoss
 from ekd_lite.parallel import gather_batch
-from tests.distill.batches import random_batch
+from tests.distill.batches import make_setting, random_batch
 from tests.processes import launch
 
 pytestmark = [
@@ -30,10 +30,10 @@ def make_net_and_losses():
     for parameter in net.parameters():
         parameter.data.copy_(torch.randn(parameter.shape, generator=generator))
     prototypes = torch.randn(4, DIM, generator=generator, dtype=torch.float64)
-    setting = Setting(DIM, DIM, prototypes)
+    setting = make_setting(DIM, prototypes=prototypes)
     losses = {name: DISTILLERS[name].build(setting).double() for name in PAIRWISE}
     for loss in losses.values():
-        if isinstance(loss, FineEKDLoss):  # levels that so few pairs can show
+        if isinstance(loss, FineEKDLoss | GalleryEKDLoss):  # levels that so few pairs can show
             loss.fprs, loss.hard_fpr = (0.3, 0.1), 0.5
     return net, losses
 

@@ -12,13 +12,14 @@ from ekd_lite.distill import (
     DISTILLERS,
     EKDLoss,
     FineEKDLoss,
+    GalleryEKDLoss,
     MarginDistillationLoss,
     Setting,
     TripletDistillationLoss,
     semi_hard_triplets,
     soft_rank,
 )
-from tests.distill.batches import random_batch
+from tests.distill.batches import gallery, make_setting, random_batch
 from tests.distill.test_every_loss import LOSSES, NEEDS_LABELS, PROTOTYPES
 
 pytestmark = pytest.mark.filterwarnings("ignore:the first batch has too few impostor pairs")
@@ -28,7 +29,7 @@ EVERY = {
     "ekd official": lambda dim: EKDLoss(mode="official"),
     **{
         f"method {name}": lambda dim, method=method: method.build(
-            Setting(dim, dim, PROTOTYPES[:, :dim])
+            make_setting(dim, prototypes=PROTOTYPES[:, :dim])
         )
         for name, method in DISTILLERS.items()
     },
@@ -135,7 +136,14 @@ def test_functions_and_prototypes_want_tensors():
                 call(value)
 
 
-@pytest.mark.parametrize("make", [EKDLoss, lambda fprs: FineEKDLoss(4, 4, fprs=fprs)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        EKDLoss,
+        lambda fprs: FineEKDLoss(4, 4, fprs=fprs),
+        lambda fprs: GalleryEKDLoss(*gallery(4), fprs=fprs),
+    ],
+)
 def test_rates_come_in_any_form(make):
     rates = [0.1, 0.01]
     for form in (rates, tuple(rates), np.array(rates), torch.tensor(rates, dtype=torch.float64)):
@@ -157,7 +165,7 @@ def test_the_table_of_public_names_is_whole():
         for name in ekd_lite.distill.__all__
         if inspect.isfunction(getattr(ekd_lite.distill, name))
     }
-    assert functions == {"parse_method", "semi_hard_triplets", "soft_rank"}
+    assert functions == {"distribution_gap", "parse_method", "semi_hard_triplets", "soft_rank"}
 
 
 @pytest.mark.parametrize(
@@ -189,7 +197,12 @@ def test_methods_on_logits_and_prototypes_say_that_they_look_people_up():
                 pass
 
         setting = object.__new__(Watched)
-        for field, value in {"student_dim": 6, "teacher_dim": 6, "scale": 8.0}.items():
+        values = {"student_dim": 6, "teacher_dim": 6, "scale": 8.0, "num_identities": 4}
+        values |= {"teacher_threshold": 0.3, "gallery": gallery(6)}
+        for field, value in values.items():
             object.__setattr__(setting, field, value)
         method.build(setting)
-        assert method.by_person == (bool(kept) or method.needs == "logits"), name
+        assert (method.by_person or method.needs_prototypes) == (
+            bool(kept) or method.needs == "logits"
+        ), name
+        assert not (method.by_person and method.needs_prototypes), name

@@ -15,7 +15,16 @@ name, rows = sys.argv[1], int(sys.argv[2])
 width = 10_000 if DISTILLERS[name].needs == "logits" else 512
 student, teacher = torch.randn(2, rows, width)
 student.requires_grad_()
-loss = DISTILLERS[name].build(Setting(512, 512, torch.randn(2048, 512)))
+gallery = torch.randn(4096, 512), torch.arange(4096) // 8
+setting = Setting(
+    512,
+    512,
+    torch.randn(2048, 512),
+    num_identities=2048,
+    teacher_threshold=0.1,
+    gallery=gallery,
+)
+loss = DISTILLERS[name].build(setting)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 loss(student, teacher, torch.arange(rows) // 4).backward()
 assert student.grad.isfinite().all()

@@ -46,6 +46,16 @@ def test_levels_that_cannot_be_measured_come_first_and_in_order(evaluate):
         assert f"TPR {float(tpr[0]):6.2f} %" in lines[4]
 
 
+def test_every_person_may_weigh_the_same(evaluate):
+    rows, labels = rows_of(200), (torch.arange(200) ** 0.7).long()  # people of many sizes
+    tpr = 100 * all_pairs_tpr_at_fpr(rows, labels, 0.1, by="person")
+    assert tpr != 100 * all_pairs_tpr_at_fpr(rows, labels, 0.1)
+    for resamples in ("0", "20"):
+        options = ("--fprs", "0.1", "--by", "person", "--resamples", resamples)
+        _, lines, _ = evaluate(rows, labels, *options)
+        assert f"TPR {float(tpr):6.2f} %" in lines[1]
+
+
 def test_a_collapsed_net_scores_zero(evaluate):
     labels = torch.arange(400) // 4
     _, lines, _ = evaluate(rows_of(1, 512).repeat(400, 1), labels, "--fprs", "0.1", "0.01")

@@ -11,9 +11,9 @@ from pathlib import Path
 from ekd_lite.data import (
     ImageFolder,
     SyntheticFaces,
+    cache,
     cache_faces,
     convert,
-    packed,
     read_verification_bin,
 )
 from ekd_lite.data.archives import unpack_faces
@@ -83,7 +83,7 @@ def _convert(source, out, to):
 
 def _cache(workers):
     def work(_, out):
-        packed._IMAGES_PER_TASK = 32  # of 160
+        cache._IMAGES_PER_TASK = 32  # of 160
         cache_faces(SyntheticFaces(10, 16), out, workers=workers, progress=False)
 
     return work

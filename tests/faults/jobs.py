@@ -248,7 +248,9 @@ def train_with_injections(out, plan, **options):
     def everything(state):
         momenta = [t for s in state.optimizer.state.values() for t in s.values()]
         shared, sharded = state.parameters()
-        return [*shared, *sharded, *state.buffers(), *momenta]
+        modules = (state.backbone, state.head, state.distillers)
+        buffers = [buffer for module in modules for buffer in module.buffers()]
+        return [*shared, *sharded, *buffers, *momenta]
 
     def step(state, *batches):
         before = [tensor.detach().clone() for tensor in everything(state)]

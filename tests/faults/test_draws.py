@@ -4,9 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ekd_lite.distill import DISTILLERS, Setting
+from ekd_lite.distill import DISTILLERS
 from ekd_lite.heads import HEADS
 from ekd_lite.ops import generator_for
+from tests.distill.batches import make_setting
 
 HALVES = (torch.float16, torch.bfloat16)
 
@@ -63,7 +64,9 @@ class HeadLoss(torch.nn.Module):
 def test_half_precision(count):
     """Every head and every method under autocast, against float64 of the same rounded input."""
     worst, gradients, cases = 0.0, 0, 0
-    setting = Setting(16, 16, torch.randn(8, 16, generator=torch.Generator().manual_seed(9)))
+    setting = make_setting(
+        16, prototypes=torch.randn(8, 16, generator=torch.Generator().manual_seed(9))
+    )
     made = {name: lambda h=head: HeadLoss(h(16, 8)) for name, head in HEADS.items()}
     made |= {name: lambda m=m: m.build(setting) for name, m in DISTILLERS.items()}
     for dtype in HALVES:

@@ -239,6 +239,38 @@ def arcface(cosine, m):
     return math.cos(theta + m) if cosine > -math.cos(m) else cosine - m * math.sin(m)
 
 
+def ddl_divergence(wanted, given):
+    """KL between histograms of Gaussian bumps on 1000 nodes."""
+    nodes, heights = np.arange(1000) / 1000, []
+    for scores in (wanted, given):
+        bumps = sum(np.exp(-((score - nodes) ** 2) / (2 * 0.1**2)) for score in scores)
+        heights.append(bumps / bumps.sum() + 1e-9)
+    return float((heights[0] * np.log(heights[0] / heights[1])).sum())
+
+
+def ddl(student, teacher, labels):
+    sides = []
+    for net in (teacher, student):
+        rows = [unit(r) for r in net]
+        genuine = [
+            dot(rows[i], rows[j])
+            for i, j in itertools.combinations(range(len(rows)), 2)
+            if labels[i] == labels[j]
+        ]
+        others = [
+            [dot(a, b) for b, other in zip(rows, labels, strict=True) if other != own]
+            for a, own in zip(rows, labels, strict=True)
+        ]
+        if not genuine or not all(others):
+            return 0.0
+        sides.append(([g for g in genuine if g > 0], [max(row) for row in others]))
+    (g_t, i_t), (g_s, i_s) = sides
+    total = 0.02 * ddl_divergence(i_t, i_s)
+    if g_t and g_s:
+        total += 0.1 * ddl_divergence(g_t, g_s)
+    return total + 0.5 * sum(mean(i) - mean(g) for i in (i_t, i_s) for g in (g_t, g_s) if g)
+
+
 def pwr(student, teacher, beta=1.0, variant="exponential"):
     s, t = [unit(r) for r in student], [unit(r) for r in teacher]
     pairs = list(itertools.combinations(range(len(s)), 2))
@@ -262,9 +294,18 @@ class FineEKD:
     """The batch against itself and the last images; thresholds from all impostors so far."""
 
     def __init__(
-        self, memory=0, fprs=(0.5, 0.25, 0.1), hard_fpr=0.5, temperature=0.1, decay=0.98, own=True
+        self,
+        memory=0,
+        fprs=(0.5, 0.25, 0.1),
+        hard_fpr=0.5,
+        temperature=0.1,
+        decay=0.98,
+        own=True,
+        targets="ranks",
+        threshold=None,
     ):
         self.size, self.fprs, self.hard_fpr = memory, fprs, hard_fpr
+        self.targets, self.accept = targets, threshold
         self.temperature, self.decay, self.own = temperature, decay, own
         self.memory = []  # (student's row, teacher's row, label), the oldest first
         self.batches = []  # impostor pairs (student's cosine, teacher's cosine) of every batch
@@ -296,10 +337,11 @@ class FineEKD:
         for i in range(len(s)):
             for j, (in_student, in_teacher, label) in enumerate(batch + self.memory):
                 pair = dot(s[i], in_student), dot(t[i], in_teacher)
-                if label != labels[i]:
-                    impostor.append(pair)
-                elif j != i:
-                    genuine.append(pair)
+                is_one = label == labels[i]
+                if self.targets == "decisions":
+                    is_one = pair[1] >= self.accept
+                if j != i:
+                    (genuine if is_one else impostor).append(pair)
         self.batches.append(impostor)
         self.memory = (self.memory + batch)[-self.size :] if self.size else []
         self.thresholds = self.both(self.fprs)
@@ -307,9 +349,12 @@ class FineEKD:
             (a, b)
             for at_student, at_teacher in self.both([self.hard_fpr])
             for a, b in impostor
-            if a > at_student or b > at_teacher
+            if a > at_student or (b > at_teacher and self.targets in ("ranks", "cosines"))
         ]
-        gaps = [[self.gap(*pair) for pair in pairs] for pairs in (genuine, hard)]
+        gaps = [
+            [self.gap(a, b, is_one) for a, b in pairs]
+            for pairs, is_one in ((genuine, True), (hard, False))
+        ]
         positive, negative = (mean(gap**2 for gap in row) for row in gaps)
         self.stats = {
             "positive_loss": positive,
@@ -318,8 +363,43 @@ class FineEKD:
         }
         return 0.02 * positive + 0.01 * negative
 
-    def gap(self, a, b):
+    def gap(self, a, b, is_one=False):
+        if self.targets == "cosines":
+            return a - b
         of_student, of_teacher = zip(*self.thresholds, strict=True) if self.thresholds else ((), ())
-        return soft_rank(a, of_student, self.temperature) - soft_rank(
-            b, of_teacher, self.temperature
-        )
+        rank = soft_rank(a, of_student, self.temperature)
+        if self.targets in ("decisions", "labels"):
+            return rank - is_one * len(of_student)
+        return rank - soft_rank(b, of_teacher, self.temperature)
+
+
+class GalleryEKD(FineEKD):
+    """The batch against all rows of its people and against those drawn, with levels added on."""
+
+    def __init__(self, rows, labels, *, extrapolated=4, **options):
+        super().__init__(**options)
+        self.rows, self.labels = [unit(row) for row in rows], labels
+        self.extrapolated = extrapolated
+
+    def __call__(self, student, teacher, labels, drawn=()):
+        s, t = [unit(r) for r in student], [unit(r) for r in teacher]
+        genuine, impostor = [], []
+        for i in range(len(s)):
+            pairs = [(dot(s[i], row), dot(t[i], row)) for row in self.rows]
+            genuine += [p for p, y in zip(pairs, self.labels, strict=True) if y == labels[i]]
+            impostor += [pairs[j] for j in drawn if self.labels[j] != labels[i]]
+        self.batches.append(impostor)
+        self.thresholds = self.both(self.fprs)
+        hard = [
+            (a, b)
+            for at_student, at_teacher in self.both([self.hard_fpr])
+            for a, b in impostor
+            if a > at_student or b > at_teacher
+        ]
+        known = self.thresholds
+        if len(known) >= 2:
+            (a0, b0), (a1, b1) = known[-2:]
+            ks = range(1, self.extrapolated + 1)
+            self.thresholds = known + [(a1 + k * (a1 - a0), b1 + k * (b1 - b0)) for k in ks]
+        positive, negative = (mean(self.gap(*p) ** 2 for p in pairs) for pairs in (genuine, hard))
+        return 0.02 * positive + 0.01 * negative

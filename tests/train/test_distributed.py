@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from torch import nn
 
-from ekd_lite.distill import DISTILLERS, FineEKDLoss
+from ekd_lite.distill import DISTILLERS, FineEKDLoss, GalleryEKDLoss
 from ekd_lite.files import locked_folder
 from ekd_lite.heads import HEADS, ArcFace, PartialFC
 from ekd_lite.models import build_backbone
@@ -23,6 +24,7 @@ from ekd_lite.train import TrainConfig, build_state, fit, train_step
 from ekd_lite.train.distributed import agree, pick_device, process_group
 from ekd_lite.train.model_file import Model
 from ekd_lite.train.step import BadBatchError, Batch
+from tests.distill.batches import gallery
 from tests.fakes import ColourFaces
 from tests.processes import free_port, launch
 
@@ -41,6 +43,7 @@ BASE: dict[str, Any] = {
     "margin_ramp": 0.0,
     "scale": 8.0,
     "teacher": "in memory",
+    "teacher_threshold": 0.3,
 }
 SPLITTABLE = ("normface", "sphereface", "cosface", "arcface")
 MARGIN = {name: 1.5 if name == "sphereface" else 0.3 for name in HEADS}
@@ -54,7 +57,21 @@ CASES: dict[str, dict[str, Any]] = {
     "split and distilled": {"method": "ekd:50+fitnet+sp", "partial_fc": 1.0, "optimizer": "sgd"},
     "clipped": {"clip_norm": 0.05, "partial_fc": 1.0, "optimizer": "sgd"},
     "accumulated": {"accumulate": 2, "method": "ekd"},
+    "own student": {"student": lambda: Own(), "method": "fitnet", "optimizer": "sgd"},
+    "tables": {"accumulate": 2, "method": "adadistill+qud+seed+thkd"},
 }
+
+
+class Own(nn.Module):
+    """A student of somebody's own, with a part that no embedding depends on."""
+
+    def __init__(self, width=8):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3, stride=4), nn.BatchNorm2d(4)
+        self.output, self.idle = nn.Linear(4, width), nn.Linear(2, 2)
+
+    def forward(self, images):
+        return self.output(self.norm(self.conv(images)).tanh().mean((2, 3)))
 
 
 def make_teacher():
@@ -81,12 +98,16 @@ def make_batches(config, size, share=slice(None)):
 
 def start(case):
     """A state in float64 whose prototypes do not depend on how they are split."""
-    config = TrainConfig(**{**BASE, **CASES[case]})
+    options = {**BASE, **CASES[case]}
+    student = options.pop("student", None)
+    config = TrainConfig(**options)
     torch.set_default_dtype(torch.float64)
     try:
-        state = build_state(config, IDENTITIES, make_teacher(), "cpu")
+        state = build_state(
+            config, IDENTITIES, make_teacher(), "cpu", student=student, gallery=gallery(8)
+        )
         for loss in state.distillers.values():
-            if isinstance(loss, FineEKDLoss):  # levels that so few pairs can show
+            if isinstance(loss, FineEKDLoss | GalleryEKDLoss):  # levels that so few pairs can show
                 loss.fprs, loss.hard_fpr = (0.3, 0.1), 0.5
     finally:
         torch.set_default_dtype(torch.float32)
@@ -140,18 +161,23 @@ def collectives(number, size):
         "nothing": broadcast_bytes(None),
         "gathered": [data.decode() for data in gather_bytes(b"x" * number)],
     }
-    state = start("method ekd")
-    before = {k: v.clone() for k, v in state.backbone.state_dict().items()}
     share = slice(number * PER_RANK, (number + 1) * PER_RANK)
-    (batch,) = next(iter(make_batches(state.config, size, share)))
-    if number == 1:
-        batch.images[2, 0, 3, 3] = float("nan")
-    try:
-        train_step(state, batch)
-    except BadBatchError as error:
-        found["error"] = str(error)
-    after = state.backbone.state_dict()
-    found["unchanged"] = all(torch.equal(before[k], after[k]) for k in before) and state.step == 0
+    for case in ("method ekd", "tables"):
+        state = start(case)
+        kept = {
+            **{f"backbone.{name}": value for name, value in state.backbone.state_dict().items()},
+            **dict(state.distillers.named_buffers()),
+        }
+        before = {name: value.clone() for name, value in kept.items()}
+        group = next(iter(make_batches(state.config, size, share)))
+        if number == 1:
+            group[-1].images[2, 0, 3, 3] = float("nan")
+        try:
+            train_step(state, *group)
+        except BadBatchError as error:
+            found[f"error, {case}"] = str(error)
+        found[f"changed, {case}"] = [k for k in before if not torch.equal(before[k], kept[k])]
+        found[f"changed, {case}"] += [str(state.step)] * (state.step > 0)
     try:
         PartialFC(ArcFace, 4, size - 1)
     except ValueError as error:
@@ -169,6 +195,9 @@ def refusals(number, folder):
     faces, same = ColourFaces(seed=int(last)), ColourFaces()
     calls = {
         "other faces": lambda out: fit(TrainConfig(**tiny), faces, out, progress=False),
+        "another student": lambda out: fit(
+            TrainConfig(**tiny), same, out, student=Own(8 + last), progress=False
+        ),
         "another seed": lambda out: fit(
             TrainConfig(**tiny, seed=int(last)), same, out, progress=False
         ),
@@ -240,10 +269,11 @@ def test_a_nan_on_one_process_stops_all_before_the_weights_change(ranks):
     texts = set()
     for size in (2, 4):
         for _, found in ranks[size]:
-            assert found["unchanged"]
-            texts.add((size, found["error"]))
+            for case in ("method ekd", "tables"):
+                assert found[f"changed, {case}"] == []
+                texts.add((size, found[f"error, {case}"]))
             assert f"{size - 1} identities cannot be split" in found["too few"]
-    assert len(texts) == 2  # the same on every process
+    assert len(texts) == 4  # the same on every process
     for _, text in texts:
         assert "loss" in text
         assert "process 1" in text
@@ -254,6 +284,8 @@ def test_every_process_is_told_that_one_was_given_something_else(ranks):
         for _, found in ranks[size]:
             assert f"process {size - 1}: faces: 72 images of 16 pixels" in found["other faces"]
             assert f"process {size - 1}: seed: 0 here, 1 there" in found["another seed"]
+            assert "embedding_dim: 8 here, 9 there" in found["another student"]
+            assert "student: Own of 11 tensors" in found["another student"]
             assert "process 0:" not in found["other faces"] + found["another seed"]
             assert "another process is writing to" in found["a folder in use"]
             assert found["begun"] == []

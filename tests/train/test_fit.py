@@ -48,7 +48,9 @@ def test_training_makes_faces_tell_apart(teacher):
 @pytest.mark.parametrize("method", DISTILLERS)
 def test_every_method_trains_and_resumes(tmp_path, teacher, method):
     for steps_done in (2, 4):
-        config = TrainConfig(steps=4, method=method, teacher=teacher, **SMALL)
+        config = TrainConfig(
+            steps=4, method=method, teacher=teacher, teacher_threshold=0.5, **SMALL
+        )
 
         def stop(state, metrics, last=steps_done):
             assert all(np.isfinite(value) for value in metrics.values())

@@ -2,6 +2,7 @@
 
 import dataclasses
 import warnings
+from functools import partial
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ SMALL: dict[str, Any] = {
     "checkpoint_every": 2,
     "device": "cpu",
 }
+BY_LABEL = {"kd", "margin", "arcdistill", "dkd", "gkd", "lskd"}
 PEOPLE = [f"person {chr(97 + i)}" for i in range(12)]
 pytestmark = pytest.mark.filterwarnings("ignore:the first batch has too few impostor pairs")
 
@@ -199,10 +201,28 @@ def test_a_student_of_fewer_people_trains(tmp_path, named_teacher):
 
 def test_methods_that_ask_no_prototype_take_any_people(tmp_path, named_teacher):
     others = Named(names=[f"stranger {i}" for i in range(12)], seed=3)
-    for method in set(DISTILLERS) - {"kd", "margin"}:
+    for method in set(DISTILLERS) - BY_LABEL:
         config = TrainConfig(method=method, teacher=str(named_teacher), **SMALL)
         found = load_teacher(config, others, device=torch.device("cpu"))
         assert len(found.head.prototypes) == 12
+    for method in BY_LABEL:
+        config = TrainConfig(method=method, teacher=str(named_teacher), **SMALL)
+        with pytest.raises(ValueError, match=f"12 people it does not know 12, .*'{method}' comp"):
+            load_teacher(config, others, device=torch.device("cpu"))
+
+
+def test_centres_are_the_students_people_and_a_teachers_prototypes_its_own(tmp_path, named_teacher):
+    """Fewer strangers than the teacher has people, and more."""
+    for count in (7, 15):
+        names = [f"stranger {i}" for i in range(count)]
+        others = Named(range(count), names, num_identities=count, seed=3)
+        config = TrainConfig(method="adadistill+thkd", teacher=str(named_teacher), **SMALL)
+        fit(config, others, tmp_path / str(count), progress=False, on_step=partial(seen, count))
+
+
+def seen(count, state, metrics):
+    assert len(state.distillers["adadistill"].centres) == count
+    assert len(state.distillers["thkd"].prototypes) == 12
 
 
 @pytest.mark.parametrize("what", ["faces", "labels", "one pixel", "names"])

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from ekd_lite.distill import DISTILLERS
 from ekd_lite.train import TrainConfig, build_state, cache_teacher, fit, load_model, train_step
 from ekd_lite.train.batches import LoaderError
 from ekd_lite.train.checkpoint import load_checkpoint
@@ -60,6 +61,19 @@ def test_half_precision_trains_like_full(tmp_path, teacher, precision, method):
     assert losses[precision][-1] < 0.5 * losses[precision][0]
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("method", DISTILLERS)
+def test_every_method_has_nearly_the_same_loss_in_half_precision(teacher, method, precision):
+    losses = {}
+    for name in ("float32", precision):
+        config = TrainConfig(precision=name, method=method, **SMALL)
+        state = build_state(config, 12, load_model(teacher), "cpu")
+        batch = make_batch()
+        batch.teacher_embeddings = state.teacher(batch.images).detach()
+        losses[name] = [train_step(state, batch)[method].item() for _ in range(2)]
+    assert losses[precision] == pytest.approx(losses["float32"], rel=0.15)
+
+
 def test_half_precision_stays_in_the_backbone():
     """Weights, optimizer and losses have float32; what the backbone gives has passed half."""
     state = build_state(TrainConfig(precision="bf16", **SMALL), 12, None, "cpu")
@@ -104,7 +118,7 @@ def test_the_running_statistics_count_a_batch_once_however_many_tries_it_takes()
         state = build_state(TrainConfig(precision="fp16", **SMALL), 12, None, "cpu")
         state.scaler = torch.amp.GradScaler("cpu", init_scale=start)
         train_step(state, make_batch())
-        states.append([b.clone() for b in state.buffers()])
+        states.append([b.clone() for m in (state.backbone, state.head) for b in m.buffers()])
     for one, other in zip(*states, strict=True):
         assert torch.equal(one, other)
 
@@ -285,7 +299,11 @@ def test_step_schedule():
     [
         ({"partial_fc": 1.5}, r"partial_fc must lie in \[0, 1\]"),
         ({"partial_fc": 0.1, "method": "kd", "teacher": "t"}, "compares the logits"),
+        ({"partial_fc": 0.1, "method": "kd+dkd", "teacher": "t"}, "compares the logits"),
         ({"partial_fc": 0.1, "head": "adaface"}, "cannot be split"),
+        ({"method": "adadistill+fitnet+margin:2"}, "'adadistill' and 'margin' in method .* keep"),
+        ({"method": "arcdistill", "head": "cosface"}, "'arcdistill' adds .* 'arcface'"),
+        ({"method": "adadistill", "head": "sphereface", "margin": 1.5}, r"none \(a factor\)"),
         ({"milestones": (0.5, 1.0)}, "milestones"),
         ({"accumulate": 0}, "accumulate must be positive"),
         ({"clip_norm": -1.0}, "clip_norm must not be negative"),

@@ -68,11 +68,16 @@ def assert_same(first, second, path=""):
         assert first == second, path
 
 
-@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.starts_process)])
-def test_five_stops_change_nothing(tmp_path, teacher, workers):
-    config = TrainConfig(
-        **SMALL, method="ekd+fitnet+kd", teacher=teacher, flip=True, workers=workers
-    )
+@pytest.mark.parametrize(
+    ("method", "workers"),
+    [
+        ("ekd+fitnet+kd", 0),
+        pytest.param("ekd+fitnet+kd", 2, marks=pytest.mark.starts_process),
+        ("adadistill+qud+seed", 0),  # all that the losses keep
+    ],
+)
+def test_five_stops_change_nothing(tmp_path, teacher, method, workers):
+    config = TrainConfig(**SMALL, method=method, teacher=teacher, flip=True, workers=workers)
     fit(config, ColourFaces(), tmp_path / "whole", progress=False)
     for step in (1, 4, 5, 11, 19):  # before, at and after checkpoints and log lines
         with pytest.raises(Killed):
@@ -81,7 +86,12 @@ def test_five_stops_change_nothing(tmp_path, teacher, workers):
     fit(config, ColourFaces(), tmp_path / "parts", progress=False)
     whole, parts = final_state(tmp_path / "whole"), final_state(tmp_path / "parts")
     assert whole["step"] == 20
-    assert whole["distillers"]["ekd.num_updates"][0] == 20
+    kept = whole["distillers"]
+    if "ekd" in method:
+        assert kept["ekd.num_updates"][0] == 20
+    else:
+        assert kept["qud.position"] == kept["seed.position"] == 20 * (8 + 4 * 3)
+        assert (kept["adadistill.centres"].norm(dim=1) > 0).all()
     assert_same(whole, parts)
     for name in ("log.jsonl", "log.csv", "config.json"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()

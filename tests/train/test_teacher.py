@@ -40,6 +40,7 @@ SMALL: dict[str, Any] = {
     "identities": 4,
     "images_per_identity": 3,
     "steps": 2,
+    "teacher_threshold": 0.5,
     "device": "cpu",
 }
 FACES = ColourFaces()
@@ -301,6 +302,15 @@ def spoilt(value, row=5):
     rows = embed(Flat(), FACES)
     rows[row] = value
     return rows
+
+
+@pytest.mark.parametrize("method", [n for n, m in DISTILLERS.items() if m.needs_same_width])
+def test_a_width_that_a_method_cannot_use_is_refused_before_step_1(tmp_path, method):
+    config = TrainConfig(**SMALL | {"embedding_dim": 8}, method=f"kd+{method}")
+    message = f"are 16 numbers wide, the student's 8, and '{method}' needs .* embedding_dim to 16"
+    with pytest.raises(ValueError, match=message):
+        fit(config, FACES, tmp_path / "run", teacher=Flat(width=16), progress=False)
+    assert not (tmp_path / "run" / "config.json").exists()
 
 
 BAD_TEACHERS = {

@@ -15,7 +15,8 @@ from ekd_lite.data.faceset import at_size
 from ekd_lite.evaluate import all_pairs_tpr_at_fpr, embed
 from ekd_lite.models import build_backbone
 from ekd_lite.train import Teacher, TrainConfig, cache_teacher, fit, load_model, save_backbone
-from ekd_lite.train.teacher_view import report_teacher, seen_by, suspect_input
+from ekd_lite.train.pixels import seen_by
+from ekd_lite.train.teacher_view import report_teacher, suspect_input
 from tests.fakes import ColourFaces
 from tests.train.test_teacher import SMALL, Flat
 

@@ -1,5 +1,6 @@
 """The renderer of the procedural faces, split by subject; `render.py` puts the parts together."""
 
+from ekd_lite.data.renderer.draw import identity_latents, identity_table, nuisance_table
 from ekd_lite.data.renderer.geometry import hit_head, look
 from ekd_lite.data.renderer.hair import style_hair
 from ekd_lite.data.renderer.light import set_lights
@@ -7,11 +8,8 @@ from ekd_lite.data.renderer.paint import paint
 from ekd_lite.data.renderer.parameters import (
     IDENTITY_PARAMETERS,
     Columns,
-    identity_latents,
     identity_names,
-    identity_table,
     nuisance_names,
-    nuisance_table,
 )
 from ekd_lite.data.renderer.random import hash_uniforms
 from ekd_lite.data.renderer.render import (
