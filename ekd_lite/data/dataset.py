@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -108,6 +109,16 @@ class FaceDataset:
         pictures = (self._pixels(row, _sample(self.dataset, row)) for row in rows)
         return to_floats(pictures, count=len(rows), size=self.image_size, channels=3)
 
+    def at_size(self, image_size: int) -> FaceDataset | None:
+        """The same images at another size; None if the dataset holds none as large."""
+        check_image_size(image_size)
+        rows = np.linspace(0, len(self) - 1, min(LOOKED_AT, len(self))).astype(int).tolist()
+        if min(_side(_sample(self.dataset, row)[0]) for row in rows) < image_size:
+            return None
+        other = copy.copy(self)
+        other.image_size, other._content = image_size, None
+        return other
+
     def parameters(self) -> dict[str, object]:
         """What the pixels depend on, for the cache: a digest of all of them, so all are read once.
 
@@ -149,6 +160,13 @@ class FaceDataset:
         if pixels.shape[:2] == (size, size):
             return pixels
         return np.asarray(to_square(Image.fromarray(pixels), size, lambda: name))
+
+
+def _side(image: Any) -> int:
+    """The shorter side of an image in any of the forms, pixels."""
+    if isinstance(image, Image.Image):
+        return min(image.size)
+    return min(image.shape[-2:] if isinstance(image, Tensor) else image.shape[:2])
 
 
 def _length(dataset: Any) -> int:

@@ -10,7 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from ekd_lite.data import ImageFolder, PackedFaces, SyntheticFaces, cache_faces, load_splits
+from ekd_lite.data import (
+    FaceDataset,
+    ImageFolder,
+    PackedFaces,
+    SyntheticFaces,
+    cache_faces,
+    load_splits,
+)
 from ekd_lite.data.faceset import at_size
 from ekd_lite.evaluate import all_pairs_tpr_at_fpr, embed
 from ekd_lite.models import build_backbone
@@ -23,6 +30,7 @@ from tests.train.test_teacher import SMALL, Flat
 pytestmark = [
     pytest.mark.filterwarnings("ignore:the first batch has too few impostor pairs"),
     pytest.mark.filterwarnings("ignore:.*eyes are not where aligned"),
+    pytest.mark.filterwarnings("ignore:list has no `targets` or `labels`"),
 ]
 
 
@@ -56,6 +64,8 @@ def sets(root, cache):
     parts = [load_splits(root, image_size=n, cache=cache, progress=False) for n in (16, 48)]
     yield parts[0].train, parts[1].train
     yield parts[0].test, parts[1].test
+    pictures = [(Image.open(file).copy(), i // 3) for i, file in enumerate(folder.files)]
+    yield FaceDataset(pictures, image_size=16), FaceDataset(pictures, image_size=48)
     yield SyntheticFaces(3, 2, image_size=32), SyntheticFaces(3, 2, image_size=48)
 
 
@@ -79,6 +89,9 @@ def test_sizes_that_need_nothing_or_cannot_be_had(root):
     assert seen_by(Teacher(Flat(), input_size=400), SyntheticFaces(2, 2)).image_size == 32
     assert seen_by(large(), ColourFaces()).image_size == 16
     assert at_size(ColourFaces(), 48) is None
+    for picture in (np.zeros((20, 20, 3), np.uint8), torch.zeros(3, 20, 20, dtype=torch.uint8)):
+        dataset = FaceDataset([(picture, 0), (picture, 1)], image_size=16)
+        assert at_size(dataset, 48) is None  # it holds nothing as large
     with pytest.raises(ValueError, match="multiple of 16"):
         faces.at_size(50)
     packed = PackedFaces(np.zeros((4, 3, 16, 16), np.uint8), [0, 0, 1, 1])
