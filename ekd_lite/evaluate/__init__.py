@@ -1,7 +1,14 @@
 """Embeddings in, numbers out: TPR at FPR, exact, with identity-level intervals."""
 
 from ekd_lite.evaluate.attributes import read_attributes
-from ekd_lite.evaluate.bootstrap import BootstrapResult, bootstrap_tpr_at_fpr, paired_difference
+from ekd_lite.evaluate.bootstrap import BootstrapResult, bootstrap_tpr_at_fpr
+from ekd_lite.evaluate.differences import (
+    best_of,
+    difference_p_value,
+    holm,
+    over_runs,
+    paired_difference,
+)
 from ekd_lite.evaluate.dimension import intrinsic_dimension
 from ekd_lite.evaluate.embedding import embed
 from ekd_lite.evaluate.groups import GroupRates, group_rates
@@ -29,15 +36,19 @@ __all__ = [
     "UndefinedMetricWarning",
     "VerificationResult",
     "all_pairs_tpr_at_fpr",
+    "best_of",
     "bootstrap_pair_list",
     "bootstrap_tpr_at_fpr",
     "count_pairs",
+    "difference_p_value",
     "embed",
     "group_rates",
+    "holm",
     "identification_rate",
     "ijb_tpr_at_fpr",
     "intrinsic_dimension",
     "megaface_rates",
+    "over_runs",
     "paired_difference",
     "read_attributes",
     "read_face_landmarks",

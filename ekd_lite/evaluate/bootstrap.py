@@ -132,26 +132,3 @@ def draw_weights(num_identities: int, num_resamples: int, seed: int) -> list[np.
         np.ones(num_identities, dtype=np.uint16),
         *(np.bincount(d, minlength=num_identities).astype(np.uint16) for d in drawn),
     ]
-
-
-def paired_difference(
-    first: BootstrapResult, second: BootstrapResult, *, confidence: float = 0.95
-) -> tuple[Tensor, Tensor, Tensor]:
-    """How much higher the first model's TPR is, with an interval from the same resamples.
-
-    Args:
-        first: result of one model.
-        second: result of another, made with the same labels, levels, seed and number of resamples.
-        confidence: share of resamples inside the interval.
-
-    Returns:
-        difference, low, high, each (L,). An interval that excludes 0 says that one model is
-        better on identities such as these.
-    """
-    if first.fprs != second.fprs or first.samples.shape != second.samples.shape:
-        raise ValueError("the two results differ in levels or number of resamples: not paired")
-    if first.by != second.by:
-        raise ValueError(f"one result counts by {first.by}, the other by {second.by}: not paired")
-    tails = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64)
-    low, high = (first.samples - second.samples).quantile(tails, dim=0)
-    return first.estimate - second.estimate, low, high

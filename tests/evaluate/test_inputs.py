@@ -51,6 +51,7 @@ CALLS = {
         ),
         {"rows": ROWS, "labels": LABELS},
     ),
+    "holm": (lambda a: evaluate.holm(a["p"]), {"p": SCORES / 2}),
     "bootstrap_pair_list": (
         lambda a: evaluate.bootstrap_pair_list(
             a["scores"], a["flags"], [0.2], people=(a["left"], a["right"]), num_resamples=20
@@ -124,6 +125,7 @@ CALLS = {
 OTHERS = {
     *("VERIFICATION_SETS", "UndefinedMetricWarning", "BootstrapResult", "GroupRates"),
     *("IdentificationResult", "MegaFaceResult", "VerificationResult", "paired_difference"),
+    *("best_of", "difference_p_value", "over_runs"),
     *("read_attributes", "read_face_landmarks", "read_template_media", "read_template_pairs"),
     *("read_template_subjects", "embed"),
 }
