@@ -2,6 +2,7 @@
 
 import io
 import random
+import sys
 import types
 from typing import Any
 
@@ -133,15 +134,12 @@ def test_another_library_is_not_used(monkeypatch):
 
     header = simplejpeg.decode_jpeg_header
     other = types.SimpleNamespace(decode_jpeg=decode, decode_jpeg_header=header)
-    monkeypatch.setattr("importlib.import_module", lambda name: other)
-    with pytest.warns(UserWarning, match="simplejpeg decodes to other pixels than Pillow does"):
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "simplejpeg", other)
+        with pytest.warns(UserWarning, match="simplejpeg decodes to other pixels than Pillow does"):
+            assert fast_jpeg._library.__wrapped__() is None
+        patch.setitem(sys.modules, "simplejpeg", None)  # as if it were not installed
         assert fast_jpeg._library.__wrapped__() is None
-
-    def missing(name):
-        raise ImportError(name)
-
-    monkeypatch.setattr("importlib.import_module", missing)
-    assert fast_jpeg._library.__wrapped__() is None
 
 
 def test_a_set_is_the_same_with_and_without(tmp_path, monkeypatch):
