@@ -43,6 +43,11 @@ def over_seeds(results: Sequence[BootstrapResult]) -> BootstrapResult:
     return BootstrapResult(results[0].fprs, estimate, low, high, samples, results[0].by)
 
 
+def known(count: int) -> str:
+    """A count, if somebody counted."""
+    return f"{count:,}" if count else "unknown"
+
+
 def mean_and_spread(values: Sequence[float], *, decimals: int = 1) -> str:
     """The mean, and the standard deviation behind ± if there are several values."""
     numbers = torch.tensor(values, dtype=torch.float64)
