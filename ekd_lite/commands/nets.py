@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ekd_lite.commands.own_net import own_net
+from ekd_lite.commands.rates import Rates
 from ekd_lite.commands.verification import MIN_FALSE_ACCEPTS, evaluate_pairs, open_pairs
 from ekd_lite.data import ImageFolder, load_splits, open_faces
 from ekd_lite.evaluate import (
@@ -54,7 +55,7 @@ class Embed:
 
     def run(self) -> None:
         """Embed and write."""
-        check_output(self.out, self.model)
+        check_output(self.out, self.model, self.faces)
         backbone, info = load_backbone(self.model, student=own_net(self.student_module))
         faces = open_faces(self.faces, image_size=info["image_size"])
         rows = embed(backbone, faces, progress="embedding")
@@ -79,8 +80,8 @@ class Evaluate:
     pairs: Path | None = None
     """List of pairs over the images of --faces, such as LFW's pairs.txt, those of CALFW and CPLFW,
     or a CSV with the columns left, right, is_genuine: tested in place of all pairs."""
-    fprs: tuple[float, ...] = FPRS
-    """False-positive rates."""
+    fprs: Rates = FPRS
+    """False-positive rates: 1e-3, 0.1% or 1/1000, with spaces or commas between them."""
     resamples: int = 1000
     """Bootstrap resamples; 0 leaves the intervals out."""
     by: Literal["pair", "person"] = "pair"
@@ -91,10 +92,6 @@ class Evaluate:
 
     def run(self) -> None:
         """Print the table."""
-        bad = [fpr for fpr in self.fprs if not 0 < fpr <= 1]
-        if bad or not self.fprs:
-            got = f"got {bad[0]:g}" if bad else "got none"
-            raise ValueError(f"--fprs takes rates above 0 and up to 1, such as 1e-3; {got}")
         if self.resamples < 0:
             raise ValueError(f"--resamples must be 0 (no intervals) or more, got {self.resamples}")
         if self.pairs is not None or (self.faces is not None and self.faces.suffix == ".bin"):
