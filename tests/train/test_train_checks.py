@@ -85,7 +85,10 @@ BAD_SETS: dict[str, tuple[Any, str]] = {
     "too few": (Turned(lambda x: x[:-1]), r"got \(71, 3, 16, 16\)"),
     "wide": (Turned(lambda x: x.repeat(1, 1, 1, 2)), r"16 pixels wide, and gives \(3, 16, 32\)"),
     "labels list": (Turned(labels=LABELS.tolist()), "72 int64 labels, a Tensor .* got list"),
-    "labels numpy": (Turned(labels=LABELS.numpy()), r"a Tensor .* got \(72,\) of int64"),
+    "labels numpy": (
+        Turned(labels=LABELS.numpy()),
+        r"a Tensor .* got a numpy array \(72,\) of int64",
+    ),
     "labels float": (Turned(labels=LABELS.float()), "got .* of torch.float32"),
     "labels int32": (Turned(labels=LABELS.int()), "got .* of torch.int32"),
     "labels one-hot": (Turned(labels=torch.eye(12)[LABELS].long()), r"got \(72, 12\)"),
