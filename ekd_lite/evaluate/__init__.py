@@ -1,5 +1,8 @@
 """Embeddings in, numbers out: TPR at FPR, exact, with identity-level intervals."""
 
+import sys
+
+from ekd_lite.evaluate import embedding
 from ekd_lite.evaluate.attributes import read_attributes
 from ekd_lite.evaluate.bootstrap import BootstrapResult, bootstrap_tpr_at_fpr
 from ekd_lite.evaluate.differences import (
@@ -26,6 +29,10 @@ from ekd_lite.evaluate.pair_bootstrap import bootstrap_pair_list
 from ekd_lite.evaluate.pairs import all_pairs_tpr_at_fpr, count_pairs
 from ekd_lite.evaluate.provenance import relation_agreement
 from ekd_lite.evaluate.roc import UndefinedMetricWarning, roc, tpr_at_fpr
+
+# `from ekd_lite.evaluate.embed import embed`, as programs of version 1 have it: that module is
+# embedding.py now, and beside the function there cannot be one of its name.
+sys.modules[f"{__name__}.embed"] = embedding
 
 __all__ = [
     "VERIFICATION_SETS",

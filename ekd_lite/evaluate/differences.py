@@ -201,6 +201,8 @@ def _check_paired(first: BootstrapResult, second: BootstrapResult) -> None:
         raise ValueError("the two results differ in levels or number of resamples: not paired")
     if first.by != second.by:
         raise ValueError(f"one result counts by {first.by}, the other by {second.by}: not paired")
+    if first.drawn and second.drawn and first.drawn != second.drawn:
+        raise ValueError("the two results are of other labels or another seed: not paired")
 
 
 def _listed(
@@ -217,4 +219,4 @@ def _result(
 ) -> BootstrapResult:
     tails = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=samples.dtype)
     low, high = samples.quantile(tails, dim=0)
-    return BootstrapResult(like.fprs, estimate, low, high, samples, like.by)
+    return BootstrapResult(like.fprs, estimate, low, high, samples, like.by, like.drawn)
