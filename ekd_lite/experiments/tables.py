@@ -40,7 +40,8 @@ def over_seeds(results: Sequence[BootstrapResult]) -> BootstrapResult:
     estimate = torch.stack([r.estimate for r in results]).mean(0)
     tails = torch.tensor([0.025, 0.975], dtype=samples.dtype)
     low, high = samples.quantile(tails, dim=0)
-    return BootstrapResult(results[0].fprs, estimate, low, high, samples, results[0].by, results[0].drawn)
+    one = results[0]
+    return BootstrapResult(one.fprs, estimate, low, high, samples, one.by, one.drawn)
 
 
 def known(count: int) -> str:
