@@ -8,12 +8,14 @@ from typing import Annotated
 
 import tyro
 
+from ekd_lite import __version__
 from ekd_lite.commands.bench import Bench
 from ekd_lite.commands.compare import Compare
 from ekd_lite.commands.data import Convert, Download, Info, Preview, Verify
 from ekd_lite.commands.demo import Demo
 from ekd_lite.commands.export import Export
 from ekd_lite.commands.nets import Embed, Evaluate
+from ekd_lite.commands.parsing import parse
 from ekd_lite.commands.train import Train, recipe_of
 from ekd_lite.train.batches import LoaderError
 
@@ -58,13 +60,15 @@ def main(arguments: list[str] | None = None) -> int:
         A run that SIGTERM stops saves its state and exits with 143.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments == ["--version"]:
+        print(f"ekd-lite {__version__}")
+        return 0
     try:
         recipe = recipe_of(arguments) if arguments[:1] == ["train"] else None
-        command = tyro.cli(
+        command = parse(
             Command,
-            args=arguments,
+            arguments,
             default=tyro.MISSING if recipe is None else Train.from_recipe(recipe),
-            prog="ekd-lite",
             description="Knowledge distillation for face recognition, from ArcFace to EKD.",
             config=(tyro.conf.OmitArgPrefixes,),
         )

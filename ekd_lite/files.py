@@ -18,8 +18,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from filelock import FileLock, Timeout
-
 if sys.platform == "win32":
     import msvcrt
 else:
@@ -30,6 +28,7 @@ CACHE_VARIABLE = "EKD_LITE_CACHE"
 _LEFTOVER = re.compile(r"\..+\.(\d+\.[0-9a-f]{8}\.tmp|lock)|.+\.\d+\.tmp")
 _POLL = 0.05  # seconds
 UNFINISHED = ".unfinished"
+_WRITTEN = (".safetensors", ".onnx", ".csv")  # what may be written again beside what is read
 _WINDOWS = sys.platform == "win32"
 
 
@@ -96,18 +95,31 @@ def check_output(path: Path, *sources: Path) -> None:
         sources: files and folders that the command reads.
 
     Raises:
-        ValueError: `path` is a folder, its folder cannot be written to, or it is one of the sources
-            or the model in one of them.
+        ValueError: `path` is a folder, its folder cannot be made or written to, or it is one of the
+            sources, the model in one of them, or another file there that no command would write.
     """
     if path.is_dir():
         raise ValueError(f"{path} is a folder: name a file to write")
     for source in sources:
         read = [source, source / "model.safetensors"] if source.is_dir() else [source]
-        if any(_same_file(path, file) for file in read):
+        is_own = source.is_dir() and path.exists() and path.suffix not in _WRITTEN
+        if any(_same_file(path, file) for file in read) or (
+            is_own and source.resolve() in path.resolve().parents
+        ):
             raise ValueError(f"{path} is what is read here, and would be lost: write another file")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     if not os.access(path.parent, os.W_OK):
         raise ValueError(f"{path} cannot be written: its folder is read-only")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, if it is not there; a ValueError if something else is."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ValueError(
+            f"{folder} cannot be a folder, since a file is in its place: name another"
+        ) from None
 
 
 def _same_file(path: Path, other: Path) -> bool:
@@ -132,28 +144,24 @@ def locked_folder(folder: Path) -> Iterator[None]:
     It ends with the process, however that ends, so that a killed one does not block the next.
 
     Raises:
-        ValueError: another process has the folder.
+        ValueError: another process has the folder, or a file is in its place.
         OSError: the folder cannot be made or written to.
     """
     is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     path = folder / ".lock"
-    lock = FileLock(path)
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
+        with _held(path, wait=False) as file:
+            try:
+                yield
+            finally:
+                _remove_held(path, file)
+    except _HeldError:
         raise ValueError(
             f"another process is writing to {folder}: wait until it has ended, or name another "
             "folder"
         ) from None
-    try:
-        yield
     finally:
-        # Unlinked while it is locked: who opens the file before that, and locks it after, finds
-        # that it has no name any more (filelock looks) and starts over. Windows refuses.
-        with contextlib.suppress(OSError):
-            path.unlink()
-        lock.release()
         with contextlib.suppress(OSError):
             if is_new:
                 folder.rmdir()  # only if nothing came of it
@@ -237,6 +245,20 @@ class _HeldError(Exception):
     """Another process holds the file."""
 
 
+_HELD: set[IO[bytes]] = set()
+
+
+def _let_go() -> None:
+    """Close what the parent holds: a forked reader that outlives it would hold it for ever."""
+    for file in _HELD:
+        file.close()
+    _HELD.clear()
+
+
+if hasattr(os, "register_at_fork"):  # not under Windows
+    os.register_at_fork(after_in_child=_let_go)
+
+
 @contextlib.contextmanager
 def _held(path: Path, *, wait: bool) -> Iterator[IO[bytes]]:
     """A file, made if it is not there, that no other process holds; it stays there."""
@@ -255,10 +277,16 @@ def _held(path: Path, *, wait: bool) -> Iterator[IO[bytes]]:
             print(f"waiting for another process, which holds {path}", file=sys.stderr)
         time.sleep(_POLL if busy else 0)
     with file:
-        yield file
+        _HELD.add(file)
+        try:
+            yield file
+        finally:
+            _HELD.discard(file)
 
 
 def _remove_held(path: Path, file: IO[bytes]) -> None:
+    if file.closed:  # a forked process that leaves its parent's block
+        return
     if _WINDOWS:  # which deletes no open file
         file.close()
     with contextlib.suppress(OSError):

@@ -7,6 +7,7 @@ import functools
 import math
 from collections.abc import Iterable
 from fractions import Fraction
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,8 @@ def unit_rows(x: Tensor, *, eps: float = 1e-6) -> Tensor:
     A row shorter than `eps` has no direction: it becomes the zero vector and receives zero
     gradient, so that one dead embedding neither makes a NaN nor a gradient of size 1/eps. (With
     `torch.nn.functional.normalize` the gradient at a zero row is 5.5e12.) Half-precision input is
-    computed in float32: bfloat16 cosines times a scale of 64 are wrong by 0.2.
+    computed in float32: bfloat16 cosines times a scale of 64 are wrong by 0.2. A row longer than
+    1.8e19, whose square is no number of float32, becomes NaN: it shows in every loss.
 
     Args:
         x: rows to normalise, shape (N, D).
@@ -59,6 +61,8 @@ class _UnitRows(torch.autograd.Function):
 def _unit_and_inverse(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Unit rows, and one over their lengths; zero for a row that is too short."""
     squared = (x * x).sum(dim=-1, keepdim=True)
+    # A length beyond float32 must not pass for no length either, as 1 / inf would let it.
+    squared = torch.where(squared == torch.inf, torch.nan, squared)
     # Written with "short", which is false for NaN: a NaN must not pass for a dead embedding.
     is_short = squared <= eps * eps
     # The inner where keeps 1/sqrt(0) out of a graph; the outer one alone would give 0 * inf.
@@ -169,7 +173,8 @@ def check_tensors(**values: Any) -> None:
 
 def check_image_size(image_size: int) -> None:
     """Raise a ValueError unless the side is a multiple of 16, the backbones' stride, up to 1024."""
-    if not 16 <= image_size <= MAX_IMAGE_SIZE or image_size % 16:
+    is_whole = isinstance(image_size, Integral)
+    if not is_whole or not 16 <= image_size <= MAX_IMAGE_SIZE or image_size % 16:
         raise ValueError(
-            f"image_size must be a multiple of 16 up to {MAX_IMAGE_SIZE}, got {image_size}"
+            f"image_size must be a multiple of 16 up to {MAX_IMAGE_SIZE}, got {image_size!r}"
         )

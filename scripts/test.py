@@ -20,7 +20,7 @@ PYTHON = [sys.executable, "-m"]
 # A file stays with one worker, so that what its fixtures start or train is made once; files are
 # taken in the order given, or that of tests/conftest.py.
 WORKERS = ["-q", "-n", str(os.cpu_count() or 1), "--dist", "loadfile", "--no-loadscope-reorder"]
-LONGEST = ("06", "08", "04", "07")  # 118, 91, 79 and 69 CPU s on a busy machine; 01 takes 28
+LONGEST = ("06", "08", "04", "07", "05")  # 118, 91, 79, 69, 45 CPU s on a busy machine; 01: 28
 IGNORED = [f"--ignore={path}" for path in PAGE_TESTS]  # the book's step runs these
 
 
@@ -40,11 +40,16 @@ STEPS = {
     "book": [sys.executable, "book/tools/book.py", "build"],
     "notebooks": [
         *PYTHON,
-        *("pytest", *chapters(), "--nbval", "--nbval-current-env", *WORKERS),
+        *("pytest", *chapters(), "--nbval", "--nbval-current-env", "-p", "tests.kernels", *WORKERS),
         *("--nbval-cell-timeout=300", "--nbval-sanitize-with=tests/nbval_sanitize.cfg"),
     ],
     "tests": [*PYTHON, "pytest", "-m", "not slow", *WORKERS, *IGNORED],
     "quick tests": [*PYTHON, "pytest", "-m", "not slow and not starts_process", *WORKERS, *IGNORED],
+}
+# Read by glibc when a process starts: keep freed memory instead of giving it back. Page faults of
+# fresh tensors take a tenth of a chapter. Not for the tests, some of which measure memory.
+ENVIRONMENT = {
+    "notebooks": {"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**30)},
 }
 # Steps of one row run side by side: building the book and mypy use one core each. The tests have
 # the machine to themselves, because some of them wait for a process only so long.
@@ -72,6 +77,8 @@ def run_side_by_side(names: list[str]) -> list[str]:
     """The steps that failed. What several at once print comes in one piece when each has ended."""
     # One thread a process: xdist has put a process on every core already.
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
+    # Hundreds of processes would each compile the package: containers like to set this.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     start, running, failed = time.monotonic(), {}, []
     for name in names:
         print(f"== {name}: {' '.join(STEPS[name][1:])}", flush=True)
@@ -79,7 +86,11 @@ def run_side_by_side(names: list[str]) -> list[str]:
         running[name] = (
             output,
             subprocess.Popen(
-                STEPS[name], cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
+                STEPS[name],
+                cwd=ROOT,
+                env={**environment, **ENVIRONMENT.get(name, {})},
+                stdout=output,
+                stderr=subprocess.STDOUT,
             ),
         )
     while running:

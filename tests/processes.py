@@ -6,6 +6,7 @@ it: a process of its own, with no memory of another run.
 """
 
 import contextlib
+import ctypes
 import faulthandler
 import multiprocessing
 import os
@@ -142,7 +143,18 @@ def free_port():
             return port
 
 
+def die_with_parent():
+    """End with the process that started this one, however that ends; Linux alone can do it.
+
+    A run of the tests that is killed, or runs out of its time, would leave what it had started at
+    work for hours otherwise: every process is the leader of a session of its own.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 def _run(function, args, options, log, environment, cwd):
+    die_with_parent()  # the server's, which ends with the tests
     os.setsid()
     multiprocessing.set_start_method("fork", force=True)  # what an ordinary process has
     handle = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
@@ -176,6 +188,7 @@ def torchrun(*arguments, log, marker, ranks=2):
                 **dict([marker.split("=")]),
             },
             start_new_session=True,
+            preexec_fn=die_with_parent,
         )
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from ekd_lite.__main__ import main
 from ekd_lite.experiments import runner
-from tests.processes import start
+from tests.processes import die_with_parent, start
 
 
 @pytest.fixture(scope="module")
@@ -247,6 +247,7 @@ def test_an_interrupted_demo_leaves_no_process_and_goes_on(people, tmp_path, num
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=die_with_parent,
     )
     log = tmp_path / "runs" / "demo" / "alone-0" / "log.jsonl"
     deadline = time.monotonic() + 300

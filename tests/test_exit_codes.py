@@ -46,7 +46,7 @@ def test_a_failure_has_the_code_of_its_kind(error, code, monkeypatch, capsys):
         (["demo", "--seeds", "1", "1"], "stands twice"),
         (["demo", "--methods", "edk"], "did you mean 'ekd'"),
         (["demo", "--faces", "nowhere"], "no such folder of faces: nowhere"),
-        (["compare", "runs", "--fprs", "2"], "rates in (0, 1]"),
+        (["compare", "runs", "--fprs", "2"], "rates above 0 and up to 1"),
         (["compare", "--only", "ekd"], "belong to a study"),
         (["evaluate", "--model", "x", "--fprs", "nan"], "such as 1e-3; got nan"),
     ],

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ekd_lite.files import (
+    check_output,
     locked,
     locked_folder,
     remove_leftovers,
@@ -249,7 +250,10 @@ def test_a_folder_is_locked_for_others_and_left_as_it_was(tmp_path):
         raise KeyError
     assert not (tmp_path / "new").exists()  # nothing came of it
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="File exists"), locked_folder(tmp_path / "file"):
+    with (
+        pytest.raises(ValueError, match="a file is in its place"),
+        locked_folder(tmp_path / "file"),
+    ):
         pass
 
 
@@ -272,3 +276,39 @@ def test_the_lock_of_a_killed_process_does_not_block_though_its_readers_live_on(
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.stdout.close()
+
+
+def test_no_output_takes_the_place_of_what_is_read(tmp_path):
+    """Also of what lies in a folder that is read, but for what commands write there themselves."""
+    run, faces = tmp_path / "run", tmp_path / "faces"
+    for path in (run / "model.safetensors", run / "checkpoint.pt", faces / "a" / "1.jpg"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        with pytest.raises(ValueError, match="is what is read here, and would be lost"):
+            check_output(path, run, faces)
+    for name in ("net.onnx", "embeddings.safetensors"):
+        (run / name).touch()
+        check_output(run / name, run, faces)
+    check_output(run / "new.txt", run, faces)
+    with pytest.raises(ValueError, match="a file is in its place"):
+        check_output(faces / "a" / "1.jpg" / "x.onnx", run)
+
+
+@pytest.mark.starts_process
+def test_a_fork_does_not_hold_what_its_parent_holds(tmp_path):
+    """Readers are forked, and may outlive the process that locked a folder."""
+    read, write = os.pipe()
+    with locked_folder(tmp_path), locked(tmp_path / "x"):
+        child = os.fork()
+        if not child:
+            os.read(read, 1)
+            os._exit(0)
+    try:
+        with locked_folder(tmp_path), locked(tmp_path / "x"):
+            pass
+    finally:
+        os.write(write, b".")
+        os.waitpid(child, 0)
+        os.close(read)
+        os.close(write)
+    assert names(tmp_path) == []

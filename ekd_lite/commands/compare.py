@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import tyro
 
 from ekd_lite.commands.own_net import own_net
+from ekd_lite.commands.rates import Rates
 from ekd_lite.data import FaceSet, load_splits, open_faces
 from ekd_lite.experiments import (
     FPRS,
@@ -52,8 +53,8 @@ class Compare:
     split: Annotated[Literal["test", "validation", "all"], tyro.conf.arg(name="set")] = "test"
     """Which of its people: those that `train --faces` keeps for the test or for validation, or all,
     for a set that no run was trained on."""
-    fprs: tuple[float, ...] = FPRS
-    """False-positive rates."""
+    fprs: Rates = FPRS
+    """False-positive rates: 1e-3, 0.1% or 1/1000, with spaces or commas between them."""
     resamples: int = 1000
     """Bootstrap resamples behind every interval."""
     curve: str | None = None
@@ -66,8 +67,6 @@ class Compare:
 
     def _check(self) -> None:
         """Refuse what could only fail after minutes."""
-        if not self.fprs or not all(0 < fpr <= 1 for fpr in self.fprs):
-            raise ValueError(f"fprs must be one or more rates in (0, 1], got {self.fprs}")
         if self.resamples < 1:
             raise ValueError(f"resamples must be at least 1, got {self.resamples}")
         if self.faces is None and self.split == "all":

@@ -15,6 +15,7 @@ from ekd_lite.data.align import alignment_note
 from ekd_lite.data.download import download
 from ekd_lite.data.registry import REGISTRY
 from ekd_lite.data.sets import write_checksums
+from ekd_lite.files import check_output
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,9 @@ class Preview:
 
     def run(self) -> None:
         """Write the picture."""
+        if self.out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+            raise ValueError(f"--out names a picture, such as faces.png, got {self.out}")
+        check_output(self.out)
         preview(
             self.out,
             num_identities=self.identities,

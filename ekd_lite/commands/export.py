@@ -25,6 +25,7 @@ from ekd_lite.export import (
     export_onnx,
     quantize_int8,
 )
+from ekd_lite.export.int8 import MIN_IMAGES
 from ekd_lite.files import check_output
 from ekd_lite.train import load_backbone, save_backbone
 
@@ -59,6 +60,12 @@ class Export:
 
     def run(self) -> None:
         """Export, and measure if asked to."""
+        if self.to == "int8-static" and self.calibration < MIN_IMAGES:
+            raise ValueError(
+                f"--calibration must be {MIN_IMAGES} or more images, got {self.calibration}"
+            )
+        if self.resamples < 1:
+            raise ValueError(f"--resamples must be at least 1, got {self.resamples}")
         check_output(self.out, self.model)
         if self.report is not None:
             check_output(self.report, self.model, self.out)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ekd_lite.commands.net_options import NetOptions, open_net, size_to_read
 from ekd_lite.commands.own_net import own_net
+from ekd_lite.commands.rates import Rates
 from ekd_lite.commands.verification import MIN_FALSE_ACCEPTS, evaluate_pairs, open_pairs
 from ekd_lite.data import ImageFolder, load_splits, open_faces
 from ekd_lite.data.opening import open_any_size
@@ -59,7 +60,7 @@ class Embed:
 
     def run(self) -> None:
         """Embed and write."""
-        check_output(self.out, self.model)
+        check_output(self.out, self.model, self.faces)
         net = open_net(self.model, self.net, student=own_net(self.student_module))
         if net.rows is not None:
             raise ValueError(
@@ -91,8 +92,8 @@ class Evaluate:
     pairs: Path | None = None
     """List of pairs over the images of --faces, such as LFW's pairs.txt, those of CALFW and CPLFW,
     or a CSV with the columns left, right, is_genuine: tested in place of all pairs."""
-    fprs: tuple[float, ...] = FPRS
-    """False-positive rates."""
+    fprs: Rates = FPRS
+    """False-positive rates: 1e-3, 0.1% or 1/1000, with spaces or commas between them."""
     resamples: int = 1000
     """Bootstrap resamples; 0 leaves the intervals out."""
     by: Literal["pair", "person"] = "pair"
@@ -104,10 +105,6 @@ class Evaluate:
 
     def run(self) -> None:
         """Print the table."""
-        bad = [fpr for fpr in self.fprs if not 0 < fpr <= 1]
-        if bad or not self.fprs:
-            got = f"got {bad[0]:g}" if bad else "got none"
-            raise ValueError(f"--fprs takes rates above 0 and up to 1, such as 1e-3; {got}")
         if self.resamples < 0:
             raise ValueError(f"--resamples must be 0 (no intervals) or more, got {self.resamples}")
         if self.pairs is not None or (self.faces is not None and self.faces.suffix == ".bin"):

@@ -18,6 +18,7 @@ from ekd_lite.evaluate import (
     embed,
     verification_accuracy,
 )
+from ekd_lite.evaluate.lfw import split_folds
 from ekd_lite.ops import false_accepts_at
 
 MIN_FALSE_ACCEPTS = 10  # of a level with an interval
@@ -55,6 +56,8 @@ def evaluate_pairs(
     for fpr in fprs:
         if fpr not in shown:
             print(f"FPR {fpr:g}: not measurable with {num_impostor:,} impostor pairs")
+    folds = 10 if pairs.fold is None else pairs.fold
+    split_folds(folds, flags.numpy())  # before minutes of work
     left = _embed_both_views(net, pairs.left, "left")
     right = _embed_both_views(net, pairs.right, "right")
     with warnings.catch_warnings():
@@ -64,7 +67,7 @@ def evaluate_pairs(
             right[0],
             flags,
             mirrored=(left[1], right[1]),
-            folds=10 if pairs.fold is None else pairs.fold,
+            folds=folds,
             fprs=shown or [1.0],
         )
     print(

@@ -13,6 +13,7 @@ raises, whatever the function does. `two_models` and `small_faces` are what the 
 from __future__ import annotations
 
 from ekd_lite.coursework.exercise import Exercise
+from ekd_lite.coursework.exercises.adadistill import ADADISTILL, check_adadistill
 from ekd_lite.coursework.exercises.arcface import ARCFACE, check_arcface
 from ekd_lite.coursework.exercises.best_accuracy import BEST_ACCURACY, check_best_accuracy
 from ekd_lite.coursework.exercises.bootstrap import BOOTSTRAP, check_bootstrap
@@ -21,6 +22,7 @@ from ekd_lite.coursework.exercises.conv_macs import CONV_MACS, check_conv_macs
 from ekd_lite.coursework.exercises.cosface import COSFACE, check_cosface
 from ekd_lite.coursework.exercises.cosine_logits import COSINE_LOGITS, check_cosine_logits
 from ekd_lite.coursework.exercises.darkrank import DARKRANK, check_darkrank
+from ekd_lite.coursework.exercises.dkd import DKD, check_dkd
 from ekd_lite.coursework.exercises.ekd import EKD, check_ekd
 from ekd_lite.coursework.exercises.fitnet import FITNET, check_fitnet
 from ekd_lite.coursework.exercises.impostor_thresholds import (
@@ -31,6 +33,7 @@ from ekd_lite.coursework.exercises.kd import KD, check_kd
 from ekd_lite.coursework.exercises.learning_rate import LEARNING_RATE, check_learning_rate
 from ekd_lite.coursework.exercises.margin import MARGIN, check_margin
 from ekd_lite.coursework.exercises.paired_interval import PAIRED_INTERVAL, check_paired_interval
+from ekd_lite.coursework.exercises.qud import QUD, check_qud
 from ekd_lite.coursework.exercises.rkd import RKD, check_rkd
 from ekd_lite.coursework.exercises.shrinkteanet import SHRINKTEANET, check_shrinkteanet
 from ekd_lite.coursework.exercises.similarity_transform import (
@@ -67,6 +70,9 @@ EXERCISES: tuple[Exercise, ...] = (
     IMPOSTOR_THRESHOLDS,
     SOFT_RANK,
     EKD,
+    ADADISTILL,
+    DKD,
+    QUD,
 )
 
 __all__ = [
@@ -74,6 +80,7 @@ __all__ = [
     "Feedback",
     "SmallFaces",
     "TwoModels",
+    "check_adadistill",
     "check_arcface",
     "check_best_accuracy",
     "check_bootstrap",
@@ -82,6 +89,7 @@ __all__ = [
     "check_cosface",
     "check_cosine_logits",
     "check_darkrank",
+    "check_dkd",
     "check_ekd",
     "check_fitnet",
     "check_impostor_thresholds",
@@ -89,6 +97,7 @@ __all__ = [
     "check_learning_rate",
     "check_margin",
     "check_paired_interval",
+    "check_qud",
     "check_rkd",
     "check_shrinkteanet",
     "check_similarity_transform",

@@ -15,6 +15,10 @@ from torch import Tensor
 
 SAMPLE = 4096  # images (up to twice as many) that stand for a large set that has no `digest`
 
+# Pixels lie in [-1, 1]. Noise and colour jitter may lead a little beyond; 0..255 or pixels divided
+# by a standard deviation lead far.
+FARTHEST_PIXEL = 1.5
+
 
 class FaceSet(Protocol):
     """N images of identities 0 .. num_identities - 1.
@@ -137,3 +141,43 @@ def digest_of(values: Any) -> str:
     """The sha256 of plain values, whatever the order of a dictionary's keys."""
     text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def check_pixels(images: Tensor, index: Tensor) -> None:
+    """Raise a ValueError unless a set's images are float32 (B, 3, H, W) in about [-1, 1].
+
+    A pixel that is no number, or far out of range, is named with its image.
+    """
+    batch: Any = images
+    if (
+        not isinstance(batch, Tensor)
+        or batch.dtype != torch.float32
+        or batch.ndim != 4
+        or batch.shape[:2] != (len(index), 3)
+    ):
+        raise ValueError(
+            f"expected images ({len(index)}, 3, H, W) of float32 in [-1, 1] from the set's batch, "
+            f"got {kind_of(batch)}"
+        )
+    if not len(batch):
+        return
+    low, high = (float(x) for x in batch.aminmax())
+    if low >= -FARTHEST_PIXEL and high <= FARTHEST_PIXEL:  # false for NaN
+        return
+    bad = (~images.isfinite().flatten(1).all(dim=1)).nonzero().flatten()
+    if len(bad):
+        raise ValueError(f"image {int(index[bad[0]])} of the set holds NaN or infinite pixels")
+    far = (images.flatten(1).abs() > FARTHEST_PIXEL).any(dim=1).nonzero().flatten()
+    raise ValueError(
+        f"the pixels of image {int(index[far[0]])} are not in [-1, 1]: those of this batch go from "
+        f"{low:.4g} to {high:.4g}; pixels of 0..255 are scaled by images / 127.5 - 1"
+    )
+
+
+def kind_of(value: Any) -> str:
+    """What a message says of a value: shape and type of a tensor, the type of anything else."""
+    if isinstance(value, Tensor):
+        return f"{tuple(value.shape)} of {value.dtype}"
+    if isinstance(value, np.ndarray):
+        return f"a numpy array {value.shape} of {value.dtype}"
+    return type(value).__name__

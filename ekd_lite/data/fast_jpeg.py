@@ -68,7 +68,9 @@ def _library() -> Any:
 def _agree(library: Any, data: bytes) -> bool:
     pixels = _decode(library, data, 1 << 20)
     with Image.open(io.BytesIO(data)) as image:
-        return pixels is not None and np.array_equal(pixels[..., :3], image.convert("RGB"))
+        return pixels is not None and np.array_equal(
+            pixels[..., :3], np.asarray(image.convert("RGB"))
+        )
 
 
 def _samples() -> list[bytes]:

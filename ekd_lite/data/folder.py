@@ -144,13 +144,15 @@ class _Search:
         self.nested = nested
         self.images: list[str] = []
         self._unknown: Counter[str] = Counter()  # files, by their suffix
-        self._deeper = self._deeper_images = self._loose = self._without = 0
+        self._deeper = self._deeper_images = self._loose = self._without = self._nowhere = 0
         people = []
         for entry in _entries(root):
             if entry.is_dir():
                 people.append(entry)
             elif _suffix(entry.name) in SUFFIXES:
                 self._loose += 1
+            elif entry.is_symlink() and not os.path.exists(entry.path):
+                self._nowhere += 1  # perhaps to a person's folder on a disk that is not there
         for person in sorted(people, key=lambda entry: natural(entry.name)):
             self._without += self._look_at(person, person.name, (_place(root),))
 
@@ -216,6 +218,8 @@ class _Search:
             parts.append(f"{sum(self._unknown.values()):,} files of other kinds ({kinds}{more})")
         if self._without:
             parts.append(f"{self._without:,} folders that hold nothing else")
+        if self._nowhere:
+            parts.append(f"{self._nowhere:,} links that lead nowhere")
         return parts
 
 

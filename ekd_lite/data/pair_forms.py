@@ -69,7 +69,7 @@ def _lines(path: Path) -> list[str]:
             f"{path} is no text in UTF-8 ({error.reason} at byte {error.start}): save it as "
             "'CSV UTF-8'"
         ) from None
-    return re.split("\r\n|\n|\r", text)
+    return re.split("\r\n|\n|\r", text.lstrip("\ufeff"))  # some editors write the mark twice
 
 
 def _from_csv(path: Path, lines: list[str], skipped: int) -> list[Pair]:
@@ -125,9 +125,10 @@ def _from_lfw(path: Path, lines: list[str], skipped: int) -> list[Pair]:
     size = 2 * counts[1] if len(counts) == 2 else 0  # pairs a fold: half of them are genuine
     pairs: list[Pair] = []
     for number, line in enumerate(lines[1:], skipped + 2):
-        words = line.split()
+        # LFW's own file has tabs; then a name may hold spaces.
+        words = [word.strip() for word in line.split("\t")] if "\t" in line else line.split()
         where = f"{path}, line {number}"
-        if not words:
+        if not any(words):
             continue
         if len(words) not in (3, 4):
             raise ValueError(f"{where}: expected 'name 1 4' or 'name 1 other 2', got {line!r:.80}")

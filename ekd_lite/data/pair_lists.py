@@ -117,6 +117,13 @@ def _as_set(path: Path, pairs: list[Pair], faces: ImageFolder, where: _Rows) -> 
             f"{path} says is_genuine = {int(pair.is_genuine)} of {pair.left} and {pair.right}, and "
             f"their folders say otherwise ({len(wrong)} such pairs)"
         )
+    same = (rows[0] == rows[1]).nonzero().flatten()
+    if len(same):
+        warnings.warn(
+            f"{path} compares {len(same)} images with themselves, the first of them "
+            f"{pairs[int(same[0])].left}: these pairs say nothing of a net",
+            stacklevel=3,
+        )
     folds = [pair.fold for pair in pairs if pair.fold is not None]
     return VerificationSet(left, right, is_genuine, torch.tensor(folds) if folds else None)
 

@@ -7,25 +7,30 @@ skips the images; what it finds is kept in the user's cache folder.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from safetensors.numpy import load, save
+from tqdm import tqdm
 
 from ekd_lite.data.archives import MAX_MEMBER
 from ekd_lite.data.decode import SUFFIXES, open_regular
 from ekd_lite.data.faceset import digest_of
 from ekd_lite.data.names import is_foreign, printable
+from ekd_lite.data.processes import cores, map_in_processes
 from ekd_lite.data.tar_walk import Member, walk_tar
 from ekd_lite.files import user_cache, write_atomically
 
 JSON_KEYS = ("label", "cls", "class", "identity", "id")
 _VERSION = 1  # of the files in the cache
+_BYTES_A_WORKER = 2 << 30  # of shards: to start a process takes as long as to walk through these
 _MAX_LABEL = 1 << 20  # bytes of a .cls or .json
 _ARRAYS = ("starts", "sizes", "codes", "keys", "ends")
 Array = np.ndarray[Any, Any]
@@ -57,25 +62,42 @@ class ShardIndex:
         return os.fsdecode(self.keys[start : int(self.ends[row])].tobytes())
 
 
-def read_shard(path: Path, label: str | None) -> ShardIndex:
-    """The index of a shard, from the cache if the file is still the same by its size and time.
+def read_shards(paths: Sequence[Path], label: str | None) -> list[ShardIndex]:
+    """The indices of some shards, from the cache where a file is the same by its size and time.
+
+    Large ones are walked through by several processes at once.
 
     Args:
-        path: the shard.
+        paths: the shards.
         label: where the labels are, as for `Shards`.
 
     Raises:
         ValueError: as `index_shard`.
     """
-    about = [_VERSION, *stamp_of(path), label]
-    cached = user_cache() / "shards" / f"{digest_of([str(path.resolve()), label])[:20]}.index"
-    index = _from_cache(cached, about)
-    if index is None:
-        index = index_shard(path, label)
-        try:
-            write_atomically(cached, _to_bytes(index, about))
-        except OSError:  # read-only, or full: then the next one walks again
-            return index
+    found = [_from_cache(*_cached(path, label)) for path in paths]
+    new = [(path,) for path, index in zip(paths, found, strict=True) if index is None]
+    workers = min(cores(), sum(path.stat().st_size for (path,) in new) // _BYTES_A_WORKER)
+    bar = tqdm(total=len(new), desc="looking through shards", disable=None, leave=False)
+    with bar:
+        made = []
+        for index in map_in_processes(_index_and_keep, label, new, workers=max(1, workers)):
+            made.append(index)
+            bar.update()
+    remaining = iter(made)
+    return [next(remaining) if index is None else index for index in found]
+
+
+def _cached(path: Path, label: str | None) -> tuple[Path, list[Any]]:
+    """The file in the cache for a shard, and what it must have been made from."""
+    name = digest_of([str(path.resolve()), label])[:20]
+    return user_cache() / "shards" / f"{name}.index", [_VERSION, *stamp_of(path), label]
+
+
+def _index_and_keep(label: str | None, path: Path) -> ShardIndex:
+    file, about = _cached(path, label)
+    index = index_shard(path, label)
+    with contextlib.suppress(OSError):  # read-only, or full: then the next one walks again
+        write_atomically(file, _to_bytes(index, about))
     return index
 
 

@@ -18,11 +18,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from ekd_lite.data.decode import VERSION, DecodedFaces, find_bad
 from ekd_lite.data.names import is_foreign, natural, printable
-from ekd_lite.data.shard_index import ShardIndex, index_shard, read_shard, stamp_of
+from ekd_lite.data.shard_index import ShardIndex, index_shard, read_shards, stamp_of
 
 _MOST = 100_000  # shards that a pattern may name
 _OPEN = 128  # files kept open by a process
@@ -33,9 +32,10 @@ ARCHIVES = (".tar", *_PACKED)
 class Shards(DecodedFaces):
     """The images of one or more shards, decoded when asked for.
 
-    A shard is walked through once, some 50,000 images a second; where its images are is kept in the
-    user's cache folder, as long as the shard is the same by size and time. An image is read by one
-    call from its place, and nothing is unpacked. Members of other kinds are not looked at.
+    A shard is walked through once, some 7,000 images a second and process; where its images are is
+    kept in the user's cache folder, as long as the shard is the same by size and time. An image is
+    read by one call from its place, and nothing is unpacked. Members of other kinds are not looked
+    at.
 
     Labels are numbers, or names of people, and are numbered anew from 0: numbers by size, names as
     a person would order them.
@@ -73,10 +73,8 @@ class Shards(DecodedFaces):
         self.files = shard_files(shards)
         self.label = label
         self._opened: dict[int, _Handle] = {}
-        self._stamps, self._parts = [], []
-        for file in tqdm(self.files, desc="shards", disable=None, leave=False):
-            self._stamps.append(stamp_of(file))
-            self._parts.append(read_shard(file, label))
+        self._stamps = [stamp_of(file) for file in self.files]
+        self._parts = read_shards(self.files, label)
         self._rows = np.arange(sum(len(part.starts) for part in self._parts))
         self._firsts = np.cumsum([0, *(len(part.starts) for part in self._parts)])
         self.identities, labels = _numbered(self._parts)

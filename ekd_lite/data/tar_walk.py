@@ -45,7 +45,7 @@ def walk_tar(file: BinaryIO, path: Path) -> Iterator[Member]:
     size = file.seek(0, 2)
     file.seek(0)
     try:
-        archive = tarfile.open(fileobj=cast(Any, _Headers(file)), mode="r:")  # noqa: SIM115
+        archive: Any = tarfile.open(fileobj=cast(Any, _Headers(file)), mode="r:")  # noqa: SIM115
         end = 0
         while (member := archive.next()) is not None:
             archive.members.clear()  # or all of them would be kept

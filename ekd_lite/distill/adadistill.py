@@ -28,6 +28,7 @@ Differs from the authors' code (fdbtrs/AdaDistill 0842186):
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Literal
 
 import torch
@@ -88,9 +89,12 @@ class AdaDistillLoss(nn.Module):
         start: Tensor | None = None,
     ) -> None:
         super().__init__()
-        if num_identities < 1 or width < 1 or scale <= 0 or margin < 0:
+        most = math.pi if kind == "arc" else 1.0
+        sizes = min(num_identities, width) >= 1 and 0 < scale < math.inf
+        if not sizes or not 0 <= margin <= most:
             raise ValueError(
-                "expected num_identities >= 1, width >= 1, scale > 0 and margin >= 0, "
+                "expected num_identities >= 1, width >= 1, scale > 0 and a margin in "
+                f"0..{most:.4g} ({'radians' if kind == 'arc' else 'units of the cosine'}), "
                 f"got {num_identities}, {width}, {scale} and {margin}"
             )
         if kind not in ("arc", "cos") or several not in ("mean", "in_order"):

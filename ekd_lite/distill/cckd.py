@@ -33,8 +33,8 @@ class CCKDLoss(nn.Module):
 
     def __init__(self, *, gamma: float = 0.4, order: int = 2) -> None:
         super().__init__()
-        if gamma <= 0 or order < 1:
-            raise ValueError(f"expected gamma > 0 and order >= 1, got {gamma} and {order}")
+        if not 0 < gamma < math.inf or not isinstance(order, int) or order < 1:
+            raise ValueError(f"expected gamma > 0 and a whole order >= 1, got {gamma} and {order}")
         powers = range(1, order + 1)
         taylor = [math.exp(-2 * gamma) * (2 * gamma) ** p / math.factorial(p) for p in powers]
         self.coefficients = [0.0, *taylor]

@@ -18,6 +18,7 @@ which differs where an image stands twice in a batch. The EKD paper's weight is 
 
 from __future__ import annotations
 
+import math
 from itertools import permutations
 from typing import Literal
 
@@ -52,7 +53,7 @@ class DarkRankLoss(nn.Module):
         variant: Literal["hard", "soft"] = "hard",
     ) -> None:
         super().__init__()
-        if alpha <= 0 or beta < 2 or length < 2:
+        if not 0 < alpha < math.inf or not 2 <= beta < math.inf or length < 2:
             raise ValueError(
                 f"expected alpha > 0, beta >= 2 and length >= 2, got {alpha}, {beta} and {length}"
             )

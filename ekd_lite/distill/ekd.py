@@ -33,6 +33,7 @@ batch (`ekd_lite.parallel`); the authors' is W times it, so that their 0.02 acts
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Literal
@@ -50,7 +51,9 @@ from ekd_lite.distill.ekd_pairs import (
 )
 from ekd_lite.distill.inputs import (
     check_pair_labels,
+    check_rates,
     check_student_teacher,
+    check_weights,
     full_precision,
     show_nan,
 )
@@ -96,14 +99,14 @@ class EKDLoss(nn.Module):
         super().__init__()
         if mode not in ("corrected", "official"):
             raise ValueError(f'mode must be "corrected" or "official", got {mode!r}')
-        fprs = tuple(float(fpr) for fpr in fprs)
-        if not fprs or not all(0 < fpr < 1 for fpr in fprs):
-            raise ValueError(f"fprs must be rates between 0 and 1, got {fprs}")
-        if temperature <= 0 or not 0 < momentum <= 1 or topk < 1:
+        fprs = check_rates(fprs)
+        is_whole = isinstance(topk, int) and topk >= 1
+        if not 0 < temperature < math.inf or not 0 < momentum <= 1 or not is_whole:
             raise ValueError(
-                "expected temperature > 0, 0 < momentum <= 1 and topk >= 1, "
+                "expected temperature > 0, 0 < momentum <= 1 and a whole topk >= 1, "
                 f"got {temperature}, {momentum} and {topk}"
             )
+        check_weights(positive_weight, negative_weight)
         self.fprs = fprs
         self.temperature = temperature
         self.momentum = momentum

@@ -40,6 +40,7 @@ other side in the student, pulls little.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -57,7 +58,9 @@ from ekd_lite.distill.ekd_pairs import (
 )
 from ekd_lite.distill.inputs import (
     check_pair_labels,
+    check_rates,
     check_student_teacher,
+    check_weights,
     full_precision,
     show_nan,
 )
@@ -134,11 +137,11 @@ class FineEKDLoss(nn.Module):
             raise ValueError(
                 'above t the teacher has no impostors: decisions need thresholds="own"'
             )
-        fprs = tuple(float(fpr) for fpr in fprs)
-        if not fprs or not all(0 < fpr < 1 for fpr in (*fprs, hard_fpr)):
-            raise ValueError(f"rates must lie between 0 and 1, got {fprs} and {hard_fpr}")
+        fprs = check_rates(fprs)
+        (hard_fpr,) = check_rates(hard_fpr)
+        check_weights(positive_weight, negative_weight)
         if (
-            temperature <= 0
+            not 0 < temperature < math.inf
             or not 0 <= decay <= 1
             or memory < 0
             or min(student_dim, teacher_dim) < 1

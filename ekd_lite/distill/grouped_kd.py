@@ -25,6 +25,8 @@ warm-up of the weight, no adaptive group.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -61,7 +63,10 @@ class GroupedKDLoss(nn.Module):
         super().__init__()
         if not (isinstance(group, int) and group >= 1) and not 0 < group < 1:
             raise ValueError(f"group must be a whole number >= 1 or a share in (0, 1), got {group}")
-        if min(binary, primary, secondary) < 0 or temperature <= 0:
+        if (
+            not all(0 <= x < math.inf for x in (binary, primary, secondary))
+            or not 0 < temperature < math.inf
+        ):
             raise ValueError(
                 "expected weights >= 0 and temperature > 0, "
                 f"got {binary}, {primary}, {secondary} and {temperature}"

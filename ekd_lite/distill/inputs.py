@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,6 +36,36 @@ def check_pair_labels(labels: Tensor | None, num_rows: int) -> Tensor:
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise ValueError(f"expected labels of a type of whole numbers, got {labels.dtype}")
     return labels.long()
+
+
+def check_rates(fprs: float | Iterable[float]) -> tuple[float, ...]:
+    """False-positive rates as plain floats, one of them as a list of one; a ValueError for others.
+
+    Raises:
+        ValueError: no rate, or one that does not lie between 0 and 1.
+    """
+    try:
+        rates = tuple(
+            float(fpr) for fpr in np.atleast_1d(np.asarray(fprs))
+        )  # any form, one or many
+    except (TypeError, ValueError):
+        rates = ()
+    if not rates or not all(0 < rate < 1 for rate in rates):
+        raise ValueError(f"fprs must be one or more rates between 0 and 1, got {fprs!r}")
+    return rates
+
+
+def check_weights(*weights: float) -> None:
+    """Raise a ValueError unless the weights of a loss's parts are finite and not negative."""
+    if not all(0 <= weight < math.inf for weight in weights):
+        raise ValueError(f"expected weights >= 0, got {' and '.join(map(str, weights))}")
+
+
+def check_finite_prototypes(prototypes: Tensor) -> None:
+    """Raise a ValueError that names the first prototype with NaN or infinity in it."""
+    bad = (~prototypes.isfinite().all(dim=1)).nonzero().flatten()
+    if len(bad):
+        raise ValueError(f"prototype {int(bad[0])} holds NaN or infinity ({len(bad)} such)")
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[object]:

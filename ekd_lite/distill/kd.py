@@ -16,6 +16,8 @@ uniform, so the weight must be chosen anew.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -39,7 +41,7 @@ class KDLoss(nn.Module):
 
     def __init__(self, *, temperature: float = 4.0, standardize: bool = False) -> None:
         super().__init__()
-        if temperature <= 0:
+        if not 0 < temperature < math.inf:
             raise ValueError(f"temperature must be positive, got {temperature}")
         self.temperature = temperature
         self.standardize = standardize

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ekd_lite.distill.inputs import (
+    check_finite_prototypes,
     check_pair_labels,
     check_student_teacher,
     full_precision,
@@ -59,7 +60,8 @@ class MarginDistillationLoss(nn.Module):
         check_tensors(prototypes=prototypes)
         if prototypes.ndim != 2 or len(prototypes) == 0:
             raise ValueError(f"expected prototypes (C, D), got {tuple(prototypes.shape)}")
-        if scale <= 0 or not 0 <= min_margin <= max_margin <= math.pi:
+        check_finite_prototypes(prototypes)
+        if not 0 < scale < math.inf or not 0 <= min_margin <= max_margin <= math.pi:
             raise ValueError(
                 "expected scale > 0 and 0 <= min_margin <= max_margin <= pi (radians), "
                 f"got {scale}, {min_margin} and {max_margin}"

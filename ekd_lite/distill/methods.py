@@ -252,6 +252,8 @@ def parse_method(method: str) -> dict[str, float]:
         return weights
     for part in method.split("+"):
         name, _, weight = part.strip().partition(":")
+        if name == "none":
+            raise ValueError(f"'none' stands alone, not in {method!r}")
         if name not in DISTILLERS:
             hint = nearest_name(name, [*DISTILLERS, "none"])
             raise ValueError(f"unknown method {name!r} in {method!r}{hint}")

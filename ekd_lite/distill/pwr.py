@@ -18,6 +18,7 @@ has its turn.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -54,7 +55,7 @@ class PWRLoss(nn.Module):
             raise ValueError(
                 f'variant must be "exponential", "hinge" or "ranknet", got {variant!r}'
             )
-        if beta <= 0 or max_pairs < 2:
+        if not 0 < beta < math.inf or max_pairs < 2:
             raise ValueError(f"expected beta > 0 and max_pairs >= 2, got {beta} and {max_pairs}")
         self.variant = variant
         self.beta = beta

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ekd_lite.distill.inputs import (
     at_least_float,
     check_student_teacher,
+    check_weights,
     full_precision,
     show_nan,
     zero_loss,
@@ -40,11 +41,9 @@ class RKDLoss(nn.Module):
         self, *, distance_weight: float = 25.0, angle_weight: float = 50.0, block: int = 2**18
     ) -> None:
         super().__init__()
-        if distance_weight < 0 or angle_weight < 0 or block < 1:
-            raise ValueError(
-                "expected weights >= 0 and block >= 1, "
-                f"got {distance_weight}, {angle_weight} and {block}"
-            )
+        check_weights(distance_weight, angle_weight)
+        if block < 1:
+            raise ValueError(f"expected block >= 1, got {block}")
         self.distance_weight = distance_weight
         self.angle_weight = angle_weight
         self.block = block

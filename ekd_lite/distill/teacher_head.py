@@ -15,9 +15,16 @@ linear head with bias; without their sum of squared distances, which grows with 
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor, nn
 
-from ekd_lite.distill.inputs import check_student_teacher, full_precision, zero_loss
+from ekd_lite.distill.inputs import (
+    check_finite_prototypes,
+    check_student_teacher,
+    full_precision,
+    zero_loss,
+)
 from ekd_lite.distill.kd import KDLoss
 from ekd_lite.ops import check_tensors, unit_rows
 
@@ -39,7 +46,8 @@ class TeacherHeadLoss(nn.Module):
         check_tensors(prototypes=prototypes)
         if prototypes.ndim != 2 or len(prototypes) == 0:
             raise ValueError(f"expected prototypes (C, D), got {tuple(prototypes.shape)}")
-        if scale <= 0:
+        check_finite_prototypes(prototypes)
+        if not 0 < scale < math.inf:
             raise ValueError(f"scale must be positive, got {scale}")
         self.scale = scale
         self.kd = KDLoss(temperature=temperature)

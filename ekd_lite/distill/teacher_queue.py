@@ -22,6 +22,8 @@ rows that are not finite do not enter it. Ancestor of both is CRD (Tian et al., 
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -59,7 +61,10 @@ class TeacherQueueLoss(nn.Module):
         super().__init__()
         if width < 1 or size < 1:
             raise ValueError(f"expected width >= 1 and size >= 1, got {width} and {size}")
-        if temperature <= 0 or (teacher_temperature is not None and teacher_temperature <= 0):
+        if (
+            not all(0 < t < math.inf for t in (temperature, teacher_temperature or temperature))
+            or teacher_temperature == 0
+        ):
             raise ValueError(
                 f"temperatures must be positive, got {temperature} and {teacher_temperature}"
             )

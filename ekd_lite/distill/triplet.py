@@ -51,7 +51,7 @@ class TripletDistillationLoss(nn.Module):
         super().__init__()
         if distance not in ("cosine", "l2"):
             raise ValueError(f'distance must be "cosine" or "l2", got {distance!r}')
-        if not 0 <= min_margin <= max_margin:
+        if not 0 <= min_margin <= max_margin < math.inf:
             raise ValueError(
                 f"expected 0 <= min_margin <= max_margin, got {min_margin} and {max_margin}"
             )

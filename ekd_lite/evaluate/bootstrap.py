@@ -10,6 +10,7 @@ other).
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from dataclasses import dataclass
 from typing import Literal
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ekd_lite.evaluate.inputs import Array, Levels, as_levels, check_by
+from ekd_lite.evaluate.inputs import Array, Levels, as_levels, check_by, check_resampling
 from ekd_lite.evaluate.resample import Draw, Genuine, impostors_from_the_top
 from ekd_lite.evaluate.roc import UndefinedMetricWarning, warn_if_undefined
 from ekd_lite.evaluate.tiles import count_pairs, sorted_rows
@@ -37,6 +38,8 @@ class BootstrapResult:
         samples: TPR of every resample, (R, L). Two results made with one seed from the same labels
             used the same resamples, so `a.samples - b.samples` is the paired difference.
         by: whether every genuine "pair" or every "person" weighs the same.
+        drawn: a digest of people, their images and the seed, by which `paired_difference` knows
+            that two results belong together; "" in results put together by hand.
     """
 
     fprs: tuple[float, ...]
@@ -45,6 +48,7 @@ class BootstrapResult:
     high: Tensor
     samples: Tensor
     by: Literal["pair", "person"] = "pair"
+    drawn: str = ""
 
 
 def bootstrap_tpr_at_fpr(
@@ -86,11 +90,7 @@ def bootstrap_tpr_at_fpr(
     """
     levels = as_levels(fprs)
     check_by(by)
-    if num_resamples < 1 or not 0 < confidence < 1:
-        raise ValueError(
-            "expected num_resamples >= 1 and 0 < confidence < 1, "
-            f"got {num_resamples} and {confidence}"
-        )
+    check_resampling(num_resamples, confidence)
     rows, labels, _ = sorted_rows(embeddings, labels)
     _, identity, sizes = torch.unique(labels, return_inverse=True, return_counts=True)
     if len(sizes) < 2:
@@ -121,7 +121,8 @@ def bootstrap_tpr_at_fpr(
     samples[:, too_few] = torch.nan
     tails = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64)
     low, high = samples.quantile(tails, dim=0)
-    return BootstrapResult(tuple(levels), estimate, low, high, samples, by)
+    drawn = hashlib.sha256(labels.numpy().tobytes() + repr(seed).encode()).hexdigest()
+    return BootstrapResult(tuple(levels), estimate, low, high, samples, by, drawn)
 
 
 def draw_weights(num_identities: int, num_resamples: int, seed: int) -> list[np.ndarray]:
@@ -132,26 +133,3 @@ def draw_weights(num_identities: int, num_resamples: int, seed: int) -> list[np.
         np.ones(num_identities, dtype=np.uint16),
         *(np.bincount(d, minlength=num_identities).astype(np.uint16) for d in drawn),
     ]
-
-
-def paired_difference(
-    first: BootstrapResult, second: BootstrapResult, *, confidence: float = 0.95
-) -> tuple[Tensor, Tensor, Tensor]:
-    """How much higher the first model's TPR is, with an interval from the same resamples.
-
-    Args:
-        first: result of one model.
-        second: result of another, made with the same labels, levels, seed and number of resamples.
-        confidence: share of resamples inside the interval.
-
-    Returns:
-        difference, low, high, each (L,). An interval that excludes 0 says that one model is
-        better on identities such as these.
-    """
-    if first.fprs != second.fprs or first.samples.shape != second.samples.shape:
-        raise ValueError("the two results differ in levels or number of resamples: not paired")
-    if first.by != second.by:
-        raise ValueError(f"one result counts by {first.by}, the other by {second.by}: not paired")
-    tails = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64)
-    low, high = (first.samples - second.samples).quantile(tails, dim=0)
-    return first.estimate - second.estimate, low, high

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ekd_lite.data import FaceSet
+from ekd_lite.data.faceset import check_pixels
 from ekd_lite.ops import check_embeddings
 
 
@@ -31,12 +32,21 @@ def embed(
         Raw embeddings (N, D), float32, on the CPU; row i belongs to image i.
 
     Raises:
-        ValueError: an empty set; a net with weights in half precision, or one that does not give
-            one embedding an image; an embedding that is NaN or infinite (names the image).
+        ValueError: no net; an empty set, or images that are no float32 (B, 3, H, W) in [-1, 1]; a
+            net with weights in half precision, or one that does not give one embedding an image;
+            an embedding that is NaN or infinite (names the image).
     """
+    if not isinstance(backbone, nn.Module):
+        raise ValueError(
+            f"embed needs a net, an nn.Module that maps images to embeddings, got "
+            f"{type(backbone).__name__}; ekd_lite.train.load_backbone reads one from a file"
+        )
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size must be a whole number >= 1, got {batch_size!r}")
     if not len(faces):
         raise ValueError("the set holds no image: there is nothing to embed")
-    half = {p.dtype for p in backbone.parameters()} & {torch.float16, torch.bfloat16}
+    kinds = {t.dtype for t in (*backbone.parameters(), *backbone.buffers())}
+    half = kinds & {torch.float16, torch.bfloat16}
     if half:
         raise ValueError(
             f"the net's weights are {half.pop()}: expected float32, which net.float() gives, since "
@@ -45,6 +55,7 @@ def embed(
     was_training = backbone.training
     # A net without parameters, such as an ONNX file, runs on the CPU.
     device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
+    dtype = torch.float64 if torch.float64 in kinds else torch.float32
     backbone.eval()
     rows = []
     starts = range(0, len(faces), batch_size)
@@ -52,7 +63,9 @@ def embed(
         with torch.inference_mode():
             for start in tqdm(starts, desc=progress, disable=None if progress else True):
                 indices = range(start, min(start + batch_size, len(faces)))
-                images = faces.batch(indices).to(device)
+                images = faces.batch(indices)
+                check_pixels(images, torch.tensor(indices))
+                images = images.to(device, dtype)
                 if mirrored:
                     images = images.flip(-1)
                 rows.append(check_embeddings(backbone(images), len(images)).float().cpu())

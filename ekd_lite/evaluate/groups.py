@@ -85,10 +85,8 @@ def group_rates(
         ValueError: wrong lengths, NaN, or a level that all impostor pairs together cannot show.
     """
     levels = as_levels(fprs)
-    if len(groups) != len(labels):
-        raise ValueError(f"expected {len(labels)} groups, one an image, got {len(groups)}")
     rows, labels, order = sorted_rows(embeddings, labels)
-    groups = [group.item() if isinstance(group, Tensor) else group for group in groups]
+    groups = _checked_groups(groups, len(labels))
     names = tuple(sorted(set(groups)))
     number = {name: g for g, name in enumerate(names)}
     group = torch.tensor([number[name] for name in groups])
@@ -120,6 +118,26 @@ def group_rates(
         *(num_genuine, num_impostor, fpr, tpr),
         *ratios,
     )
+
+
+def _checked_groups(groups: Sequence[Any] | Array, count: int) -> list[Any]:
+    """The group of each image as plain values that can be sorted; none may be missing."""
+    listed = groups.tolist() if isinstance(groups, Tensor | np.ndarray) else list(groups)
+    if len(listed) != count:
+        raise ValueError(f"expected {count} groups, one an image, got {len(listed)}")
+    plain = [group.item() if isinstance(group, Tensor | np.generic) else group for group in listed]
+    kinds = sorted({"text" if isinstance(group, str) else "number" for group in plain})
+    for place, group in enumerate(plain):
+        if group is None or group != group:
+            raise ValueError(
+                f"image {place} has no group (it is {group}): leave it out, or name it"
+            )
+        if not isinstance(group, str | int | float) or len(kinds) > 1:
+            raise ValueError(
+                f"groups must all be text or all be numbers, one an image, got {group!r} for image "
+                f"{place}"
+            )
+    return plain
 
 
 def _count(labels: Tensor, one_hot: Tensor) -> tuple[Tensor, Tensor]:

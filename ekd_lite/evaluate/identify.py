@@ -10,7 +10,7 @@ a stranger is a false positive identification,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator, Sized
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,7 +60,7 @@ def identification_rate(
     gallery: Array,
     gallery_labels: Array,
     *,
-    ranks: Sequence[int] = (1, 5, 10),
+    ranks: int | Array = (1, 5, 10),
     fpirs: Levels = (),
 ) -> IdentificationResult:
     """Search every probe in the gallery.
@@ -82,7 +82,8 @@ def identification_rate(
     """
     is_empty = isinstance(fpirs, Sized) and not len(fpirs)
     levels = [] if is_empty else as_levels(fpirs)
-    ranks = tuple(as_labels("ranks", ranks, len(ranks)).tolist())
+    asked = as_tensor("ranks", ranks).flatten()  # one rank is a list of one
+    ranks = tuple(as_labels("ranks", asked, len(asked)).tolist())
     if not ranks or min(ranks) < 1:
         raise ValueError(f"ranks count from 1, got {ranks}")
     probes, probe_labels = check_rows("probes", probes, probe_labels)

@@ -13,6 +13,7 @@ Array: TypeAlias = Tensor | np.ndarray | Sequence[Any]
 Levels: TypeAlias = float | Iterable[float] | Array  # one or several
 """A tensor on any device, a numpy array, or nested lists of numbers."""
 
+_NARROW = {getattr(torch, name) for name in dir(torch) if name.startswith("float8_")}
 CHUNK = 1024  # rows looked at, and held in float64, at a time
 
 
@@ -20,9 +21,12 @@ def as_tensor(name: str, values: Array) -> Tensor:
     """Real numbers of any kind as a tensor without gradient; a numpy array keeps its memory.
 
     Raises:
-        ValueError: no numbers, ragged lists, or complex numbers.
+        ValueError: no numbers, ragged lists, masked entries, complex numbers, or a tensor that is
+            sparse, quantized or of 8-bit floats.
     """
     if not isinstance(values, Tensor):
+        if np.ma.is_masked(values):
+            raise ValueError(f"{name} holds masked entries: leave those rows out")
         try:
             array = np.asarray(values)
             if array.dtype == object:  # a list of tensors, or ragged lists
@@ -41,6 +45,9 @@ def as_tensor(name: str, values: Array) -> Tensor:
         values = torch.from_numpy(array)
     if values.is_complex():
         raise ValueError(f"{name} must be real numbers, got {values.dtype}")
+    if values.layout != torch.strided or values.is_quantized or values.dtype in _NARROW:
+        kind = values.dtype if values.layout == torch.strided else values.layout
+        raise ValueError(f"{name} must be a dense Tensor of ordinary numbers, got {kind}")
     return values.detach()
 
 
@@ -102,6 +109,14 @@ def check_by(by: str) -> None:
     """Raise a ValueError unless genuine pairs are counted by "pair" or by "person"."""
     if by not in ("pair", "person"):
         raise ValueError(f'by must be "pair" or "person", got {by!r}')
+
+
+def check_resampling(num_resamples: int, confidence: float) -> None:
+    """Raise a ValueError unless a bootstrap can be made with these options."""
+    if not isinstance(num_resamples, int | np.integer) or num_resamples < 1:
+        raise ValueError(f"expected a whole num_resamples >= 1, got {num_resamples!r}")
+    if not isinstance(confidence, int | float | np.number) or not 0 < confidence < 1:
+        raise ValueError(f"expected 0 < confidence < 1, got {confidence!r}")
 
 
 def check_finite(name: str, rows: Tensor) -> None:

@@ -61,7 +61,8 @@ class VerificationResult:
         fold_thresholds: cosine above which each fold accepted, (F,): 1 - d / 2 of the grid's
             squared distance d.
         tar: mean over the folds of the share of genuine pairs accepted at the threshold at which
-            the other folds have a false-accept rate of `far_target`, interpolated.
+            the other folds have a false-accept rate of `far_target`, interpolated. Where scores
+            tie no threshold has that rate, and `far` tells it: a collapsed net has 1 in both.
         tar_std: its standard deviation over the folds.
         far: mean false-accept rate that was really met at those thresholds.
         fprs: levels of `tpr`.
@@ -117,20 +118,14 @@ def verification_accuracy(
     flags = as_flags("is_genuine", is_genuine).cpu().numpy()
     if flags.ndim != 1:
         raise ValueError(f"expected is_genuine (P,), got {flags.shape}")
-    fold = _fold_of_each(folds, len(flags))
-    sides = (left, right), mirrored or (None, None)
+    fold, counts = split_folds(folds, flags)
+    if mirrored is not None and (not isinstance(mirrored, tuple | list) or len(mirrored) != 2):
+        raise ValueError("mirrored must be two tables, of the left and of the right images")
+    sides = (left, right), (None, None) if mirrored is None else mirrored
     checked = [check_rows(*side, len(flags)) for side in zip(*sides, strict=True)]
     distances, steps = squared_distances(*checked)
-    num_folds = int(fold.max()) + 1
     if name is not None:
-        _check_named(name, flags, num_folds)
-    counts = np.stack([np.bincount(fold[flags == x], minlength=num_folds) for x in (False, True)])
-    if not counts.all():
-        side, bad = (int(x[0]) for x in np.nonzero(counts == 0))
-        raise ValueError(
-            f"fold {bad} has no {('impostor', 'genuine')[side]} pair; order the list so that every "
-            "fold holds both kinds, or give the fold of each pair"
-        )
+        _check_named(name, flags, counts.shape[1])
     accuracies, thresholds = accuracies_of_folds(distances, flags, fold, counts)
     tar, far = tar_at_far(distances, flags, fold, counts, far_target)
     score = torch.from_numpy(steps)
@@ -146,6 +141,24 @@ def verification_accuracy(
         tpr=tpr_from_split(score[flags], score[~flags], levels),
         scores=score.double() / STEPS,
     )
+
+
+def split_folds(folds: int | Array, flags: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The fold of each pair (P,), and the impostor and genuine pairs in each fold, (2, F).
+
+    Raises:
+        ValueError: fewer than two folds, or one without a pair of either kind.
+    """
+    fold = _fold_of_each(folds, len(flags))
+    num_folds = int(fold.max()) + 1
+    counts = np.stack([np.bincount(fold[flags == x], minlength=num_folds) for x in (False, True)])
+    if not counts.all():
+        side, bad = (int(x[0]) for x in np.nonzero(counts == 0))
+        raise ValueError(
+            f"fold {bad} has no {('impostor', 'genuine')[side]} pair; order the list so that every "
+            "fold holds both kinds, or give the fold of each pair"
+        )
+    return fold, counts
 
 
 def _fold_of_each(folds: int | Array, num_pairs: int) -> np.ndarray:

@@ -14,7 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ekd_lite.evaluate.inputs import Array, Levels, as_flags, as_labels, as_levels, as_tensor
+from ekd_lite.evaluate.inputs import (
+    Array,
+    Levels,
+    as_flags,
+    as_labels,
+    as_levels,
+    as_tensor,
+    check_resampling,
+)
 
 AT_ONCE = 50  # resamples held at a time
 
@@ -60,10 +68,7 @@ def bootstrap_pair_list(
         raise ValueError(f"expected scores and is_genuine (P,), got {score.shape}, {flags.shape}")
     if not np.isfinite(score).all():
         raise ValueError("scores must be finite")
-    if num_resamples < 1 or not 0 < confidence < 1:
-        raise ValueError(
-            f"expected num_resamples >= 1 and 0 < confidence < 1, got {num_resamples}, {confidence}"
-        )
+    check_resampling(num_resamples, confidence)
     order = np.argsort(-score, kind="stable")
     # A threshold lies below all pairs of one score: only the last of equals is a place to cut.
     is_cut = np.append(np.diff(score[order]) != 0, True)

@@ -21,6 +21,7 @@ from ekd_lite.experiments.tables import (
     percents,
     tpr_lines,
 )
+from ekd_lite.files import make_folder
 from ekd_lite.ops import nearest_name
 
 Found = TypeVar("Found")
@@ -55,11 +56,12 @@ def compare_runs(
         Path of compare.csv.
 
     Raises:
-        ValueError: no log has the curve.
+        ValueError: no log has the curve, or a file is where the folder should be.
     """
     from ekd_lite.experiments import figures
 
     curve = _choose_curve(runs, curve)
+    make_folder(out)
     groups = group_runs(runs)
     finished = [run for run in runs if run.info is not None]
     labels = faces_at(finished[0].about("image_size")).labels if finished else torch.zeros(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,17 +11,38 @@ from typing import TYPE_CHECKING, Any
 from ekd_lite.data import load_splits
 from ekd_lite.data.renderer.render import RENDERER_VERSION
 from ekd_lite.distill import DISTILLERS
+from ekd_lite.evaluate import UndefinedMetricWarning, all_pairs_tpr_at_fpr
 from ekd_lite.experiments.folders import record_options
+from ekd_lite.experiments.given_teacher import (
+    ROWS,
+    as_run,
+    check_batches,
+    check_teacher,
+    make_rows,
+    say_what_can_be_measured,
+    under,
+)
 from ekd_lite.experiments.plan import ALONE, plan_runs
 from ekd_lite.experiments.report import measure_plan, write_report
-from ekd_lite.experiments.runner import Runner, Workspace, load_embeddings, print_splits
+from ekd_lite.experiments.runner import (
+    Runner,
+    Workspace,
+    load_embeddings,
+    print_splits,
+    print_tpr,
+)
+from ekd_lite.experiments.tables import FPRS
 from ekd_lite.files import locked_folder
-from ekd_lite.train import TrainConfig
+from ekd_lite.models import BACKBONES
+from ekd_lite.ops import nearest_name
+from ekd_lite.train import Teacher, TrainConfig
 
 if TYPE_CHECKING:  # the command starts without matplotlib
     from matplotlib.figure import Figure
 
 METHODS = ("none", "kd", "fitnet", "ekd", "ekd+fitnet")
+# Under a teacher that is there already: the student alone, features, and EKD's best known form.
+METHODS_UNDER_GIVEN = ("none", "fitnet", "ekd_fine+fitnet")
 
 
 @dataclass(frozen=True)
@@ -31,8 +53,9 @@ class DemoConfig:
     """Folder of the results. Calling again with the same options goes on where it stopped."""
     faces: Path | None = None
     """Folder of real faces (identity/image.jpg) instead of the procedural ones."""
-    methods: tuple[str, ...] = METHODS
-    """Distillation methods; none is the student alone."""
+    methods: tuple[str, ...] | None = None
+    """Distillation methods; none is the student alone. Left out: none kd fitnet ekd ekd+fitnet, or
+    under a teacher that is there already none fitnet ekd_fine+fitnet."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """One student per method and seed. The teacher has the first."""
     image_size: int = 32
@@ -42,7 +65,8 @@ class DemoConfig:
     student_steps: int = 1500
     """Training steps of every student."""
     teacher: str = "tiny_teacher"
-    """Backbone of the teacher."""
+    """Backbone of the teacher that is trained first; or a file of one that is there already: a run
+    of ours, a published checkpoint, an ONNX file. It sees the images at its own size."""
     student: str = "tiny_student"
     """Backbone of the students."""
     resamples: int = 1000
@@ -52,10 +76,18 @@ class DemoConfig:
 
     def __post_init__(self) -> None:
         """Check what TrainConfig does not see."""
+        if self.methods is None:
+            methods = METHODS if self.teacher in BACKBONES else METHODS_UNDER_GIVEN
+            object.__setattr__(self, "methods", methods)
         if not self.methods or not self.seeds:
             raise ValueError("give at least one method and one seed")
         if len(set(self.methods)) < len(self.methods) or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"a method or seed stands twice: {self.methods}, {self.seeds}")
+        if self.teacher not in BACKBONES and not Path(self.teacher).exists():
+            hint = nearest_name(self.teacher, BACKBONES)
+            raise FileNotFoundError(
+                f"teacher {self.teacher!r} is no file that is there, and no backbone{hint}"
+            )
         if self.resamples < 1 or (self.processes is not None and self.processes < 1):
             raise ValueError("resamples and processes must be at least 1")
         if self.faces is not None and not self.faces.is_dir():
@@ -64,43 +96,67 @@ class DemoConfig:
 
 
 def plan_demo(config: DemoConfig, *, flip: bool) -> dict[str, TrainConfig]:
-    """The training configuration of every run, by name; the teacher first."""
+    """The training configuration of every run, by name; the teacher first, if it is trained."""
     common: dict[str, Any] = {"image_size": config.image_size, "flip": flip, "device": "cpu"}
-    return plan_runs(
+    is_trained = config.teacher in BACKBONES
+    plan = plan_runs(
         config.out,
         TrainConfig(
-            backbone=config.teacher, steps=config.teacher_steps, seed=config.seeds[0], **common
+            backbone=config.teacher if is_trained else "tiny_teacher",
+            steps=config.teacher_steps,
+            seed=config.seeds[0],
+            **common,
         ),
         TrainConfig(backbone=config.student, steps=config.student_steps, **common),
-        config.methods,
+        config.methods or (),
         config.seeds,
     )
+    return plan if is_trained else under(plan, config.out / "teacher" / ROWS)
 
 
-def run_demo(config: DemoConfig) -> Path:
+def run_demo(config: DemoConfig, *, teacher: Teacher | None = None) -> Path:
     """Do it all, and return the path of the table.
 
+    Args:
+        config: of the demo.
+        teacher: what `config.teacher` names if that is a file, opened with options of its own.
+
     Raises:
-        ValueError: bad options, an unusable folder of faces, results of other options in `out`, or
-            another process that is writing there.
+        ValueError: bad options, an unusable folder of faces or teacher, results of other options in
+            `out`, or another process that is writing there.
         RuntimeError: a run failed; its own message and trace are in `out`.
     """
+    if config.teacher not in BACKBONES and teacher is None:
+        teacher = Teacher.from_file(config.teacher)
     with locked_folder(config.out):
-        return _run(config)
+        return _run(config, teacher)
 
 
-def _run(config: DemoConfig) -> Path:
+def _run(config: DemoConfig, teacher: Teacher | None) -> Path:
     """`run_demo`, alone in its folder."""
-    record_options(config.out, _shared_options(config))
+    size = None if teacher is None else check_teacher(teacher, config.image_size)
+    record_options(config.out, _shared_options(config, teacher))
     print(f"faces: {config.faces or 'procedural'}, {config.image_size}x{config.image_size}")
     splits = load_splits(config.faces, image_size=config.image_size)
     print_splits(splits)
-    plan = plan_demo(config, flip=splits.flip)
+    plan, row = plan_demo(config, flip=splits.flip), None
+    if teacher is not None and size is not None:
+        say_what_can_be_measured(splits.test.labels)
+        check_batches(plan, splits.train.labels)
+        folder = config.out / "teacher"
+        make_rows(teacher, config.faces, size, folder, splits.flip)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UndefinedMetricWarning)  # it has been said
+            tpr = all_pairs_tpr_at_fpr(load_embeddings(folder), splits.test.labels, FPRS)
+        print_tpr("teacher", tpr.tolist())
+        row = as_run(teacher, size, folder)
     workspace = Workspace(config.out, config.faces, config.image_size)
     Runner(workspace, plan, "training", processes=config.processes).run()
     labels = splits.test.labels
-    settings = {ALONE if method == "none" else method: method for method in config.methods}
-    methods = measure_plan(config.out, plan, settings, labels, resamples=config.resamples)
+    settings = {ALONE if method == "none" else method: method for method in config.methods or ()}
+    methods = measure_plan(
+        config.out, plan, settings, labels, resamples=config.resamples, teacher=row
+    )
 
     def draw() -> dict[str, Figure]:
         from ekd_lite.experiments.figures import demo_figures
@@ -111,7 +167,7 @@ def _run(config: DemoConfig) -> Path:
     return write_report(config.out, "table", methods, labels, draw)
 
 
-def _shared_options(config: DemoConfig) -> dict[str, Any]:
+def _shared_options(config: DemoConfig, teacher: Teacher | None) -> dict[str, Any]:
     """What all results in one folder must have in common."""
     options = {
         field.name: getattr(config, field.name)
@@ -119,6 +175,8 @@ def _shared_options(config: DemoConfig) -> dict[str, Any]:
         if field.name not in ("out", "processes", "resamples", "methods", "seeds")
     }
     options["faces"] = None if config.faces is None else str(config.faces.resolve())
+    if teacher is not None:  # wherever its file lies
+        options["teacher"] = teacher.origin(head=False)["teacher"]
     # A newer version may weigh methods or draw faces in another way: not to be mixed with the old.
     options["weights"] = {name: distiller.weight for name, distiller in DISTILLERS.items()}
     options["renderer"] = RENDERER_VERSION

@@ -50,7 +50,8 @@ def demo_figures(embeddings: Mapping[str, Tensor], faces: FaceSet, seed: int) ->
     roc = Figure(figsize=(7, 5), layout="constrained")
     axes = plot_roc(curves, roc.add_subplot())
     axes.set_title(f"All pairs of {len(faces):,} images of unseen identities, seed {seed}")
-    wanted = {n: embeddings[n] for n in (ALONE, "ekd", "teacher") if n in embeddings}
+    ekd = next((name for name in embeddings if name.startswith("ekd")), ALONE)
+    wanted = {n: embeddings[n] for n in (ALONE, ekd, "teacher") if n in embeddings}
     return {
         "roc.png": roc,
         "scores.png": _scores_figure(wanted or embeddings, faces.labels),

@@ -161,9 +161,7 @@ def load_study(name: str) -> StudyConfig:
     elif name in (names := recipe_names(studies=True)):
         text = (resources.files("ekd_lite") / "recipes" / f"{name}.json").read_text("utf-8")
     else:
-        raise ValueError(
-            f"unknown study {name!r}{nearest_name(name, names)}; known: {', '.join(names)}"
-        )
+        raise ValueError(f"unknown study {name!r}{nearest_name(name, names)}")
     try:
         values: dict[str, Any] = json.loads(text)
         for role in ("teacher", "student"):

@@ -28,6 +28,7 @@ from ekd_lite.experiments.runner import load_embeddings
 from ekd_lite.experiments.tables import (
     FPRS,
     difference_lines,
+    known,
     level,
     markdown_table,
     mean_and_spread,
@@ -105,6 +106,7 @@ def measure_plan(
     *,
     resamples: int,
     scores: Mapping[str, Sequence[float]] | None = None,
+    teacher: Run | None = None,
 ) -> dict[str, Method]:
     """Read the runs of a plan and measure the test embeddings that they left.
 
@@ -115,11 +117,13 @@ def measure_plan(
         labels: of the test images.
         resamples: draws of the bootstrap.
         scores: method -> validation score of every seed.
+        teacher: the teacher's, if it is not a run of the plan.
     """
     runs = dict(zip(plan, read_runs([out / name for name in plan], repeats=30), strict=True))
+    runs |= {} if teacher is None else {"teacher": teacher}
     results = {
-        name: measure(load_embeddings(out / name), labels, FPRS, resamples)
-        for name in tqdm(plan, desc="intervals", disable=None)
+        name: measure(load_embeddings(run.path), labels, FPRS, resamples)
+        for name, run in tqdm(runs.items(), desc="intervals", disable=None)
     }
     names = {"teacher": ["teacher"]} | {
         method: [name for name, run in plan.items() if name != "teacher" and run.method == setting]
@@ -156,8 +160,8 @@ def _rows(methods: Mapping[str, Method]) -> list[dict[str, object]]:
                     "setting": method.setting,
                     "seed": run.about("seed"),
                     **percents("tpr", FPRS, (found.estimate, found.low, found.high)),
-                    "parameters": run.profile.parameters,
-                    "macs": run.profile.macs,
+                    "parameters": run.profile.parameters or None,
+                    "macs": run.profile.macs or None,
                     "latency_ms": round(run.profile.latency_ms, 3),
                     "train_seconds": run.about("train_seconds"),
                     "validation": round(method.scores[k], 3) if method.scores else None,
@@ -225,7 +229,7 @@ def _page(
         *markdown_table(
             ["net", "parameters", "multiply-adds", "ms an image, one CPU thread"],
             [
-                [net, f"{p.parameters:,}", f"{p.macs:,}", f"{p.latency_ms:.2f}"]
+                [net, known(p.parameters), known(p.macs), f"{p.latency_ms:.2f}"]
                 for net, p in profiles.items()
             ],
         ),

@@ -13,6 +13,7 @@ import signal
 import sys
 import traceback
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -60,6 +61,21 @@ def print_splits(splits: Splits) -> None:
     for name in ("train", "validation", "test"):
         faces = getattr(splits, name)
         print(f"  {name}: {len(faces):,} images of {faces.num_identities:,} identities")
+
+
+def print_tpr(
+    name: str,
+    tprs: Sequence[float],
+    *,
+    people: str = "unseen",
+    write: Callable[..., None] = tqdm.write,
+) -> None:
+    """Print a net's line: TPR at every level, in percent."""
+    numbers = "  ".join(
+        f"{100 * tpr:5.1f} % at {fpr:.0e}" for tpr, fpr in zip(tprs, FPRS, strict=True)
+    )
+    write(f"{name:16} TPR on {people} identities: {numbers}", file=sys.stdout)
+    sys.stdout.flush()
 
 
 def load_embeddings(folder: Path, split: SplitName = "test") -> torch.Tensor:
@@ -173,13 +189,9 @@ class Runner:
             self.bar.update(self.plan[name].steps - max(0, self.steps[name]))
             self.steps[name] = -1
             self.processes.pop(name).join()
-            numbers = "  ".join(
-                f"{100 * tpr:5.1f} % at {fpr:.0e}" for tpr, fpr in zip(value, FPRS, strict=True)
-            )
             last = self.workspace.splits[-1]
             people = "unseen" if last == "test" else last
-            self.bar.write(f"{name:16} TPR on {people} identities: {numbers}", file=sys.stdout)
-            sys.stdout.flush()
+            print_tpr(name, value, people=people, write=self.bar.write)
         else:
             raise RuntimeError(f"run {name!r} failed:\n{value}")
 

@@ -40,7 +40,13 @@ def over_seeds(results: Sequence[BootstrapResult]) -> BootstrapResult:
     estimate = torch.stack([r.estimate for r in results]).mean(0)
     tails = torch.tensor([0.025, 0.975], dtype=samples.dtype)
     low, high = samples.quantile(tails, dim=0)
-    return BootstrapResult(results[0].fprs, estimate, low, high, samples, results[0].by)
+    one = results[0]
+    return BootstrapResult(one.fprs, estimate, low, high, samples, one.by, one.drawn)
+
+
+def known(count: int) -> str:
+    """A count, if somebody counted."""
+    return f"{count:,}" if count else "unknown"
 
 
 def mean_and_spread(values: Sequence[float], *, decimals: int = 1) -> str:

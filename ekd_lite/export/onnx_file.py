@@ -58,8 +58,8 @@ class OnnxModel(nn.Module):
             self._shape = (3, int(self.info["image_size"]), int(self.info["image_size"]))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                f"{name} was not written by ekd_lite: no {error} in it. Run a graph of another "
-                "origin with onnxruntime, and hand its embeddings to `ekd_lite.evaluate`"
+                f"{name} was not written by ekd_lite: no {error} in it. A graph of another "
+                "origin is a net too: ekd_lite.train.Teacher.from_onnx(path), which `embed` takes"
             ) from error
 
     def forward(self, images: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral, Real
 from typing import ClassVar
 
 import torch
@@ -38,7 +39,8 @@ class NormFace(nn.Module):
         margin: float = 0.0,
     ) -> None:
         super().__init__()
-        if embedding_dim < 1 or num_identities < 1 or not 0 < scale < math.inf:
+        whole = all(isinstance(n, Integral) and n >= 1 for n in (embedding_dim, num_identities))
+        if not whole or not isinstance(scale, Real) or not 0 < scale < math.inf:
             raise ValueError(
                 "expected embedding_dim >= 1, num_identities >= 1 and scale > 0, "
                 f"got {embedding_dim}, {num_identities} and {scale}"
@@ -53,10 +55,9 @@ class NormFace(nn.Module):
     def check_margin(cls, margin: float) -> None:
         """Raise a ValueError unless the margin lies in `margins`: one in degrees does not."""
         low, high, unit = cls.margins
-        if not low <= margin <= high:
-            hint = (
-                f" ({margin:g} degrees are {math.radians(margin):.3g})" if unit == "radians" else ""
-            )
+        if not isinstance(margin, Real) or not low <= margin <= high:
+            is_angle = unit == "radians" and isinstance(margin, Real) and margin > high
+            hint = f" ({margin:g} degrees are {math.radians(margin):.3g})" if is_angle else ""
             raise ValueError(
                 f"{cls.__name__}'s margin must lie in {low:g}..{high:.4g} ({unit}), "
                 f"got {margin}{hint}"
@@ -69,12 +70,7 @@ class NormFace(nn.Module):
 
     def cosines(self, embeddings: Tensor) -> Tensor:
         """Cosine of every embedding with every prototype, (N, D) -> (N, C)."""
-        check_tensors(embeddings=embeddings)
-        if embeddings.ndim != 2 or embeddings.shape[1] != self.prototypes.shape[1]:
-            raise ValueError(
-                f"expected embeddings (N, {self.prototypes.shape[1]}), "
-                f"got {tuple(embeddings.shape)}"
-            )
+        check_head_input(embeddings, self.prototypes)
         with torch.autocast(embeddings.device.type, enabled=False):
             return unit_rows(embeddings) @ unit_rows(self.prototypes).T
 
@@ -223,6 +219,22 @@ def add_angle(cosine: Tensor, margin: float | Tensor) -> Tensor:
     margin = torch.as_tensor(margin, dtype=cosine.dtype, device=cosine.device)
     beyond = cosine - margin * torch.sin(margin)
     return torch.where(cosine > -torch.cos(margin), rotated_cosine(cosine, margin), beyond)
+
+
+def check_head_input(embeddings: Tensor, prototypes: Tensor) -> None:
+    """Raise a ValueError unless embeddings are (N, D), real, and no finer than the prototypes."""
+    check_tensors(embeddings=embeddings)
+    if embeddings.ndim != 2 or embeddings.shape[1] != prototypes.shape[1]:
+        raise ValueError(
+            f"expected embeddings (N, {prototypes.shape[1]}), got {tuple(embeddings.shape)}"
+        )
+    if not embeddings.is_floating_point():
+        raise ValueError(f"expected embeddings in floating point, got {embeddings.dtype}")
+    if embeddings.dtype == torch.float64 and prototypes.dtype != torch.float64:
+        raise ValueError(
+            f"the embeddings are float64 and the head's prototypes {prototypes.dtype}: hand over "
+            "embeddings.float(), or call head.double()"
+        )
 
 
 def check_labels(labels: Tensor, num_rows: int, num_identities: int) -> None:

@@ -26,9 +26,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ekd_lite.heads.margin import NormFace, check_labels
+from ekd_lite.heads.margin import NormFace, check_head_input, check_labels
 from ekd_lite.heads.margin_softmax import margin_softmax
-from ekd_lite.ops import check_tensors, generator_for, unit_rows
+from ekd_lite.ops import generator_for, unit_rows
 from ekd_lite.parallel import gather_batch, rank, world_size
 
 
@@ -125,7 +125,7 @@ class PartialFC(nn.Module):
         Raises:
             ValueError: wrong shapes or labels, see `NormFace.forward`.
         """
-        check_tensors(embeddings=embeddings)
+        check_head_input(embeddings, self.prototypes)
         check_labels(labels, len(embeddings), self.num_identities)
         with torch.autocast(embeddings.device.type, enabled=False):
             rows = _TimesInBackward.apply(gather_batch(embeddings), world_size())  # type: ignore[no-untyped-call]

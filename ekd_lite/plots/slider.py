@@ -109,6 +109,7 @@ def threshold_slider(
         ax.set_xlim(right=right)
         ax.set_title(f"accept if score \N{GREATER-THAN OR EQUAL TO} {threshold:.2f}")
         pictures.append(_png(figure))
+        figure.set_layout_engine("none")  # the first has found the place of everything
         line.remove()
         shade.remove()
         texts.append(_rates(threshold, same, different))

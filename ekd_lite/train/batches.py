@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ekd_lite.data import FaceSet, IdentityBalancedSampler, NeighbourSampler, capped_workers
+from ekd_lite.data.faceset import check_pixels
 from ekd_lite.data.sampler import BatchStream
 from ekd_lite.ops import generator_for
 from ekd_lite.parallel import rank, world_size
-from ekd_lite.train.checks import check_pixels
 from ekd_lite.train.config import TrainConfig
 from ekd_lite.train.objective import HALF
 from ekd_lite.train.state import TrainState

@@ -10,15 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from ekd_lite.data import FaceSet
+from ekd_lite.data.faceset import check_pixels, kind_of
 from ekd_lite.distill import DISTILLERS, parse_method
 from ekd_lite.ops import check_embeddings
 from ekd_lite.train.config import TrainConfig
 from ekd_lite.train.log import tensorboard_writer
 
 MAX_LOOKED_AT = 4096  # images, before training starts
-# Pixels lie in [-1, 1]. Noise and colour jitter may lead a little beyond; 0..255 or pixels divided
-# by a standard deviation lead far.
-FARTHEST_PIXEL = 1.5
+LENGTHS = 1e-5, 1e18  # of rows whose squares float32 can hold, as losses make them
 ONE_EMBEDDING = 1e-6  # coordinates of unit embeddings that differ by less say nothing
 
 
@@ -72,7 +71,9 @@ def check_set_labels(faces: FaceSet) -> None:
     """Raise a ValueError unless the labels are int64 (N,) in 0..num_identities - 1."""
     labels: Any = faces.labels
     if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.ndim != 1:
-        raise ValueError(f"expected {len(faces)} int64 labels, a Tensor (N,), got {_kind(labels)}")
+        raise ValueError(
+            f"expected {len(faces)} int64 labels, a Tensor (N,), got {kind_of(labels)}"
+        )
     if len(labels) != len(faces):
         raise ValueError(f"expected {len(faces)} int64 labels, one an image, got {len(labels)}")
     bad = ((labels < 0) | (labels >= faces.num_identities)).nonzero().flatten()
@@ -94,37 +95,6 @@ def check_repeats(faces: FaceSet) -> None:
             "the teacher's embeddings cannot be cached: set cache_teacher to false. (Mirroring by "
             "the configuration's own flip is allowed for.)"
         )
-
-
-def check_pixels(images: Tensor, index: Tensor) -> None:
-    """Raise a ValueError unless a set's images are float32 (B, 3, H, W) in about [-1, 1].
-
-    A pixel that is no number, or far out of range, is named with its image.
-    """
-    batch: Any = images
-    if (
-        not isinstance(batch, Tensor)
-        or batch.dtype != torch.float32
-        or batch.ndim != 4
-        or batch.shape[:2] != (len(index), 3)
-    ):
-        raise ValueError(
-            f"expected images ({len(index)}, 3, H, W) of float32 in [-1, 1] from the set's batch, "
-            f"got {_kind(batch)}"
-        )
-    if not len(batch):
-        return
-    low, high = (float(x) for x in batch.aminmax())
-    if low >= -FARTHEST_PIXEL and high <= FARTHEST_PIXEL:  # false for NaN
-        return
-    bad = (~images.isfinite().flatten(1).all(dim=1)).nonzero().flatten()
-    if len(bad):
-        raise ValueError(f"image {int(index[bad[0]])} of the set holds NaN or infinite pixels")
-    far = (images.flatten(1).abs() > FARTHEST_PIXEL).any(dim=1).nonzero().flatten()
-    raise ValueError(
-        f"the pixels of image {int(index[far[0]])} are not in [-1, 1]: those of this batch go from "
-        f"{low:.4g} to {high:.4g}; pixels of 0..255 are scaled by images / 127.5 - 1"
-    )
 
 
 @torch.no_grad()
@@ -183,7 +153,7 @@ def check_rows(rows: Any, *, count: int, width: int, flip: bool) -> list[Tensor]
     if not isinstance(rows, Tensor | np.ndarray | Sequence) or len(rows) not in (1, 2):
         raise ValueError(
             f"expected the teacher's embeddings as one or two tables ({count}, {width}), of the "
-            f"images and of the mirrored images; got {_kind(rows)}"
+            f"images and of the mirrored images; got {kind_of(rows)}"
         )
     if flip and len(rows) == 1:
         raise ValueError(
@@ -198,11 +168,19 @@ def check_rows(rows: Any, *, count: int, width: int, flip: bool) -> list[Tensor]
 
 def check_varies(rows: Tensor) -> None:
     """Raise a ValueError if a teacher's embeddings say the same of every image, or nothing."""
-    empty = (rows == 0).all(dim=1).nonzero().flatten()
+    lengths = torch.cat([part.double().norm(dim=1) for part in torch.split(rows, 4096)])
+    empty = (lengths == 0).nonzero().flatten()
     if len(empty):
         raise ValueError(
             f"the teacher's embedding of image {int(empty[0])} is all zeros ({len(empty)} such): "
             "it has no direction"
+        )
+    low, high = LENGTHS
+    odd = ((lengths < low) | (lengths > high)).nonzero().flatten()
+    if len(odd):
+        raise ValueError(
+            f"the teacher's embedding of image {int(odd[0])} is {float(lengths[odd[0]]):.3g} long "
+            f"({len(odd)} such), expected {low:g} to {high:g}: multiply all of them by one number"
         )
     first = torch.nn.functional.normalize(rows[:1], dim=1)
     apart = (
@@ -224,7 +202,7 @@ def _checked_view(view: Any, count: int, width: int) -> Tensor:
     if not table.is_floating_point() or table.shape != (count, width):
         raise ValueError(
             f"expected the teacher's embeddings of {count} images, ({count}, {width}) of a "
-            f"floating-point type, got {_kind(table)}"
+            f"floating-point type, got {kind_of(table)}"
         )
     table = table.to("cpu", torch.float32)
     bad = (~table.isfinite().all(dim=1)).nonzero().flatten()
@@ -233,10 +211,3 @@ def _checked_view(view: Any, count: int, width: int) -> Tensor:
             f"the teacher's embedding of image {int(bad[0])} is not finite ({len(bad)} such)"
         )
     return table
-
-
-def _kind(value: Any) -> str:
-    """What a message says of a value: shape and type of a tensor, the type of anything else."""
-    if isinstance(value, Tensor | np.ndarray):
-        return f"{tuple(value.shape)} of {value.dtype}"
-    return type(value).__name__

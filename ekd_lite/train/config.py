@@ -166,6 +166,8 @@ class TrainConfig:
             if not 0 <= getattr(self, name) < math.inf
         ]
         problems += self._classifier_problems()
+        if self.seed >= 2**63:
+            problems.append(f"seed must be below 2^63, got {self.seed}")
         if self.method == "none" and self.identity_weight == 0:
             problems.append("identity_weight 0 without a method leaves nothing to learn from")
         problems += self._threshold_problems()

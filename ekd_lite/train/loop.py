@@ -26,7 +26,7 @@ from ekd_lite.train.distributed import agree, lock_folder, pick_device, process_
 from ekd_lite.train.log import RunLog
 from ekd_lite.train.model_file import Model, save_model
 from ekd_lite.train.optim import learning_rate_at
-from ekd_lite.train.origin import check_ranks, faces_origin, tensors_digest
+from ekd_lite.train.origin import check_ranks, faces_origin, is_finished, tensors_digest
 from ekd_lite.train.pixels import seen_by
 from ekd_lite.train.signals import Stopped, StopSignals
 from ekd_lite.train.start import Start, start_from
@@ -186,10 +186,13 @@ def _fit(
             gallery=(cache[0], faces.labels) if cache is not None and has_gallery else None,
         )
         state.origin, state.people = origin, people_of(faces)
-        state.resume(read_checkpoint(out / "checkpoint.pt") if rank() == 0 else None)
+        saved = read_checkpoint(out / "checkpoint.pt") if rank() == 0 else None
+        finished = out / "model.safetensors"
+        if is_finished(finished, saved, config, origin):
+            return finished
+        state.resume(saved)
         if rank() == 0:
             write_atomically(out / "config.json", config.to_json().encode())
-        finished = out / "model.safetensors"
         if agree(int(finished.exists())) and state.step == config.steps:
             return finished
         if cache is None and teacher is not None:

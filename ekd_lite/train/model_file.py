@@ -169,6 +169,16 @@ def model_info(path: str | Path) -> dict[str, Any]:
     return _describe(path, student="none is needed")[2]
 
 
+def read_origin(path: Path) -> dict[str, str]:
+    """What a model was trained on (`Model.origin`), without reading a tensor; {} if not known.
+
+    Raises:
+        ValueError: not a model of ekd_lite, or a damaged one.
+    """
+    path, metadata, _ = _describe(path, student="none is needed")
+    return _json_object(path, metadata.get("origin", "{}"))
+
+
 def _describe(
     path: str | Path, student: object = None
 ) -> tuple[Path, dict[str, str], dict[str, Any]]:
@@ -182,7 +192,12 @@ def _describe(
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is no safetensors file, or a damaged one: {error}") from error
+        hint = ""
+        if path.suffix.lower() in (".pt", ".pth", ".ckpt", ".onnx"):
+            hint = "; ekd_lite.models.load_published and Teacher.from_file read files of others"
+        raise ValueError(
+            f"{path} is no safetensors file, or a damaged one: {error}{hint}"
+        ) from error
     if metadata.get("format") not in (MODEL_FORMAT, BACKBONE_FORMAT):
         raise ValueError(f"{path} was not written by ekd_lite: its format is not {MODEL_FORMAT!r}")
     info = _json_object(path, metadata.get("info", ""))

@@ -15,14 +15,17 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ekd_lite.data import FaceSet
 from ekd_lite.data.faceset import digest_of, identity_names, images_digest
-from ekd_lite.parallel import broadcast_bytes, gather_bytes
-from ekd_lite.train.config import CHANGES_NOTHING, TrainConfig
+from ekd_lite.parallel import broadcast_bytes, gather_bytes, rank
+from ekd_lite.train.config import CHANGES_NOTHING, TrainConfig, read_config
+from ekd_lite.train.distributed import agree
+from ekd_lite.train.model_file import read_origin
 
 Origin = dict[str, str]
 SHOWN = 16  # hexadecimal digits: no two sets will share them by chance
@@ -80,3 +83,38 @@ def check_ranks(config: TrainConfig, origin: Origin) -> None:
             "the processes of a run must be given the same, but (process 0 is here):\n  "
             + problem.decode()
         )
+
+
+def is_finished(finished: Path, saved: bytes | None, config: TrainConfig, origin: Origin) -> bool:
+    """Whether a folder holds the finished model of this very run, though no checkpoint of it.
+
+    All processes must call it; the first one looks.
+
+    Args:
+        finished: where the model would be.
+        saved: the checkpoint that was found, or None.
+        config: of the run.
+        origin: of the run.
+
+    Raises:
+        ValueError: it is another run's, and training would write over it.
+    """
+    is_there, problem = False, ""
+    if rank() == 0 and saved is None and finished.exists():
+        is_there = True
+        try:
+            said = finished.parent / "config.json"
+            found = config.differences(read_config(said)) if said.exists() else []
+            found += differences(origin, read_origin(finished))
+        except ValueError as error:
+            found = [str(error)]
+        if found:
+            problem = (
+                f"{finished} is a finished model, and not that of this run:\n  "
+                + "\n  ".join(found)
+                + "\nits checkpoint is gone; train into another folder"
+            )
+    told = broadcast_bytes(problem.encode())
+    if told:
+        raise ValueError(told.decode())
+    return bool(agree(int(is_there)))

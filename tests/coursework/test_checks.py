@@ -9,11 +9,17 @@ import torch
 from ekd_lite import coursework
 from ekd_lite.coursework import EXERCISES
 from ekd_lite.coursework.judge import judge
-from tests.coursework import ekd_answers, head_answers, loss_answers, measuring_answers
+from tests.coursework import (
+    ekd_answers,
+    head_answers,
+    later_answers,
+    loss_answers,
+    measuring_answers,
+)
 
 ANSWERS = {
     answer.__name__: (answer, bugs)
-    for module in (measuring_answers, head_answers, loss_answers, ekd_answers)
+    for module in (measuring_answers, head_answers, loss_answers, ekd_answers, later_answers)
     for answer, bugs in module.WRONG.items()
 }
 BY_NAME = {exercise.name: exercise for exercise in EXERCISES}

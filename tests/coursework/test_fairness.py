@@ -10,13 +10,16 @@ from torch.nn.functional import cosine_similarity, normalize
 
 from ekd_lite import coursework
 from ekd_lite.coursework import (
+    check_adadistill,
     check_best_accuracy,
     check_cosface,
+    check_dkd,
     check_ekd,
     check_fitnet,
     check_kd,
     check_margin,
     check_paired_interval,
+    check_qud,
     check_rkd,
     check_soft_rank,
     check_sp,
@@ -287,3 +290,57 @@ def test_every_impostor_may_pass():
 def test_a_transposed_answer_that_is_wrong_is_not_called_right():
     feedback = check_cosface(lambda e, p, y, scale, margin: (e @ p.T).T)
     assert "it would be right" not in text(feedback)
+
+
+def numpy_centres(student, teacher, centres, labels, least=1e-6):
+    s, t, moved, y = (x.numpy().copy() for x in (student, teacher, centres, labels))
+    s, t = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (s, t))
+    t /= np.linalg.norm(t, axis=1, keepdims=True)  # once more does no harm
+    for person in np.unique(y):
+        mine, w = t[y == person], moved[person]
+        alpha = (s[y == person] * mine).sum(1) * np.maximum(mine @ w / np.linalg.norm(w), least)
+        alpha = np.clip(alpha, least, 1)[:, None]
+        moved[person] = (alpha * w + (1 - alpha) * mine).mean(0)  # in place, of a copy
+    return moved
+
+
+@pytest.mark.parametrize("least", [0.0, 1e-6])
+def test_centres_in_numpy_with_the_authors_bound_or_none_are_right(least):
+    assert check_adadistill(lambda *given: numpy_centres(*given, least=least))
+
+
+def test_a_queue_that_is_normalised_again_is_right():
+    def qud(student, teacher, queue, temperature):
+        choice = torch.cat([teacher[:, None], queue.expand(len(teacher), *queue.shape)], 1)
+        cosine = cosine_similarity(student[:, None], choice.detach(), dim=2)
+        right = torch.zeros(len(student), dtype=torch.int64)
+        return torch.nn.functional.cross_entropy(cosine / temperature, right)
+
+    assert check_qud(qud)
+
+
+def dkd(student, teacher, labels, target, others, t, log_masses):
+    """The authors' form of the others: a logit far below all stands for minus infinity."""
+    own = torch.nn.functional.one_hot(labels, student.shape[1])
+    s, t_ = student / t, teacher.detach() / t
+    q, p = (log_masses(x, own.bool()) for x in (s, t_))
+    loss = target * (p.exp() * (p - q)).sum(1)
+    q, p = ((x - 1e5 * own).log_softmax(1) for x in (s, t_))
+    return t**2 * (loss + others * (p.exp() * (p - q)).sum(1)).mean()
+
+
+def test_the_authors_mask_is_right_and_their_logarithm_of_a_sum_underflows():
+    def safe(x, own):
+        logs = x.log_softmax(1)
+        masses = [logs.where(mask, -torch.inf).logsumexp(1) for mask in (own, ~own)]
+        return torch.stack(masses, 1)
+
+    def authors(x, own):
+        p = x.softmax(1)
+        return torch.stack([(p * own).sum(1), (p * ~own).sum(1)], 1).log()
+
+    assert check_dkd(lambda s, t, y, a, b, tau: dkd(s, t, y, a, b, tau, safe))
+    feedback = check_dkd(lambda s, t, y, a, b, tau: dkd(s, t, y, a, b, tau, authors))
+    assert "'a sure student'" in text(feedback)
+    assert "log_softmax" in text(feedback)
+    assert feedback.mistake == ""

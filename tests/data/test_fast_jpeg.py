@@ -2,7 +2,9 @@
 
 import io
 import random
+import sys
 import types
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +27,7 @@ def jpeg(image, **options):
 def both(data, monkeypatch, **options):
     """What comes out with simplejpeg and without: pixels, or the error; and whether it was used."""
     used = fast_jpeg.fast_jpeg(data, max_pixels=10**6) is not None
-    found = []
+    found: list[Any] = []
     for library in (simplejpeg, None):
         with monkeypatch.context() as patch:
             patch.setattr(fast_jpeg, "_library", lambda library=library: library)
@@ -132,15 +134,12 @@ def test_another_library_is_not_used(monkeypatch):
 
     header = simplejpeg.decode_jpeg_header
     other = types.SimpleNamespace(decode_jpeg=decode, decode_jpeg_header=header)
-    monkeypatch.setattr(fast_jpeg.importlib, "import_module", lambda name: other)
-    with pytest.warns(UserWarning, match="simplejpeg decodes to other pixels than Pillow does"):
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "simplejpeg", other)
+        with pytest.warns(UserWarning, match="simplejpeg decodes to other pixels than Pillow does"):
+            assert fast_jpeg._library.__wrapped__() is None
+        patch.setitem(sys.modules, "simplejpeg", None)  # as if it were not installed
         assert fast_jpeg._library.__wrapped__() is None
-
-    def missing(name):
-        raise ImportError(name)
-
-    monkeypatch.setattr(fast_jpeg.importlib, "import_module", missing)
-    assert fast_jpeg._library.__wrapped__() is None
 
 
 def test_a_set_is_the_same_with_and_without(tmp_path, monkeypatch):

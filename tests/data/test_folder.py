@@ -297,7 +297,7 @@ def test_nested_folders_whose_people_are_not_plain_are_refused(root):
         ImageFolder(root, nested="last")
     assert ImageFolder(root, image_size=16, nested="first").labels.tolist() == [0, 1, 1, 1]
     with pytest.raises(ValueError, match=r"nested must be None, 'first' .* got True"):
-        ImageFolder(root, nested=True)
+        ImageFolder(root, nested=True)  # type: ignore[arg-type]
     (root / "bob" / "old" / "back").symlink_to(root / "bob")
     with pytest.raises(ValueError, match=r"old/back leads back to a folder that it lies in"):
         ImageFolder(root, nested="first")
@@ -314,3 +314,15 @@ def test_nested_is_for_folders_of_images(root, tmp_path):
         convert(ImageFolder(root, image_size=16), tmp_path / to / "x", to=to)
         with pytest.raises(ValueError, match="no folder of images: `nested` is for those"):
             open_faces(tmp_path / to / "x", image_size=16, nested="first")
+
+
+def test_a_person_whose_link_leads_nowhere_is_counted(root):
+    (root / "cem").symlink_to(root / "a disk that is not there")
+    with pytest.warns(UserWarning, match="passed over: 1 links that lead nowhere"):
+        assert ImageFolder(root, image_size=16).identities == ["ann", "bob"]
+
+
+@pytest.mark.parametrize("size", ["32", 32.0, None])
+def test_a_size_is_a_whole_number(root, size):
+    with pytest.raises(ValueError, match="image_size must be a multiple of 16"):
+        ImageFolder(root, image_size=size)

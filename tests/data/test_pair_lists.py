@@ -109,6 +109,7 @@ def excel(text, **changes):
     "changes",
     [
         {"encoding": "utf-8-sig"},
+        {"encoding": "utf-8-sig", "replace": [("left,", "\ufeffleft,")]},
         {"encoding": "utf-16"},
         {"encoding": "utf-8-sig", "replace": [(",", ";"), ("\n", "\r\n")]},
         {"replace": [(",", ";"), ("left;", "sep=;\nleft;")]},
@@ -247,3 +248,21 @@ def test_sets_of_pairs_take_arrays_and_lists_and_check_them(faces):
         make(left, right, [1, 2])
     with pytest.raises(ValueError, match="is_genuine must be a tensor, an array or a list"):
         make(left, right, ["yes", "no"])
+
+
+def test_names_with_spaces_between_tabs(tmp_path):
+    for number in (1, 2):
+        for name in ("Ann Lee", "Bob"):
+            path = tmp_path / "faces" / name / f"{name}_{number:04d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (16, 16)).save(path)
+    (tmp_path / "pairs.txt").write_text("1\t1\nAnn Lee\t1\t2\n\nAnn Lee\t1\tBob\t2\n")
+    pairs = read_pairs(tmp_path / "pairs.txt", ImageFolder(tmp_path / "faces", image_size=16))
+    assert (pairs.left.rows.tolist(), pairs.right.rows.tolist()) == ([0, 0], [1, 3])
+    assert pairs.is_genuine.tolist() == [True, False]
+
+
+def test_an_image_compared_with_itself_is_told(faces, tmp_path):
+    (tmp_path / "p.csv").write_text(CSV.replace("Lee_0003", "Lee_0001"))
+    with pytest.warns(UserWarning, match="1 images with themselves, the first of them Ann_Lee/"):
+        assert len(read_pairs(tmp_path / "p.csv", faces)) == 2

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from ekd_lite.__main__ import main
 from ekd_lite.data import (
@@ -464,7 +464,7 @@ def test_the_commands_take_shards(tmp_path, capsys):
     assert "x.tar: a/0 has no label: expected a/0.nobody, or" in capsys.readouterr().err
 
 
-class Batches:
+class Batches(Dataset):
     def __init__(self, faces):
         self.faces = faces
 
@@ -473,6 +473,19 @@ class Batches:
 
     def __getitem__(self, index):
         return self.faces.batch(range(index, 24, 6))  # all readers in all shards
+
+
+@pytest.mark.starts_process
+def test_large_shards_are_looked_through_by_several_processes(tmp_path, monkeypatch):
+    path = several(tmp_path)
+    (path / "s-12.tar").write_bytes((path / "s-09.tar").read_bytes()[:3000])
+    monkeypatch.setattr("ekd_lite.data.shard_index._BYTES_A_WORKER", 1)
+    monkeypatch.setattr("ekd_lite.data.shard_index.cores", lambda: 2)
+    with pytest.raises(ValueError, match=r"s-12\.tar is cut off"):
+        Shards(path)
+    (path / "s-12.tar").unlink()
+    monkeypatch.setattr("ekd_lite.data.shard_index.index_shard", None)  # all three are kept
+    assert Shards(path).labels.tolist() == LABELS
 
 
 @pytest.mark.starts_process

@@ -168,9 +168,9 @@ def test_the_methods_are_those_of_the_study():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"fprs": ()}, "rates must lie between 0 and 1"),
-        ({"fprs": (0.1, 0.0)}, "rates must lie between 0 and 1"),
-        ({"hard_fpr": 1.0}, "rates must lie between 0 and 1"),
+        ({"fprs": ()}, "rates between 0 and 1"),
+        ({"fprs": (0.1, 0.0)}, "rates between 0 and 1"),
+        ({"hard_fpr": 1.0}, "rates between 0 and 1"),
         ({"temperature": 0}, "temperature > 0"),
         ({"memory": -1}, "memory >= 0"),
         ({"decay": 1.1}, "0 <= decay <= 1"),

@@ -206,3 +206,50 @@ def test_methods_on_logits_and_prototypes_say_that_they_look_people_up():
             bool(kept) or method.needs == "logits"
         ), name
         assert not (method.by_person and method.needs_prototypes), name
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda x: EKDLoss(temperature=x),
+        lambda x: EKDLoss(positive_weight=x),
+        lambda x: FineEKDLoss(4, 4, temperature=x),
+        lambda x: FineEKDLoss(4, 4, negative_weight=x),
+        lambda x: ekd_lite.distill.RKDLoss(angle_weight=x),
+        lambda x: ekd_lite.distill.CCKDLoss(gamma=x),
+        lambda x: ekd_lite.distill.DarkRankLoss(alpha=x),
+        lambda x: ekd_lite.distill.DarkRankLoss(beta=x),
+        lambda x: ekd_lite.distill.PWRLoss(beta=x),
+        lambda x: ekd_lite.distill.KDLoss(temperature=x),
+        lambda x: ekd_lite.distill.GroupedKDLoss(group=2, binary=x),
+        lambda x: ekd_lite.distill.TeacherQueueLoss(4, temperature=x),
+        lambda x: ekd_lite.distill.TeacherHeadLoss(PROTOTYPES, scale=x),
+        lambda x: ekd_lite.distill.AdaDistillLoss(4, 4, margin=x),
+        lambda x: TripletDistillationLoss(max_margin=x),
+        lambda x: MarginDistillationLoss(PROTOTYPES, scale=x),
+    ],
+)
+def test_options_that_no_loss_can_have(make):
+    """With NaN every comparison is false, so that "at most 0 is wrong" lets it through."""
+    for bad in (math.nan, math.inf, -1.0):
+        with pytest.raises(ValueError, match=r"expected|must be|radians"):
+            make(bad)
+
+
+def test_a_margin_in_degrees_and_prototypes_that_are_no_numbers():
+    for kind, message in (("arc", "radians"), ("cos", "units of the cosine")):
+        with pytest.raises(ValueError, match=message):
+            ekd_lite.distill.AdaDistillLoss(4, 4, margin=28.6, kind=kind)
+    bad = PROTOTYPES.clone()
+    bad[2, 1] = math.nan
+    with pytest.raises(ValueError, match="prototype 2 holds NaN"):
+        MarginDistillationLoss(bad)
+    with pytest.raises(ValueError, match="prototype 2 holds NaN"):
+        ekd_lite.distill.TeacherHeadLoss(bad, scale=8.0)
+
+
+def test_one_rate_is_a_list_of_one():
+    assert EKDLoss(fprs=0.1).fprs == (0.1,)
+    for bad in ("0.1", None, [0.1, "x"], math.nan):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            EKDLoss(fprs=bad)

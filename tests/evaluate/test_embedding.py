@@ -63,3 +63,54 @@ def test_an_empty_set_is_named():
 
     with pytest.raises(ValueError, match="the set holds no image"):
         embed(Net(), Nobody())  # type: ignore[arg-type]
+
+
+def test_the_module_that_was_called_embed():
+    from ekd_lite.evaluate.embed import embed as again
+
+    from ekd_lite import evaluate
+
+    assert again is embed is evaluate.embed
+
+
+def test_a_net_in_double_precision_gets_images_of_its_own_kind():
+    assert torch.allclose(embed(Net().double(), FACES), embed(Net(), FACES), atol=1e-4)
+
+
+@pytest.mark.parametrize("net", [None, "net.pth", lambda images: images.flatten(1)])
+def test_what_is_no_net(net):
+    with pytest.raises(ValueError, match="embed needs a net"):
+        embed(net, FACES)
+
+
+def test_half_precision_in_buffers_alone():
+    net = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(3 * 16 * 16, affine=False).half())
+    with pytest.raises(ValueError, match=r"torch\.float16: expected float32"):
+        embed(net, FACES)
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5])
+def test_batches_of_no_size(size):
+    with pytest.raises(ValueError, match="batch_size must be a whole number >= 1"):
+        embed(Net(), FACES, batch_size=size)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: ((x + 1) * 127.5).to(torch.uint8), r"got \(72, 3, 16, 16\) of torch.uint8"),
+        (lambda x: (x + 1) * 127.5, "pixels of 0..255 are scaled by"),
+        (lambda x: x.double(), "got .* of torch.float64"),
+        (lambda x: x.numpy(), "got a numpy array"),
+        (lambda x: (x, x), "got tuple"),
+        (lambda x: x[:1], r"got \(1, 3, 16, 16\)"),
+        (lambda x: x.permute(0, 2, 3, 1), r"got \(72, 16, 16, 3\)"),
+        (lambda x: x * torch.nan, "image 0 of the set holds NaN"),
+    ],
+)
+def test_images_that_are_none(monkeypatch, change, message):
+    faces = ColourFaces()
+    batch = faces.batch
+    monkeypatch.setattr(faces, "batch", lambda indices: change(batch(indices)))
+    with pytest.raises(ValueError, match=message):
+        embed(Net(), faces)

@@ -51,6 +51,7 @@ CALLS = {
         ),
         {"rows": ROWS, "labels": LABELS},
     ),
+    "holm": (lambda a: evaluate.holm(a["p"]), {"p": SCORES / 2}),
     "bootstrap_pair_list": (
         lambda a: evaluate.bootstrap_pair_list(
             a["scores"], a["flags"], [0.2], people=(a["left"], a["right"]), num_resamples=20
@@ -124,6 +125,7 @@ CALLS = {
 OTHERS = {
     *("VERIFICATION_SETS", "UndefinedMetricWarning", "BootstrapResult", "GroupRates"),
     *("IdentificationResult", "MegaFaceResult", "VerificationResult", "paired_difference"),
+    *("best_of", "difference_p_value", "over_runs"),
     *("read_attributes", "read_face_landmarks", "read_template_media", "read_template_pairs"),
     *("read_template_subjects", "embed"),
 }
@@ -268,3 +270,56 @@ def test_levels_of_any_form():
     for bad in ("0.1", ["0.1"], [np.nan], np.nan, [], 0, 1.5, None, [0.1 + 0j]):
         with pytest.raises(ValueError, match="fprs"):
             evaluate.all_pairs_tpr_at_fpr(rows, labels, bad)
+
+
+def test_what_else_is_no_table_of_numbers():
+    masked = np.ma.masked_array(ROWS.numpy(), ROWS.numpy() > 2)
+    for rows in (masked, ROWS.to_sparse(), ROWS.to(torch.float8_e4m3fn),
+                 torch.quantize_per_tensor(ROWS, 0.1, 0, torch.qint8)):  # fmt: skip
+        with pytest.raises(ValueError, match=r"masked entries|dense Tensor"):
+            call("all_pairs_tpr_at_fpr", rows=rows)
+    assert call("all_pairs_tpr_at_fpr", rows=np.ma.masked_array(ROWS.numpy())) == call(
+        "all_pairs_tpr_at_fpr"
+    )
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ([None] * 48, "image 0 has no group"),
+        (["a"] * 47 + [None], "image 47 has no group"),
+        (np.full(48, np.nan), "image 0 has no group"),
+        ([1, "a"] * 24, "all be text or all be numbers"),
+        (np.zeros((48, 2)), "all be text or all be numbers"),
+        (["a"] * 47, "expected 48 groups, one an image, got 47"),
+    ],
+)
+def test_a_group_that_is_missing_is_no_group(groups, message):
+    with pytest.raises(ValueError, match=message):
+        call("group_rates", groups=groups)
+
+
+def test_options_of_other_kinds():
+    bad: Any
+    for bad in (0, -1, 2.5, "3", None):
+        with pytest.raises(ValueError, match="a whole num_resamples >= 1"):
+            evaluate.bootstrap_tpr_at_fpr(ROWS, LABELS, 0.1, num_resamples=bad)
+        with pytest.raises(ValueError, match="a whole num_resamples >= 1"):
+            evaluate.bootstrap_pair_list(SCORES, SAME, 0.1, num_resamples=bad)
+    for bad in (None, "3", 0, [1, 1.5]):
+        with pytest.raises(ValueError, match="ranks"):
+            evaluate.identification_rate(ROWS, LABELS, ROWS[::4], LABELS[::4], ranks=bad)
+    for bad in (ROWS, (ROWS,), (ROWS, ROWS, ROWS)):
+        with pytest.raises(ValueError, match="mirrored must be two tables"):
+            evaluate.verification_accuracy(ROWS, ROWS, SAME, folds=2, mirrored=bad)
+
+
+@pytest.mark.filterwarnings("ignore::ekd_lite.evaluate.UndefinedMetricWarning")
+def test_results_of_other_draws_are_no_pair():
+    def made(labels=LABELS, **options):
+        return evaluate.bootstrap_tpr_at_fpr(ROWS, labels, 0.1, num_resamples=3, **options)
+
+    assert evaluate.paired_difference(made(), made())[0].tolist() == [0]
+    for other in (made(seed=1), made(labels=LABELS.clamp(max=9))):
+        with pytest.raises(ValueError, match="other labels or another seed"):
+            evaluate.paired_difference(made(), other)

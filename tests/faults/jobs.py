@@ -29,6 +29,7 @@ from ekd_lite.train import TrainConfig, fit, loop
 from ekd_lite.train.checkpoint import save_checkpoint
 from ekd_lite.train.step import BadBatchError, train_step
 from tests.fakes import ColourFaces
+from tests.processes import die_with_parent
 
 SMALL: dict[str, Any] = {
     "image_size": 16,
@@ -308,6 +309,7 @@ def spoil(state, batches, kind, value):
 
 
 if __name__ == "__main__":
+    die_with_parent()  # torchrun's, whose own end would leave the ranks waiting for one another
     torch.set_num_threads(1)
     out, options = Path(sys.argv[1]), json.loads(sys.argv[2])
     kill, first = options.pop("kill", None), not out.exists()

@@ -16,7 +16,7 @@ from ekd_lite.train.checkpoint import load_checkpoint
 from tests.fakes import ColourFaces
 from tests.faults import data_jobs, jobs
 from tests.faults.scale import FULL, cases
-from tests.processes import session_members, start, wait_until
+from tests.processes import die_with_parent, session_members, start, wait_until
 
 pytestmark = [pytest.mark.starts_process, pytest.mark.timeout(3000)]
 
@@ -59,6 +59,7 @@ class Command:
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
+                    preexec_fn=die_with_parent,
                 )
             self.pid = self._program.pid
         else:

@@ -89,3 +89,35 @@ def test_margins_in_degrees_and_negative_ones(name):
 def test_scales_that_no_head_can_have(scale):
     with pytest.raises(ValueError, match="scale > 0"):
         ArcFace(8, 10, scale=scale)
+
+
+@pytest.mark.parametrize("name", [*HEADS, "partial"])
+def test_embeddings_of_other_kinds(name):
+    head = PartialFC(ArcFace, 8, 10) if name == "partial" else make(name)
+    for bad in (EMBEDDINGS.long(), EMBEDDINGS + 0j, EMBEDDINGS > 0):
+        with pytest.raises(ValueError, match="in floating point"):
+            head(bad, LABELS)
+    with pytest.raises(ValueError, match=r"float64 and the head's prototypes torch\.float32"):
+        head(EMBEDDINGS.double(), LABELS)
+    assert head.double()(EMBEDDINGS.double(), LABELS).isfinite().all()
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_length_beyond_float32_does_not_pass_for_none(name):
+    """Ten to the thirtieth times an embedding was a row of zeros, with a finite loss."""
+    assert make(name)(1e30 * EMBEDDINGS, LABELS).isnan().any()
+
+
+@pytest.mark.parametrize("bad", [0, -3, 2.5, "8", None])
+def test_sizes_are_whole_numbers(bad):
+    for sizes in ((bad, 8), (8, bad)):
+        with pytest.raises(ValueError, match="embedding_dim >= 1, num_identities >= 1"):
+            ArcFace(*sizes)
+
+
+@pytest.mark.parametrize("bad", ["0.3", None, [0.3]])
+def test_margins_and_scales_are_numbers(bad):
+    with pytest.raises(ValueError, match="margin must lie in"):
+        ArcFace(8, 8, margin=bad)
+    with pytest.raises(ValueError, match="scale > 0"):
+        ArcFace(8, 8, scale=bad)

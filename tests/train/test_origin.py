@@ -108,6 +108,24 @@ def test_neither_a_broken_off_nor_a_finished_run_goes_on_with_others(tmp_path, w
         assert fit(config, make(), tmp_path, progress=False).exists()  # its own, to the end
 
 
+def test_a_finished_model_without_its_checkpoint_is_kept(tmp_path):
+    config = TrainConfig(**SMALL)
+    model = fit(config, Named(), tmp_path, progress=False)
+    before = model.read_bytes()
+    for name in ("checkpoint.pt", "checkpoint.previous"):
+        (tmp_path / name).unlink()
+    others = [
+        (config, another_image(), "faces: 72 images .* here"),
+        (config, Named(names=[f"{name}!" for name in PEOPLE]), "people: 12 people"),
+        (dataclasses.replace(config, seed=1), Named(), "seed: 1 here, 0 there"),
+    ]
+    for changes, faces, message in others:
+        with pytest.raises(ValueError, match=rf"is a finished model(.|\n)*{message}"):
+            fit(changes, faces, tmp_path, progress=False)
+    assert fit(config, Named(), tmp_path, progress=False) == model  # its own run finds it done
+    assert model.read_bytes() == before
+
+
 def test_nor_under_another_teacher_or_other_rows(tmp_path, nameless_teacher):
     own = tmp_path / "teacher.safetensors"
     own.write_bytes(nameless_teacher.read_bytes())
