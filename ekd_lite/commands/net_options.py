@@ -20,7 +20,7 @@ USUAL_SIZE = 112  # of aligned crops, for nets that take any
 
 @dataclass(frozen=True)
 class NetOptions:
-    """How the net (in train the teacher's) takes images, if ekd_lite did not make it.
+    """How the net (in train and demo the teacher's) takes images, if ekd_lite did not make it.
 
     What is left out is as its file says, or else RGB in [-1, 1]. That is right for insightface's
     ONNX files; OpenCV's SFace takes --pixel-range 0 255.
