@@ -5,6 +5,7 @@ the chapters take. Each worker of xdist starts one server that has imported them
 else, and forks every kernel from it: a process of its own, with no memory of another chapter.
 """
 
+import importlib
 import multiprocessing
 import os
 import signal
@@ -66,6 +67,6 @@ def _run(connection, cwd, env):
 def pytest_configure(config):
     """Let jupyter_client, of which nbval asks its kernels, start them here."""
     if "forkserver" in multiprocessing.get_all_start_methods():
-        from jupyter_client.provisioning import local_provisioner
-
-        local_provisioner.launch_kernel = Kernel
+        name = "jupyter_client.provisioning.local_provisioner"
+        provisioner: Any = importlib.import_module(name)
+        provisioner.launch_kernel = Kernel

@@ -52,7 +52,7 @@ def test_imports_point_only_up_the_list(path):
         assert name in allowed, f"{path.name} imports {name}"
 
 
-LONGER = {"train/teacher.py", "train/teacher_fit.py"}  # until the work on them has landed
+LONGER = {"files.py", "distill/ekd_fine.py", "experiments/report.py"}  # to be split
 
 
 def test_every_file_can_be_printed_in_the_book():
