@@ -147,7 +147,7 @@ def _profile(teacher: Teacher, size: int, repeats: int = 10) -> Profile:
     if not isinstance(teacher.net, OnnxNet):
         return profile_backbone(teacher, image_size=size, repeats=repeats)
     # A graph says neither its parameters nor its operations; its session cannot be copied.
-    single = teacher.seen_as(**teacher.pixels)
+    single = teacher.seen_as(**teacher.pixels.levels)
     single.net = OnnxNet(teacher.name, output=teacher.net._output, threads=1)
     image = torch.zeros(1, 3, size, size)
     seconds = []
