@@ -81,7 +81,7 @@ class Train:
         """Train, and report the teacher first."""
         config = TrainConfig(**vars(self.config))
         check_has_teacher(config)
-        if config.method == "none" and self._teacher_options():
+        if config.method == "none" and self.net.said():
             given = ", ".join(
                 f"--teacher-{name}"
                 for name in ("colour", "range", "output")
