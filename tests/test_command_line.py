@@ -3,14 +3,19 @@
 import pytest
 
 from ekd_lite import __main__ as command
+from ekd_lite import __version__
 from ekd_lite.commands.compare import Compare
+from ekd_lite.commands.data import Verify
+from ekd_lite.commands.demo import Demo
+from ekd_lite.commands.export import Export
 from ekd_lite.commands.nets import Evaluate
 from ekd_lite.commands.rates import parse_rates
+from ekd_lite.commands.train import Train
 
 
 @pytest.fixture(autouse=True)
 def _nothing_runs(monkeypatch):
-    for kind in (Evaluate, Compare, command.Train, command.Demo, command.Export, command.Verify):
+    for kind in (Evaluate, Compare, Train, Demo, Export, Verify):
         monkeypatch.setattr(kind, "run", lambda self: pytest.fail("it ran"))
 
 
@@ -52,7 +57,7 @@ def test_help_and_version_are_printed(capsys):
     assert stop.value.code in (0, None)
     assert "--fprs" in capsys.readouterr().out
     assert command.main(["--version"]) == 0
-    assert capsys.readouterr().out == f"ekd-lite {command.__version__}\n"
+    assert capsys.readouterr().out == f"ekd-lite {__version__}\n"
 
 
 @pytest.mark.parametrize(
