@@ -35,7 +35,7 @@ def _nothing_runs(monkeypatch):
         ("train --steps 1e3", "--steps: expected a whole number, got '1e3'"),
         ("train --margin x", "--margin: expected a number, got 'x'"),
         ("train --recipe", "--recipe needs a value"),
-        ("train --teacher-range 1", "--teacher-range: expected FLOAT FLOAT, got '1'"),
+        ("train --pixel-range 1", "--pixel-range: expected FLOAT FLOAT, got '1'"),
         ("demo --seeds x", "--seeds cannot be read from 'x'"),
         ("export m --out x --to y", "--to is one of 'safetensors', 'onnx',"),
         ("evaluate --source x --fprs", "--fprs takes rates above 0 and up to 1, such as 1e-3; got"),
@@ -49,6 +49,13 @@ def test_a_wrong_command_line_is_one_line(line, message, capsys):
     assert text.err.startswith(f"ekd-lite: {message}")
     assert text.err.count("\n") == 1
     assert not any(letter in text.err for letter in "╭│─") and "---" not in text.err
+
+
+def test_options_of_a_teacher_need_one(capsys, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setattr("ekd_lite.commands.train.load_splits", lambda *_, **__: pytest.fail("ran"))
+    assert command.main(["train", "--pixel-range", "0", "255", "--colour", "bgr"]) == 2
+    assert "--colour, --pixel-range: there is no teacher" in capsys.readouterr().err
 
 
 def test_help_and_version_are_printed(capsys):

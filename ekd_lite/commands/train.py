@@ -81,12 +81,8 @@ class Train:
         """Train, and report the teacher first."""
         config = TrainConfig(**vars(self.config))
         check_has_teacher(config)
-        if config.method == "none" and self._teacher_options():
-            given = ", ".join(
-                f"--teacher-{name}"
-                for name in ("colour", "range", "output")
-                if getattr(self, f"teacher_{name}") is not None
-            )
+        if config.method == "none" and self.net.said():
+            given = ", ".join(f"--{name.replace('_', '-')}" for name in self.net.said())
             raise ValueError(f"{given}: there is no teacher, since the method is none (--method)")
         if self.everyone and self.faces is None and not self.dry_run:
             raise ValueError(
