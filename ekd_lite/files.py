@@ -28,7 +28,6 @@ CACHE_VARIABLE = "EKD_LITE_CACHE"
 _LEFTOVER = re.compile(r"\..+\.(\d+\.[0-9a-f]{8}\.tmp|lock)|.+\.\d+\.tmp")
 _POLL = 0.05  # seconds
 UNFINISHED = ".unfinished"
-_WRITTEN = (".safetensors", ".onnx", ".csv")  # what may be written again beside what is read
 _WINDOWS = sys.platform == "win32"
 
 
@@ -87,31 +86,6 @@ def _temporary(path: Path) -> tuple[Path, BinaryIO]:
         file.close()
 
 
-def check_output(path: Path, *sources: Path) -> None:
-    """Raise a ValueError unless `path` can be written without touching what is read.
-
-    Args:
-        path: the file to write.
-        sources: files and folders that the command reads.
-
-    Raises:
-        ValueError: `path` is a folder, its folder cannot be made or written to, or it is one of the
-            sources, the model in one of them, or another file there that no command would write.
-    """
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder: name a file to write")
-    for source in sources:
-        read = [source, source / "model.safetensors"] if source.is_dir() else [source]
-        is_own = source.is_dir() and path.exists() and path.suffix not in _WRITTEN
-        if any(_same_file(path, file) for file in read) or (
-            is_own and source.resolve() in path.resolve().parents
-        ):
-            raise ValueError(f"{path} is what is read here, and would be lost: write another file")
-    make_folder(path.parent)
-    if not os.access(path.parent, os.W_OK):
-        raise ValueError(f"{path} cannot be written: its folder is read-only")
-
-
 def make_folder(folder: Path) -> None:
     """Make a folder, and those above it, if it is not there; a ValueError if something else is."""
     try:
@@ -120,13 +94,6 @@ def make_folder(folder: Path) -> None:
         raise ValueError(
             f"{folder} cannot be a folder, since a file is in its place: name another"
         ) from None
-
-
-def _same_file(path: Path, other: Path) -> bool:
-    if path.exists() and other.exists():
-        # Also by a link, or in other letters on a disk that ignores case.
-        return path.samefile(other)
-    return path.resolve() == other.resolve()
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -7,7 +7,6 @@ import functools
 import math
 from collections.abc import Iterable
 from fractions import Fraction
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -173,7 +172,7 @@ def check_tensors(**values: Any) -> None:
 
 def check_image_size(image_size: int) -> None:
     """Raise a ValueError unless the side is a multiple of 16, the backbones' stride, up to 1024."""
-    is_whole = isinstance(image_size, Integral)
+    is_whole = isinstance(image_size, int | np.integer)
     if not is_whole or not 16 <= image_size <= MAX_IMAGE_SIZE or image_size % 16:
         raise ValueError(
             f"image_size must be a multiple of 16 up to {MAX_IMAGE_SIZE}, got {image_size!r}"

@@ -3,14 +3,19 @@
 import pytest
 
 from ekd_lite import __main__ as command
+from ekd_lite import __version__
 from ekd_lite.commands.compare import Compare
+from ekd_lite.commands.data import Verify
+from ekd_lite.commands.demo import Demo
+from ekd_lite.commands.export import Export
 from ekd_lite.commands.nets import Evaluate
 from ekd_lite.commands.rates import parse_rates
+from ekd_lite.commands.train import Train
 
 
 @pytest.fixture(autouse=True)
 def _nothing_runs(monkeypatch):
-    for kind in (Evaluate, Compare, command.Train, command.Demo, command.Export, command.Verify):
+    for kind in (Evaluate, Compare, Train, Demo, Export, Verify):
         monkeypatch.setattr(kind, "run", lambda self: pytest.fail("it ran"))
 
 
@@ -46,13 +51,20 @@ def test_a_wrong_command_line_is_one_line(line, message, capsys):
     assert not any(letter in text.err for letter in "╭│─") and "---" not in text.err
 
 
+def test_options_of_a_teacher_need_one(capsys, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setattr("ekd_lite.commands.train.load_splits", lambda *_, **__: pytest.fail("ran"))
+    assert command.main(["train", "--pixel-range", "0", "255", "--colour", "bgr"]) == 2
+    assert "--colour, --pixel-range: there is no teacher" in capsys.readouterr().err
+
+
 def test_help_and_version_are_printed(capsys):
     with pytest.raises(SystemExit) as stop:
         command.main(["evaluate", "--help"])
     assert stop.value.code in (0, None)
     assert "--fprs" in capsys.readouterr().out
     assert command.main(["--version"]) == 0
-    assert capsys.readouterr().out == f"ekd-lite {command.__version__}\n"
+    assert capsys.readouterr().out == f"ekd-lite {__version__}\n"
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from ekd_lite.commands.outputs import check_output
 from ekd_lite.files import (
-    check_output,
     locked,
     locked_folder,
     remove_leftovers,

@@ -10,12 +10,12 @@ import torch
 import tyro
 from tqdm import tqdm
 
+from ekd_lite.commands.outputs import check_output
 from ekd_lite.data import PackedFaces, convert, open_faces, open_packed, preview, verify
 from ekd_lite.data.align import alignment_note
 from ekd_lite.data.download import download
 from ekd_lite.data.registry import REGISTRY
 from ekd_lite.data.sets import write_checksums
-from ekd_lite.files import check_output
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import tyro
 from torch import nn
 
 from ekd_lite.commands.nets import measurable
+from ekd_lite.commands.outputs import check_output
 from ekd_lite.commands.own_net import own_net
 from ekd_lite.data import load_splits
 from ekd_lite.evaluate import UndefinedMetricWarning
@@ -26,7 +27,6 @@ from ekd_lite.export import (
     quantize_int8,
 )
 from ekd_lite.export.int8 import MIN_IMAGES
-from ekd_lite.files import check_output
 from ekd_lite.train import load_backbone, save_backbone
 
 Format = Literal["safetensors", "onnx", "int8-dynamic", "int8-static"]

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ekd_lite.commands.net_options import NetOptions, open_net, size_to_read
+from ekd_lite.commands.outputs import check_output
 from ekd_lite.commands.own_net import own_net
 from ekd_lite.commands.rates import Rates
 from ekd_lite.commands.verification import MIN_FALSE_ACCEPTS, evaluate_pairs, open_pairs
@@ -29,7 +30,7 @@ from ekd_lite.evaluate import (
     embed,
 )
 from ekd_lite.evaluate.inputs import as_labels, as_rows, check_finite
-from ekd_lite.files import check_output, write_atomically
+from ekd_lite.files import write_atomically
 from ekd_lite.ops import false_accepts_at
 from ekd_lite.train.origin import faces_origin
 

@@ -83,7 +83,7 @@ def _unknown(
     commands: Any, arguments: Sequence[str], sections: Sequence[str], options: dict[str, Any]
 ) -> str:
     """What to say of an option or a command that there is none of; "" if that is not the matter."""
-    found = re.search(r"Unrecognized options: *(\S+)", " ".join(sections))
+    found = re.search(r"Unrecognized (?:or misplaced )?options: *(\S+)", " ".join(sections))
     if found is None:
         return ""
     # As it was typed: the box may have broken it, or put a comma behind it.

@@ -88,7 +88,7 @@ class EKDLoss(nn.Module):
     def __init__(
         self,
         *,
-        fprs: Sequence[float] = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6),
+        fprs: float | Sequence[float] = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6),
         temperature: float = 0.01,
         momentum: float = 0.01,
         topk: int = 2000,

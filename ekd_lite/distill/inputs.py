@@ -45,11 +45,10 @@ def check_rates(fprs: float | Iterable[float]) -> tuple[float, ...]:
         ValueError: no rate, or one that does not lie between 0 and 1.
     """
     try:
-        rates = tuple(
-            float(fpr) for fpr in np.atleast_1d(np.asarray(fprs))
-        )  # any form, one or many
+        given = np.atleast_1d(np.asarray(fprs))  # any form, one or many
     except (TypeError, ValueError):
-        rates = ()
+        given = np.array([None])
+    rates = tuple(given.astype(float).tolist()) if given.dtype.kind in "iuf" else ()
     if not rates or not all(0 < rate < 1 for rate in rates):
         raise ValueError(f"fprs must be one or more rates between 0 and 1, got {fprs!r}")
     return rates

@@ -13,6 +13,7 @@ shown apart.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -126,18 +127,15 @@ def _checked_groups(groups: Sequence[Any] | Array, count: int) -> list[Any]:
     if len(listed) != count:
         raise ValueError(f"expected {count} groups, one an image, got {len(listed)}")
     plain = [group.item() if isinstance(group, Tensor | np.generic) else group for group in listed]
-    kinds = sorted({"text" if isinstance(group, str) else "number" for group in plain})
     for place, group in enumerate(plain):
-        if group is None or group != group:
+        if group is None or (isinstance(group, float) and math.isnan(group)):
             raise ValueError(
                 f"image {place} has no group (it is {group}): leave it out, or name it"
             )
-        if not isinstance(group, str | int | float) or len(kinds) > 1:
-            raise ValueError(
-                f"groups must all be text or all be numbers, one an image, got {group!r} for image "
-                f"{place}"
-            )
-    return plain
+    for kind in (str, int | float):
+        if all(isinstance(group, kind) for group in plain):
+            return plain
+    raise ValueError("groups must all be text or all be numbers, one an image")
 
 
 def _count(labels: Tensor, one_hot: Tensor) -> tuple[Tensor, Tensor]:

@@ -60,7 +60,7 @@ def identification_rate(
     gallery: Array,
     gallery_labels: Array,
     *,
-    ranks: int | Array = (1, 5, 10),
+    ranks: Array = (1, 5, 10),
     fpirs: Levels = (),
 ) -> IdentificationResult:
     """Search every probe in the gallery.

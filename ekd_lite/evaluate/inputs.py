@@ -46,8 +46,8 @@ def as_tensor(name: str, values: Array) -> Tensor:
     if values.is_complex():
         raise ValueError(f"{name} must be real numbers, got {values.dtype}")
     if values.layout != torch.strided or values.is_quantized or values.dtype in _NARROW:
-        kind = values.dtype if values.layout == torch.strided else values.layout
-        raise ValueError(f"{name} must be a dense Tensor of ordinary numbers, got {kind}")
+        form = values.dtype if values.layout == torch.strided else values.layout
+        raise ValueError(f"{name} must be a dense Tensor of ordinary numbers, got {form}")
     return values.detach()
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from numbers import Integral, Real
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ekd_lite.ops import check_tensors, unit_rows
+
+_NUMBER = int | float | np.number
 
 
 class NormFace(nn.Module):
@@ -39,8 +41,10 @@ class NormFace(nn.Module):
         margin: float = 0.0,
     ) -> None:
         super().__init__()
-        whole = all(isinstance(n, Integral) and n >= 1 for n in (embedding_dim, num_identities))
-        if not whole or not isinstance(scale, Real) or not 0 < scale < math.inf:
+        whole = all(
+            isinstance(n, int | np.integer) and n >= 1 for n in (embedding_dim, num_identities)
+        )
+        if not whole or not isinstance(scale, _NUMBER) or not 0 < scale < math.inf:
             raise ValueError(
                 "expected embedding_dim >= 1, num_identities >= 1 and scale > 0, "
                 f"got {embedding_dim}, {num_identities} and {scale}"
@@ -55,8 +59,8 @@ class NormFace(nn.Module):
     def check_margin(cls, margin: float) -> None:
         """Raise a ValueError unless the margin lies in `margins`: one in degrees does not."""
         low, high, unit = cls.margins
-        if not isinstance(margin, Real) or not low <= margin <= high:
-            is_angle = unit == "radians" and isinstance(margin, Real) and margin > high
+        if not isinstance(margin, _NUMBER) or not low <= margin <= high:
+            is_angle = unit == "radians" and isinstance(margin, _NUMBER) and margin > high
             hint = f" ({margin:g} degrees are {math.radians(margin):.3g})" if is_angle else ""
             raise ValueError(
                 f"{cls.__name__}'s margin must lie in {low:g}..{high:.4g} ({unit}), "

@@ -257,7 +257,7 @@ def test_names_with_spaces_between_tabs(tmp_path):
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (16, 16)).save(path)
     (tmp_path / "pairs.txt").write_text("1\t1\nAnn Lee\t1\t2\n\nAnn Lee\t1\tBob\t2\n")
-    pairs = read_pairs(tmp_path / "pairs.txt", ImageFolder(tmp_path / "faces", image_size=16))
+    pairs: Any = read_pairs(tmp_path / "pairs.txt", ImageFolder(tmp_path / "faces", image_size=16))
     assert (pairs.left.rows.tolist(), pairs.right.rows.tolist()) == ([0, 0], [1, 3])
     assert pairs.is_genuine.tolist() == [True, False]
 

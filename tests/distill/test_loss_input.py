@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -237,6 +238,7 @@ def test_options_that_no_loss_can_have(make):
 
 
 def test_a_margin_in_degrees_and_prototypes_that_are_no_numbers():
+    kind: Any
     for kind, message in (("arc", "radians"), ("cos", "units of the cosine")):
         with pytest.raises(ValueError, match=message):
             ekd_lite.distill.AdaDistillLoss(4, 4, margin=28.6, kind=kind)
@@ -250,6 +252,7 @@ def test_a_margin_in_degrees_and_prototypes_that_are_no_numbers():
 
 def test_one_rate_is_a_list_of_one():
     assert EKDLoss(fprs=0.1).fprs == (0.1,)
+    bad: Any
     for bad in ("0.1", None, [0.1, "x"], math.nan):
         with pytest.raises(ValueError, match="between 0 and 1"):
             EKDLoss(fprs=bad)

@@ -66,7 +66,7 @@ def test_an_empty_set_is_named():
 
 
 def test_the_module_that_was_called_embed():
-    from ekd_lite.evaluate.embed import embed as again
+    from ekd_lite.evaluate.embed import embed as again  # type: ignore[import-not-found]
 
     from ekd_lite import evaluate
 
