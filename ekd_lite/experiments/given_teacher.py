@@ -25,7 +25,8 @@ from ekd_lite.models.onnx_net import OnnxNet
 from ekd_lite.ops import false_accepts_at
 from ekd_lite.train import Teacher, TrainConfig, cache_teacher
 from ekd_lite.train.batches import build_sampler
-from ekd_lite.train.teacher_fit import probe, suspect_input
+from ekd_lite.train.teacher_fit import probe
+from ekd_lite.train.teacher_view import suspect_input
 
 PART = 256  # images that are embedded between two files: what a kill can cost
 ROWS = "train.safetensors"
