@@ -184,7 +184,7 @@ DISTILLERS: dict[str, Distiller] = {
     "qud": Distiller(
         lambda setting: TeacherQueueLoss(setting.teacher_dim),
         needs="embeddings",
-        weight=4.0,
+        weight=16.0,
         needs_same_width=True,
         compares_images=False,
     ),
@@ -193,7 +193,7 @@ DISTILLERS: dict[str, Distiller] = {
             setting.teacher_dim, temperature=0.2, teacher_temperature=0.07
         ),
         needs="embeddings",
-        weight=8.0,
+        weight=32.0,
         needs_same_width=True,
         compares_images=False,
     ),
