@@ -161,7 +161,7 @@ DISTILLERS: dict[str, Distiller] = {
     "dkd": Distiller(
         lambda setting: GroupedKDLoss(group=1, secondary=8.0),
         needs="logits",
-        weight=1.0,
+        weight=2.0,
         needs_labels=True,
         compares_images=False,
         by_person=True,
@@ -169,7 +169,7 @@ DISTILLERS: dict[str, Distiller] = {
     "gkd": Distiller(
         lambda setting: GroupedKDLoss(group=0.117),
         needs="logits",
-        weight=1.0,
+        weight=0.25,
         needs_labels=True,
         compares_images=False,
         by_person=True,
@@ -177,14 +177,14 @@ DISTILLERS: dict[str, Distiller] = {
     "lskd": Distiller(
         lambda setting: KDLoss(temperature=2.0, standardize=True),
         needs="logits",
-        weight=9.0,
+        weight=81.0,
         compares_images=False,
         by_person=True,
     ),
     "qud": Distiller(
         lambda setting: TeacherQueueLoss(setting.teacher_dim),
         needs="embeddings",
-        weight=1.0,
+        weight=16.0,
         needs_same_width=True,
         compares_images=False,
     ),
@@ -193,14 +193,14 @@ DISTILLERS: dict[str, Distiller] = {
             setting.teacher_dim, temperature=0.2, teacher_temperature=0.07
         ),
         needs="embeddings",
-        weight=1.0,
+        weight=32.0,
         needs_same_width=True,
         compares_images=False,
     ),
     "thkd": Distiller(
         lambda setting: TeacherHeadLoss(setting.teacher_prototypes, scale=setting.scale),
         needs="embeddings",
-        weight=1.0,
+        weight=4.0,
         needs_same_width=True,
         compares_images=False,
         needs_prototypes=True,

@@ -257,7 +257,8 @@ def build_state(
     if in_group():
         # Else it would send whole tables, which are equal already, at every forward pass.
         alike = [f"distillers.{name}" for names in tables(distillers) for name in names]
-        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(objective, alike)
+        ignore: Any = DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
+        ignore(objective, alike)
         objective = DistributedDataParallel(
             objective,
             device_ids=[device.index] if device.type == "cuda" else None,

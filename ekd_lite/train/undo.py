@@ -41,7 +41,7 @@ class Undo:
         self._then = [buffer.clone() for buffer in self._now]
         self._rows: list[tuple[Tensor, Tensor, Tensor]] = []
         if by_label:
-            rows = gather_batch(torch.cat(list(labels))).unique()
+            rows = gather_batch(torch.cat(list(labels))).unique()  # type: ignore[no-untyped-call]
             self._rows = [(buffers[name], rows, buffers[name][rows]) for name in by_label]
 
     @torch.no_grad()

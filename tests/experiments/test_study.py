@@ -295,6 +295,17 @@ def test_the_weights_of_our_forms_are_those_that_validation_chose(name, beside):
     assert DISTILLERS[name].weight == parse_method(chosen[beside or name])[name]
 
 
+def test_the_weights_of_later_methods_are_those_that_validation_chose():
+    rows = rows_of(RESULTS / "successor_weights.csv")
+    tried = {row["method"] for row in rows}
+    assert tried >= {"dkd", "gkd", "lskd", "qud", "seed", "thkd"}
+    for name in tried - {r["method"] for r in PUBLISHED}:
+        mine = [row for row in rows if row["method"] == name]
+        (best,) = (row for row in mine if row["chosen"] == "yes")
+        assert float(best["score"]) == max(float(row["score"]) for row in mine)
+        assert DISTILLERS[name].weight == parse_method(best["setting"])[name]
+
+
 def test_the_teacher_of_the_study_is_that_of_the_demo():
     shipped = load_recipe("demo-teacher").config
     study = load_study("study")

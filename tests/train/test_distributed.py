@@ -256,6 +256,16 @@ def test_ranks_do_what_one_process_does(case, size, ranks, one_process):
             )
 
 
+@pytest.mark.parametrize("size", [2, 4])
+def test_what_is_not_sent_is_equal_to_the_last_bit(size, ranks):
+    """Nothing would mend centres that drift apart: processes do not send their tables."""
+    first, *others = [results["tables"][1] for results, _ in ranks[size]]
+    for name in ("adadistill.centres", "qud.queue", "seed.queue", "qud.position"):
+        table = first[f"distillers.{name}"]
+        assert table.any()
+        assert all(torch.equal(table, other[f"distillers.{name}"]) for other in others)
+
+
 def test_what_processes_say_to_one_another(ranks):
     for size in (2, 4):
         for number, (_, found) in enumerate(ranks[size]):

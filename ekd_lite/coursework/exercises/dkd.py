@@ -39,8 +39,8 @@ def _with(others: Function) -> Function:
     ) -> Tensor:
         own = F.one_hot(labels, student.shape[1]).bool()
         q, p = ((x / t).log_softmax(1) for x in (student, teacher.detach()))
-        rest = others(q, p, own).mean()
-        return _dkd(student, teacher, labels, target, 0.0, t) + other * t**2 * rest
+        rest: Tensor = other * t**2 * others(q, p, own).mean()
+        return rest + _dkd(student, teacher, labels, target, 0.0, t)  # type: ignore[no-any-return]
 
     return loss
 
@@ -65,7 +65,8 @@ def _zeroed(
 ) -> Tensor:
     own = F.one_hot(labels, student.shape[1]).bool()
     q, p = ((x * ~own / t).log_softmax(1) for x in (student, teacher.detach()))
-    return _dkd(student, teacher, labels, target, 0.0, t) + other * t**2 * _gap(q, p).sum(1).mean()
+    rest: Tensor = other * t**2 * _gap(q, p).sum(1).mean()
+    return rest + _dkd(student, teacher, labels, target, 0.0, t)  # type: ignore[no-any-return]
 
 
 MISTAKES = {
