@@ -319,7 +319,7 @@ def test_forked_readers():
 
 @pytest.mark.starts_process
 def test_processes_that_begin_anew(tmp_path, monkeypatch):
-    monkeypatch.setattr("ekd_lite.data.packed._IMAGES_PER_TASK", 6)
+    monkeypatch.setattr("ekd_lite.data.cache._IMAGES_PER_TASK", 6)
     faces = FaceDataset(TensorDataset(chw(), torch.tensor(LABELS)), image_size=SIZE)
     expected = faces.batch(range(12))
     assert torch.equal(cache_faces(faces, tmp_path, workers=2).batch(range(12)), expected)
