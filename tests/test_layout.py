@@ -120,9 +120,10 @@ def test_nobody_needs_what_only_others_use(imported, part, heavy):
 
 
 PROMISED = {
-    "data": "SyntheticFaces ImageFolder RecordIO read_verification_bin IdentityBalancedSampler",
+    "data": "SyntheticFaces ImageFolder RecordIO read_verification_bin IdentityBalancedSampler "
+    "NeighbourSampler",
     "distill": "DISTILLERS EKDLoss KDLoss FitNetLoss DarkRankLoss SPLoss CCKDLoss RKDLoss "
-    "ShrinkTeaNetLoss TripletDistillationLoss MarginDistillationLoss",
+    "ShrinkTeaNetLoss TripletDistillationLoss MarginDistillationLoss FineEKDLoss GalleryEKDLoss",
     "evaluate": "tpr_at_fpr roc all_pairs_tpr_at_fpr bootstrap_tpr_at_fpr verification_accuracy "
     "ijb_tpr_at_fpr identification_rate",
     "experiments": "load_study run_study compare_runs read_runs over_seeds PlannedRun Machine",
@@ -144,7 +145,8 @@ def test_promised_names(part):
 def test_promised_methods():
     from ekd_lite.distill import DISTILLERS
 
-    named = "fitnet kd darkrank sp cckd rkd shrinkteanet triplet margin ekd"
+    named = "fitnet kd darkrank sp cckd rkd shrinkteanet triplet margin ekd "
+    named += "ekd_decisions ekd_labels ekd_gallery ekd_l2"
     assert set(named.split()) <= DISTILLERS.keys()
 
 
