@@ -113,7 +113,9 @@ class NeighbourSampler(BatchStream):
         self.anchors, self.images_per_anchor = anchors, images_per_anchor
         self.device = torch.device(device)
         self.accepted = float("nan")
-        self._steps_at_once = max(1, ANCHORS // max(anchors, 1))
+        # Some to spare: to look up a single one later costs as much as reading all rows.
+        self._each = anchors + max(2, anchors // 4)
+        self._steps_at_once = max(1, ANCHORS // self._each)
         self._block, self._found = -1, [[rows]]  # the block of steps whose partners are known
 
     def _balanced(self, step: int, taken: set[int]) -> list[int]:
@@ -136,7 +138,7 @@ class NeighbourSampler(BatchStream):
         block, place = divmod(step, self._steps_at_once)
         if block != self._block:
             first = block * self._steps_at_once
-            drawn = [self._drawn(first + i)[: self.anchors] for i in range(self._steps_at_once)]
+            drawn = [self._drawn(first + i)[: self._each] for i in range(self._steps_at_once)]
             found = self._partners(torch.cat(drawn))
             if not any(map(len, found)):
                 raise ValueError(
@@ -144,12 +146,12 @@ class NeighbourSampler(BatchStream):
                     f"of {self.threshold:g}: is it a cosine of this teacher?"
                 )
             self.accepted = sum(map(len, found)) / len(found)
-            count = self.anchors
+            count = len(drawn[0])
             self._found = [found[i : i + count] for i in range(0, len(found), count)]
             self._block = block
         anchors = self._drawn(step)
         yield from zip(anchors.tolist(), self._found[place], strict=False)
-        spare = anchors[self.anchors :]
+        spare = anchors[self._each :]
         yield from zip(spare.tolist(), self._partners(spare), strict=True)
 
     def _drawn(self, step: int) -> Tensor:
