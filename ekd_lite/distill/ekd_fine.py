@@ -134,9 +134,7 @@ class FineEKDLoss(nn.Module):
                 f"teacher accepts a pair (Teacher.threshold_at); got {threshold!r} for {targets!r}"
             )
         if targets == "decisions" and thresholds == "teacher":
-            raise ValueError(
-                'above t the teacher has no impostors: decisions need thresholds="own"'
-            )
+            raise ValueError('above t are no impostors: decisions need thresholds="own"')
         fprs = check_rates(fprs)
         (hard_fpr,) = check_rates(hard_fpr)
         check_weights(positive_weight, negative_weight)
@@ -150,8 +148,7 @@ class FineEKDLoss(nn.Module):
                 "expected temperature > 0, 0 <= decay <= 1, memory >= 0 and widths >= 1, "
                 f"got {temperature}, {decay}, {memory}, {student_dim} and {teacher_dim}"
             )
-        self.targets = targets
-        self.threshold = threshold
+        self.targets, self.threshold = targets, threshold
         self.fprs = fprs
         self.hard_fpr = hard_fpr
         self.thresholds_of = thresholds

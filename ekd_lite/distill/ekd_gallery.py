@@ -30,6 +30,7 @@ processes draw alike and a resumed run goes on.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import torch
@@ -44,7 +45,9 @@ from ekd_lite.distill.ekd_pairs import (
 )
 from ekd_lite.distill.inputs import (
     check_pair_labels,
+    check_rates,
     check_student_teacher,
+    check_weights,
     full_precision,
     show_nan,
 )
@@ -111,12 +114,16 @@ class GalleryEKDLoss(nn.Module):
                 f"{rows.dtype}"
             )
         labels = check_pair_labels(labels, len(rows)).cpu()
-        fprs = tuple(float(fpr) for fpr in fprs)
-        if not fprs or not all(0 < fpr < 1 for fpr in (*fprs, hard_fpr)):
-            raise ValueError(f"rates must lie between 0 and 1, got {fprs} and {hard_fpr}")
+        fprs = check_rates(fprs)
+        (hard_fpr,) = check_rates(hard_fpr)
+        check_weights(positive_weight, negative_weight)
         if any(fine >= coarse for coarse, fine in itertools.pairwise(fprs)):
             raise ValueError(f"rates must go from coarse to fine, got {fprs}")
-        if temperature <= 0 or not 0 <= decay <= 1 or min(extrapolated, impostors, genuine - 1) < 0:
+        if (
+            not 0 < temperature < math.inf
+            or not 0 <= decay <= 1
+            or min(extrapolated, impostors, genuine - 1) < 0
+        ):
             raise ValueError(
                 "expected temperature > 0, 0 <= decay <= 1, extrapolated >= 0, impostors >= 0 and "
                 f"genuine >= 1, got {temperature}, {decay}, {extrapolated}, {impostors}, {genuine}"
