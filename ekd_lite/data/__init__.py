@@ -13,9 +13,9 @@ from ekd_lite.data.decode import decode_image
 from ekd_lite.data.detect import LandmarkDetector
 from ekd_lite.data.faceset import FaceSet
 from ekd_lite.data.folder import ImageFolder
+from ekd_lite.data.latents import NUM_LATENTS, faces_from_latents
 from ekd_lite.data.neighbours import NeighbourSampler
 from ekd_lite.data.opening import open_faces, open_packed
-from ekd_lite.data.latents import NUM_LATENTS, faces_from_latents
 from ekd_lite.data.packed import PackedFaces
 from ekd_lite.data.pair_lists import read_pairs
 from ekd_lite.data.preview import preview, preview_sweep
