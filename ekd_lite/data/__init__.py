@@ -13,6 +13,7 @@ from ekd_lite.data.decode import decode_image
 from ekd_lite.data.detect import LandmarkDetector
 from ekd_lite.data.faceset import FaceSet
 from ekd_lite.data.folder import ImageFolder
+from ekd_lite.data.latents import NUM_LATENTS, faces_from_latents
 from ekd_lite.data.neighbours import NeighbourSampler
 from ekd_lite.data.opening import open_faces, open_packed
 from ekd_lite.data.packed import PackedFaces
@@ -29,6 +30,7 @@ from ekd_lite.data.synthetic import SyntheticFaces
 from ekd_lite.data.verification import VerificationSet, read_verification_bin
 
 __all__ = [
+    "NUM_LATENTS",
     "PROCEDURAL",
     "REGISTRY",
     "FaceDataset",
@@ -48,6 +50,7 @@ __all__ = [
     "capped_workers",
     "convert",
     "decode_image",
+    "faces_from_latents",
     "load_splits",
     "open_faces",
     "open_packed",

@@ -212,12 +212,13 @@ def distil_fresh_faces(
         method.needs_labels
         or asks_for_people(method)
         or (method.needs_prototypes and teacher.head is None)
+        or (method.needs_threshold and config.teacher_threshold is None)
         for method in used
     ]
     if config.identity_weight > 0 or any(asking) or not used:
         raise ValueError(
             "fresh faces have no labels: expected identity_weight 0 and a method that needs none, "
-            "nor prototypes that the teacher has not, "
+            "nor prototypes that the teacher has not, nor a threshold that would be measured, "
             f"got {config.identity_weight} and {config.method!r}"
         )
     if not 0 <= reach <= 1:
