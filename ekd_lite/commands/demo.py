@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 
+from ekd_lite.commands.net_options import NetOptions, open_net
 from ekd_lite.experiments import DemoConfig, run_demo
 from ekd_lite.models import BACKBONES
-from ekd_lite.train import Teacher
 
 
 @dataclass(frozen=True)
@@ -17,28 +17,18 @@ class Demo(DemoConfig):
     With --teacher PATH --faces DIR: a net that is there already teaches students on photographs.
     """
 
-    teacher_colour: Literal["rgb", "bgr"] | None = None
-    """Order of the channels that a teacher's file takes; left out: rgb, or what its file says."""
-    teacher_range: tuple[float, float] | None = None
-    """Black and white as it takes them, such as 0 255; left out: -1 1."""
-    teacher_output: str | None = None
-    """Name or number of its output, if it has several; left out: the first."""
+    net: NetOptions = field(default_factory=NetOptions)
 
     def __post_init__(self) -> None:
         """Nothing yet: `run` checks, so that the parser does not put its own words around it."""
 
     def run(self) -> None:
         """Do it all."""
-        config = DemoConfig(
-            **{field.name: getattr(self, field.name) for field in fields(DemoConfig)}
-        )
-        name = self.teacher_output
-        output = int(name) if name is not None and name.lstrip("-").isdigit() else name
-        said = {"colour": self.teacher_colour, "pixel_range": self.teacher_range, "output": output}
-        options: dict[str, Any] = {key: value for key, value in said.items() if value is not None}
-        teacher = None
+        values = {option.name: getattr(self, option.name) for option in fields(DemoConfig)}
+        config, teacher = DemoConfig(**values), None
         if config.teacher not in BACKBONES:
-            teacher = Teacher.from_file(config.teacher, **options)
-        elif options:
-            raise ValueError("--teacher-... says how a file takes images: give --teacher PATH too")
+            teacher = open_net(Path(config.teacher), self.net, image_size=config.image_size)
+        elif self.net.said():
+            said = ", ".join(self.net.said())
+            raise ValueError(f"{said} say how a teacher's file takes images: give --teacher PATH")
         run_demo(config, teacher=teacher)

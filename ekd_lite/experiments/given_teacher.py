@@ -25,7 +25,8 @@ from ekd_lite.models.onnx_net import OnnxNet
 from ekd_lite.ops import false_accepts_at
 from ekd_lite.train import Teacher, TrainConfig, cache_teacher
 from ekd_lite.train.batches import build_sampler
-from ekd_lite.train.teacher_fit import probe, suspect_input
+from ekd_lite.train.teacher_fit import probe
+from ekd_lite.train.teacher_view import suspect_input
 
 PART = 256  # images that are embedded between two files: what a kill can cost
 ROWS = "train.safetensors"
@@ -146,7 +147,7 @@ def _profile(teacher: Teacher, size: int, repeats: int = 10) -> Profile:
     if not isinstance(teacher.net, OnnxNet):
         return profile_backbone(teacher, image_size=size, repeats=repeats)
     # A graph says neither its parameters nor its operations; its session cannot be copied.
-    single = teacher.seen_as(**teacher.pixels)
+    single = teacher.seen_as(**teacher.pixels.levels)
     single.net = OnnxNet(teacher.name, output=teacher.net._output, threads=1)
     image = torch.zeros(1, 3, size, size)
     seconds = []

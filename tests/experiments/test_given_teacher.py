@@ -164,7 +164,7 @@ def test_the_command_with_an_onnx_file(people, tmp_path, capsys, monkeypatch):
     arguments = ["demo", "--teacher", "net.onnx", "--faces", str(people), "--image-size", "16"]
     arguments += ["--student-steps", "2", "--seeds", "0", "--resamples", "20"]
     arguments += ["--methods", "none", "fitnet", "--out", "runs"]
-    said = ["--teacher-colour", "bgr", "--teacher-range", "0", "255", "--teacher-output", "0"]
+    said = ["--colour", "bgr", "--pixel-range", "0", "255", "--output", "0"]
     assert main([*arguments, *said]) == 0
     output = capsys.readouterr().out
     assert (
@@ -211,7 +211,7 @@ def test_what_cannot_work_is_said_before_any_work(people, tmp_path, capsys, monk
     for arguments, message in (
         (["--teacher", "tiny_techer"], "no backbone; did you mean 'tiny_teacher'?"),
         (["--teacher", "no.onnx"], "teacher 'no.onnx' is no file that is there"),
-        (["--teacher-colour", "bgr"], "give --teacher PATH too"),
+        (["--colour", "bgr"], "colour say how a teacher's file takes images: give --teacher"),
         (["--teacher", __file__], "no safetensors file"),
     ):
         assert main(["demo", "--out", str(tmp_path / "x"), *arguments]) == 2
