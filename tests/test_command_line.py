@@ -30,7 +30,7 @@ def _nothing_runs(monkeypatch):
         ("train --steps 1e3", "--steps: expected a whole number, got '1e3'"),
         ("train --margin x", "--margin: expected a number, got 'x'"),
         ("train --recipe", "--recipe needs a value"),
-        ("train --teacher-range 1", "--teacher-range: expected FLOAT FLOAT, got '1'"),
+        ("train --pixel-range 1", "--pixel-range: expected FLOAT FLOAT, got '1'"),
         ("demo --seeds x", "--seeds cannot be read from 'x'"),
         ("export m --out x --to y", "--to is one of 'safetensors', 'onnx',"),
         ("evaluate --source x --fprs", "--fprs takes rates above 0 and up to 1, such as 1e-3; got"),
