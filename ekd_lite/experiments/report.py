@@ -91,9 +91,7 @@ def write_report(
     tables = {f"{name}.csv": _rows(methods)}
     if pairs:
         tables["differences.csv"] = [_difference(*pair, results) for pair in pairs]
-    lines = _page(methods, pairs, labels)
-    for note in notes:
-        lines += ["", note]
+    lines = [*_page(methods, pairs, labels), *(line for note in notes for line in ("", note))]
     write_results(out, tables, f"{name}.md", lines, draw)
     return out / f"{name}.csv"
 

@@ -14,6 +14,7 @@ from ekd_lite.heads import ArcFace
 from ekd_lite.models import build_backbone
 from ekd_lite.train import (
     TrainConfig,
+    build_state,
     fit,
     learning_rate_at,
     load_backbone,
@@ -81,6 +82,16 @@ def test_a_function_that_makes_a_net_of_ours_trains_it_to_the_same_bits(tmp_path
     own, ours = (load_file(tmp_path / name / "model.safetensors") for name in ("own", "ours"))
     assert own.keys() == ours.keys()
     assert all(torch.equal(own[name], ours[name]) for name in own)
+
+
+def test_head_and_net_are_drawn_one_after_the_other():
+    config = TrainConfig(**SMALL, embedding_dim=16, seed=3)
+    torch.manual_seed(3)
+    net, head = built(), ArcFace(16, 12)
+    for student in (None, built):
+        state = build_state(config, 12, None, "cpu", student=student)
+        assert same(state.backbone, net)
+        assert torch.equal(state.head.prototypes, head.prototypes)
 
 
 def test_a_module_is_trained_as_a_plain_loop_trains_it(tmp_path):
