@@ -51,7 +51,8 @@ class NeighbourSampler(BatchStream):
         device: where products are made.
 
     Attributes:
-        epoch, step: as in `IdentityBalancedSampler`.
+        epoch: as in `IdentityBalancedSampler`.
+        step: likewise.
         accepted: rows that the teacher accepts for an anchor, the mean over the last anchors that
             were looked up.
 
