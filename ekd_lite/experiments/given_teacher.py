@@ -94,7 +94,8 @@ def make_rows(teacher: Teacher, faces: Path | None, size: int, out: Path, flip: 
         flip: whether students see mirrored images.
     """
     splits = load_splits(faces, image_size=size)
-    suspect_input(teacher, splits.train)
+    if not (out / ROWS).exists():  # else it has been said, of this teacher and these options
+        suspect_input(teacher, splits.train)
     for name, images, both in (("train", splits.train, flip), ("test", splits.test, False)):
         views = _embed(teacher, images, out / "parts", name, both)
         rows = dict(zip(("embeddings", "mirrored"), views, strict=False))

@@ -146,6 +146,7 @@ def test_it_goes_on_where_it_was_and_refuses_another_teacher(done, people, monke
         "ekd_lite.train.teacher_cache.embed", lambda *a, **k: asked.append(1) or embed(*a, **k)
     )
     monkeypatch.setattr("ekd_lite.experiments.demo.write_report", lambda *a: a[0])
+    monkeypatch.setattr(given_teacher, "suspect_input", lambda *a: pytest.fail("asked again"))
     before = (out / "fitnet-0" / "model.safetensors").stat().st_mtime_ns
     run_demo(config_for(out, people), teacher=teacher)
     assert len(asked) == 2  # both views of one part
