@@ -43,7 +43,7 @@ def test_each_is_short_and_says_what_to_change(path):
 
 def test_own_loop(run):
     printed = run("own_loop")
-    losses = [float(x) for x in re.findall(r"EKD ([\d.]+)", printed)]
+    losses = [float(x) for x in re.findall(r"identity loss ([\d.]+)", printed)]
     assert len(losses) == 3 and losses[-1] < losses[0]
     teacher, student = tprs(printed)
     assert teacher > 95 and 50 < student < teacher
