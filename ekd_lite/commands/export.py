@@ -96,11 +96,11 @@ class Export:
                     out,
                     method="static",
                     calibration=calibration_images(train, count=self.calibration),
-                    reduce_range=self.reduce_range,
+                    reduce_range=self.reduce_range or None,
                 )
             else:
                 cosine = quantize_int8(
-                    float32, out, method="dynamic", reduce_range=self.reduce_range
+                    float32, out, method="dynamic", reduce_range=self.reduce_range or None
                 )
         return f"{out.stat().st_size:,} bytes, mean cosine with the float32 net {cosine:.4f}"
 

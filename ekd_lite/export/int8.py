@@ -13,6 +13,7 @@ once. Activations differ from image to image, and there are two ways:
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +29,7 @@ from ekd_lite.ops import unit_rows
 
 METHODS = ("dynamic", "static")
 MIN_COSINE = 0.9  # between the embeddings before and after; 0.998 is usual
+SATURATED = 0.98  # below it 7-bit weights are tried: 8-bit products may be cut off here
 MIN_IMAGES = 16
 
 
@@ -37,7 +39,7 @@ def quantize_int8(
     *,
     method: Literal["dynamic", "static"] = "static",
     calibration: Tensor | None = None,
-    reduce_range: bool = False,
+    reduce_range: bool | None = None,
 ) -> float:
     """Quantise an ONNX file of `export_onnx` to 8 bits.
 
@@ -54,7 +56,9 @@ def quantize_int8(
         calibration: images (N, 3, H, H) in [-1, 1], some hundreds, like those the net was trained
             on; for "static" only. See `calibration_images`.
         reduce_range: 7-bit weights. For x86 processors without VNNI instructions, where sums of
-            8-bit products can overflow; costs some accuracy.
+            8-bit products are cut off; costs some accuracy elsewhere. Left out: 8 bits, or 7 with a
+            warning where this processor's embeddings are closer with them. A file that is made here
+            and used there wants to be told.
 
     Returns:
         Mean cosine between the embeddings before and after, of the calibration images or, with
@@ -78,10 +82,23 @@ def quantize_int8(
         images = check_images(size)
     else:
         raise ValueError("dynamic quantisation takes no calibration images")
-    with tempfile.TemporaryDirectory(prefix="ekd_lite-") as folder:
-        raw = _quantize(Path(onnx_path), Path(folder), images, method, reduce_range)
-    data = describe_onnx(raw, before.info, precision=f"int8-{method}")
-    cosine = _mean_cosine(before, OnnxModel(data), images)
+
+    def quantised(reduce_range: bool) -> tuple[float, bytes]:
+        with tempfile.TemporaryDirectory(prefix="ekd_lite-") as folder:
+            raw = _quantize(Path(onnx_path), Path(folder), images, method, reduce_range)
+        data = describe_onnx(raw, before.info, precision=f"int8-{method}")
+        return _mean_cosine(before, OnnxModel(data), images), data
+
+    cosine, data = quantised(bool(reduce_range))
+    if reduce_range is None and cosine < SATURATED:
+        other, other_data = quantised(True)
+        if other > cosine:
+            warnings.warn(
+                f"8-bit products seem to be cut off on this processor (mean cosine {cosine:.3f}; "
+                f"{other:.3f} with 7-bit weights): weights of 7 bits are written",
+                stacklevel=2,
+            )
+            cosine, data = other, other_data
     if not cosine >= MIN_COSINE:
         raise ValueError(
             f"8 bits change the embeddings too much (mean cosine {cosine:.2f}, expected "
