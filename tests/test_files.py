@@ -224,10 +224,10 @@ HOLD_FOLDER = """
 import os, pathlib, sys, time
 from ekd_lite.files import locked_folder
 with locked_folder(pathlib.Path(sys.argv[1])):
-    if os.fork() == 0:
+    if os.fork() == 0:  # the child tells: by now it has let go of the lock
+        print("locked", flush=True)
         time.sleep(20)
         os._exit(0)
-    print("locked", flush=True)
     time.sleep(60)
 """
 

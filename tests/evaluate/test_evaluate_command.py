@@ -1,6 +1,7 @@
 """`ekd-lite evaluate` and `embed`: what cannot be measured is said first, in order, in words."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -116,7 +117,8 @@ def test_nothing_is_embedded_in_vain(tmp_path, capsys, monkeypatch):
         raise AssertionError("embedded")
 
     monkeypatch.setattr(nets, "embed", never)
-    monkeypatch.setattr(nets, "load_backbone", lambda _: (None, {"image_size": 32}))
+    net = SimpleNamespace(rows=None, input_size=32)
+    monkeypatch.setattr(nets, "open_net", lambda *_, **__: net)
 
     class Test:
         labels = torch.arange(5)
@@ -124,7 +126,7 @@ def test_nothing_is_embedded_in_vain(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(nets, "load_splits", lambda *_, **__: type("S", (), {"test": Test})())
     assert main(["evaluate", "--source", "run"]) == 2
     assert "no two images show one person" in capsys.readouterr().err
-    monkeypatch.setattr(nets, "load_backbone", never)
+    monkeypatch.setattr(nets, "open_net", never)
     arguments = ["embed", "--model", "run", "--faces", str(tmp_path / "faces"), "--out"]
     assert main([*arguments, str(tmp_path)]) == 2
     assert "is a folder: name a file to write" in capsys.readouterr().err

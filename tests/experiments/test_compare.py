@@ -298,7 +298,7 @@ def test_damage_is_named_before_anything_is_measured(runs, capsys, name, content
         (["runs/alone-0", "runs/../runs/alone-0"], "named twice"),
         (["runs/alone-0", "--curve", "identty"], "did you mean 'identity'?"),
         (["runs/alone-0", "--set", "all"], "--set all needs --faces"),
-        (["runs/alone-0", "--fprs", "0"], "rates in (0, 1]"),
+        (["runs/alone-0", "--fprs", "0"], "rates above 0 and up to 1"),
         (["runs/alone-0", "--resamples", "0"], "resamples must be at least 1"),
         (["runs/alone-0", "--device", "gpu"], "unknown device 'gpu'"),
         (["runs/alone-0", "--set", "train"], "train"),

@@ -15,6 +15,7 @@ from ekd_lite.train.checkpoint import load_checkpoint
 from ekd_lite.train.log import read_json_lines
 from ekd_lite.train.optim import learning_rate_at
 from ekd_lite.train.step import BadBatchError, Batch
+from tests.distill.batches import gallery
 from tests.fakes import ColourFaces
 
 SMALL: dict[str, Any] = {
@@ -67,7 +68,9 @@ def test_every_method_has_nearly_the_same_loss_in_half_precision(teacher, method
     losses = {}
     for name in ("float32", precision):
         config = TrainConfig(precision=name, method=method, **SMALL)
-        state = build_state(config, 12, load_model(teacher), "cpu")
+        known = load_model(teacher)
+        rows = gallery(int(known.info["embedding_dim"]))
+        state = build_state(config, 12, known, "cpu", threshold=0.3, gallery=rows)
         batch = make_batch()
         batch.teacher_embeddings = state.teacher(batch.images).detach()
         losses[name] = [train_step(state, batch)[method].item() for _ in range(2)]
