@@ -3,7 +3,7 @@
     python studies/decisive.py --dry-run       what there is to do, and the hours it takes
     python studies/decisive.py                 go on; every finished run adds a line to `RUNS`
 
-The design, written down before the first run; data/results/README.md says what was cut from it:
+It has not been run yet: there is no table of it. The design, written down before the first run:
 
 - The teacher is the packaged one. Students (tiny_student) learn from its own people ("own"), from
   1,000 people whom it never saw ("new"), from these with 30 % of the labels wrong ("wrong"), or
@@ -13,6 +13,10 @@ The design, written down before the first run; data/results/README.md says what 
   While the best weight stands at an end of its row, one more is tried there, twice at most.
 - Then students of `FINAL_SEEDS` at the chosen weight, on 4,000 test people whom no other study has
   used. Nothing is chosen on them.
+
+Less than a thorough study would have: three weights a row at first instead of five, two seeds in
+the search instead of three, five at the end instead of ten, one teacher instead of three, one size
+of student and one number of steps.
 """
 
 from __future__ import annotations
@@ -58,10 +62,26 @@ CALIBRATED_AT = 1e-4  # the teacher's threshold, on people of its own set: SETS[
 # What is searched is the weight of the first method; the others keep theirs. Names are those of
 # `ekd_lite.distill.DISTILLERS`: `ekd_labels` is the control without a teacher's rank or decision,
 # `ekd_l2` the paper's Eq. 7 on the same pairs.
-EKD = ("ekd:64", "ekd_fine:128", "ekd_decisions:128", "ekd_labels:128", "ekd_gallery:128")
+EKD: tuple[str, ...] = (
+    "ekd:64",
+    "ekd_fine:128",
+    "ekd_decisions:128",
+    "ekd_labels:128",
+    "ekd_gallery:128",
+)
 EKD += ("ekd_l2:2048",)
 BESIDE = tuple(f"{form}+{FITNET}" for form in EKD)
-RIVALS = (FITNET, "dkd:2", "kd:16", "adadistill:1", "qud:4", "seed:8", "thkd:4", "rkd:2", "sp:300")
+RIVALS: tuple[str, ...] = (
+    FITNET,
+    "dkd:2",
+    "kd:16",
+    "adadistill:1",
+    "qud:4",
+    "seed:8",
+    "thkd:4",
+    "rkd:2",
+    "sp:300",
+)
 RIVALS += ("shrinkteanet:80", "cckd:2000", "darkrank:0.5", "triplet:8", "margin:1", "pwr:1")
 RIVALS += ("gkd:0.25", "lskd:9", "arcdistill:1", "ddl:1")
 JOINED = tuple(
@@ -175,7 +195,7 @@ class Relabelled:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        return self._faces[index][0], int(self.labels[index])
+        return self._faces.batch([index])[0], int(self.labels[index])
 
     def batch(self, indices: Any) -> torch.Tensor:
         """Images in [-1, 1]."""
@@ -204,7 +224,7 @@ def train_and_measure(run: Run) -> dict[str, Any]:
     path = fit(config, faces, run.folder, teacher=teacher, teacher_embeddings=given, progress=False)
     net = load_model(path).backbone
     sets = ("validation", "test") if run.stage == "final" else ("validation",)
-    tables = {name: embed(net, faces_of(name), progress=False) for name in sets}
+    tables = {name: embed(net, faces_of(name)) for name in sets}
     write_atomically(run.folder / "rows.safetensors", save(tables))
     labels = faces_of("validation").labels
     tprs = [100 * x for x in all_pairs_tpr_at_fpr(tables["validation"], labels, LEVELS).tolist()]
@@ -239,7 +259,7 @@ def teacher_rows(name: str) -> torch.Tensor:
     """The teacher's embeddings of a set, made once."""
     path = OUT / f"teacher_{name}.safetensors"
     if not path.exists():
-        rows = embed(load_model(DEMO_TEACHER).backbone, faces_of(name), progress=False)
+        rows = embed(load_model(DEMO_TEACHER).backbone, faces_of(name))
         write_atomically(path, save({"embeddings": rows}))
     return load_file(path)["embeddings"]
 

@@ -50,7 +50,8 @@ def result_of(folder: Path, labels: Tensor) -> BootstrapResult:
 
 def by_row() -> dict[tuple[str, str, str], list[BootstrapResult]]:
     """(regime, row, setting) -> the results of its final students, by seed."""
-    labels, found = decisive.faces_of("test").labels, {}
+    labels = decisive.faces_of("test").labels
+    found: dict[tuple[str, str, str], list[BootstrapResult]] = {}
     lines = [line for line in decisive.finished() if line["stage"] == "final"]
     for line in sorted(lines, key=lambda line: int(line["seed"])):
         folder = (
