@@ -318,6 +318,7 @@ def test_impossible_configurations(changes, message):
 
 
 @pytest.mark.slow
+@pytest.mark.starts_process
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore")
 def test_a_compiled_backbone_gives_the_same_losses():
