@@ -357,7 +357,8 @@ def test_pictures_are_kept_in_the_smaller_form(whole):
         assert path.stat().st_size < 1_000, path  # so small that WebP would not be smaller
 
 
-MOST = {"chapters/": 1_700_000, "": 1_300_000}  # bytes, by the beginning of the name
+# Bytes, by the beginning of the name; the whole library stands on one page of api/.
+MOST = {"chapters/": 1_700_000, "api/": 1_500_000, "": 1_300_000}
 
 
 def test_no_page_is_much_heavier_than_it_has_to_be(whole):
