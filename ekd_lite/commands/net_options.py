@@ -12,6 +12,7 @@ from torch import nn
 from ekd_lite.models.onnx_net import OnnxNet
 from ekd_lite.parallel import rank
 from ekd_lite.train import Teacher, load_backbone
+from ekd_lite.train.pixels import side_to_read
 from ekd_lite.train.teacher_file import describe_file
 from ekd_lite.train.teacher_fit import probe
 
@@ -88,4 +89,4 @@ def open_net(
 
 def size_to_read(net: Teacher) -> int:
     """Side at which images are read for a net, a multiple of 16; it resizes them itself."""
-    return 16 * -(-(net.input_size or USUAL_SIZE) // 16)
+    return side_to_read(net.input_size or USUAL_SIZE)

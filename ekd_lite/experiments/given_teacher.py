@@ -25,6 +25,7 @@ from ekd_lite.models.onnx_net import OnnxNet
 from ekd_lite.ops import false_accepts_at
 from ekd_lite.train import Teacher, TrainConfig, cache_teacher
 from ekd_lite.train.batches import build_sampler
+from ekd_lite.train.pixels import side_to_read
 from ekd_lite.train.teacher_fit import probe
 from ekd_lite.train.teacher_view import suspect_input
 
@@ -76,8 +77,7 @@ def check_teacher(teacher: Teacher, image_size: int) -> int:
             f"{teacher.name} is a table of rows: the demo measures the teacher on people whom it "
             "has not seen, so give it a net"
         )
-    # Sets come in multiples of 16; what lies between, the teacher resizes by itself.
-    size = image_size if teacher.input_size is None else 16 * -(-teacher.input_size // 16)
+    size = side_to_read(teacher.input_size or image_size)
     probe(teacher, size)
     return size
 

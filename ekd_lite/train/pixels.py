@@ -91,6 +91,14 @@ class Pixels(nn.Module):
         return torch.equal(self.scale, other.scale) and torch.equal(self.shift, other.shift)
 
 
+def side_to_read(size: int) -> int:
+    """Side at which images are read for a net of this input size, as sets have it: 16, 32, 48, ...
+
+    The net resizes what lies between by itself.
+    """
+    return 16 * -(-size // 16)
+
+
 def seen_by(teacher: Teacher, faces: FaceSet) -> FaceSet:
     """A set as a teacher is shown it: at its own size if that is larger, and can be had.
 
@@ -100,7 +108,7 @@ def seen_by(teacher: Teacher, faces: FaceSet) -> FaceSet:
     size = teacher.input_size
     if size is None or size <= faces.image_size:
         return faces
-    return at_size(faces, 16 * -(-size // 16)) or faces
+    return at_size(faces, side_to_read(size)) or faces
 
 
 def _plain(value: Any) -> Any:
