@@ -1,8 +1,9 @@
 """The files that come with the package."""
 
+import pytest
 import torch
 
-from ekd_lite.assets import DEMO_TEACHER
+from ekd_lite.assets import DEMO_TEACHER, results
 from ekd_lite.data import SyntheticFaces
 from ekd_lite.evaluate import all_pairs_tpr_at_fpr, embed
 from ekd_lite.train import load_model
@@ -21,3 +22,12 @@ def test_the_teacher_is_the_recipe_s_and_is_good():
     faces = SyntheticFaces(60, 6, first_identity=3000)
     tpr = all_pairs_tpr_at_fpr(embed(teacher.backbone, faces), faces.labels, [1e-2, 1e-3])
     assert tpr[0] > 0.97 and tpr[1] > 0.9
+
+
+def test_recorded_results_are_found_by_their_names():
+    path = results("demo.csv")
+    assert path.read_text(encoding="utf-8").startswith("method,")
+    with pytest.raises(FileNotFoundError, match=r"no table 'none.csv' .* demo.csv"):
+        results("none.csv")
+    with pytest.raises(FileNotFoundError, match="no table"):
+        results("../README.md")

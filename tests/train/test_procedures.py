@@ -235,7 +235,8 @@ def test_fresh_faces_are_plain_distillation_on_people_drawn_for_it(large, reach)
     config = TrainConfig(**FRESH)
     model = distil_fresh_faces(config, large, reach=reach)
     for name, value in by_hand(config, large, reach).items():
-        assert torch.allclose(value, model.backbone.state_dict()[name], atol=1e-6), name
+        # AdamW makes steps of last bits; an error of 1 % in `reach` moves weights by 5e-3.
+        assert torch.allclose(value, model.backbone.state_dict()[name], 1e-3, 1e-3), name
     assert not model.backbone.training
 
 
