@@ -1,6 +1,7 @@
 """The copies of the chapters that Colab opens: book/colab/NAME.ipynb, written by `book.py copies`.
 
-Code cells keep their code and outputs to the letter; Markdown cells lose what only the book's
+Code cells keep their code and outputs to the letter, but those that only check the text (tag
+remove-cell) are left out; Markdown cells lose what only the book's
 pages understand (plain_markdown.py); a figure's caption and the works cited become cells. They
 are committed because Colab opens what lies in the repository. Nobody edits them.
 """
@@ -22,7 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 BOOK = ROOT / "book"
 COPIES = BOOK / "colab"
 COLAB = "https://colab.research.google.com/github"
-HIDING_TAGS = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
+HIDING_TAGS = {"hide-input", "hide-cell", "remove-input"}
+CHECKS = "remove-cell"  # cells that only check the text: neither the page nor the copy has them
 # Code folded away; Colab reads the first, Jupyter the second.
 HIDDEN: dict[str, Any] = {"cellView": "form", "jupyter": {"source_hidden": True}}
 
@@ -107,6 +109,8 @@ def markdown(name: str, text: str) -> Any:
 
 def add_copies(cell: Any, plain: Plain, cells: list[Any], solutions: list[list[int]]) -> None:
     """Append what stands in the copy for one cell: nothing, itself, or several cells."""
+    if CHECKS in cell.metadata.get("tags", []):
+        return
     if cell.cell_type == "code":
         cells.append(code(cell))
         figure = cell.metadata.get("mystnb", {}).get("figure", {})

@@ -171,6 +171,7 @@ def chapter(tmp_path, monkeypatch):
         new_markdown_cell(f"So.\n\n{end}\n\n## Next\n\n{start}\n\nBecause.", id="f"),
         new_code_cell("x = 2", id="g"),
         new_markdown_cell(f"{end}\n\nOn we go.", id="h"),
+        new_code_cell("assert x == 2", id="i", metadata={"tags": ["remove-cell"]}),
     ]
     path = tmp_path / "chapters" / "02_here.ipynb"
     path.parent.mkdir()
@@ -184,7 +185,8 @@ def test_code_and_outputs_are_untouched_and_captions_follow_figures(chapter):
     nbformat.validate(book)
     ours = [(c.source, c.outputs) for c in book.cells if c.cell_type == "code"]
     theirs = nbformat.read(chapter, as_version=4).cells
-    assert ours == [(c.source, c.outputs) for c in theirs if c.cell_type == "code"]
+    *rest, checks = [(c.source, c.outputs) for c in theirs if c.cell_type == "code"]
+    assert (ours, checks) == (rest, ("assert x == 2", []))
     by_id = {cell.id: cell for cell in book.cells}
     assert by_id["b-caption"].source == "**Fig. 2.1.** Two, see (2.3)."
     assert by_id["c"].metadata["cellView"] == "form"
