@@ -10,6 +10,7 @@ The package is imported by nothing else in the library: `import ekd_lite` stays 
 from ekd_lite.plots.diagrams import blank_axes, draw_arrow, draw_box, plot_distillation
 from ekd_lite.plots.faces import plot_faces
 from ekd_lite.plots.methods import MethodScores, plot_methods
+from ekd_lite.plots.play import EkdByHand, MarginByHand, RocByHand
 from ekd_lite.plots.roc import plot_roc
 from ekd_lite.plots.scores import plot_scores
 from ekd_lite.plots.slider import Slider, threshold_slider
@@ -23,7 +24,10 @@ __all__ = [
     "LINES",
     "ORANGE",
     "PURPLE",
+    "EkdByHand",
+    "MarginByHand",
     "MethodScores",
+    "RocByHand",
     "Slider",
     "blank_axes",
     "draw_arrow",
