@@ -49,7 +49,7 @@ def demo(people, tmp_path_factory):
 
 
 def run_demo(arguments, folder):
-    """Exit code and output of a demo in `folder`, whose twelve runs need not import torch again."""
+    """Exit code and output of a demo in `folder`, whose nine runs need not import torch again."""
     log = folder.with_suffix(".log")
     log.unlink(missing_ok=True)
     code = start(forking_demo, arguments, log=log, cwd=folder).wait(300)
@@ -82,7 +82,9 @@ def test_demo_leaves_what_it_promises(demo):
     assert {"tpr@1e-2_low", "tpr@1e-2_high", "parameters", "macs", "latency_ms"} <= rows[0].keys()
     methods = [row["method"] for row in rows]
     assert methods == ["teacher"] + [
-        m for m in ("student alone", "kd", "fitnet", "ekd", "ekd+fitnet") for _ in range(2)
+        m
+        for m in ("student alone", "fitnet", "ekd_paper", "ekd_decisions+fitnet")
+        for _ in range(2)
     ]
     for row in rows:
         low, tpr, high = (float(row[f"tpr@1e-2{s}"]) for s in ("_low", "", "_high"))
@@ -91,7 +93,7 @@ def test_demo_leaves_what_it_promises(demo):
         assert float(row["train_seconds"]) >= 0
     assert "student alone" in output
     assert "Differences of the means over seeds" in output
-    assert (folder / "ekd-1" / "log.jsonl").read_text().count("\n") == 1
+    assert (folder / "ekd_paper-1" / "log.jsonl").read_text().count("\n") == 1
 
 
 @pytest.mark.starts_process
@@ -99,10 +101,10 @@ def test_demo_again_does_nothing_anew_and_gives_the_same_table(demo, people):
     work, _ = demo
     folder = work / "runs" / "demo"
     table = (folder / "table.csv").read_text()
-    before = (folder / "ekd-0" / "model.safetensors").stat().st_mtime_ns
+    before = (folder / "ekd_paper-0" / "model.safetensors").stat().st_mtime_ns
     code, output = run_demo(["--faces", str(people), "--image-size", "16", *SMALL], work)
     assert code == 0, output
-    assert (folder / "ekd-0" / "model.safetensors").stat().st_mtime_ns == before
+    assert (folder / "ekd_paper-0" / "model.safetensors").stat().st_mtime_ns == before
     strip = [
         [v for k, v in row.items() if k != "latency_ms"]
         for row in csv.DictReader(table.splitlines())

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ekd_lite.evaluate import BootstrapResult, count_pairs, paired_difference
+from ekd_lite.evaluate import BootstrapResult, count_pairs, over_runs, paired_difference
 from ekd_lite.files import write_atomically
 
 FPRS = (1e-2, 1e-3, 1e-4, 1e-5)
@@ -35,13 +35,8 @@ def percents(
 
 
 def over_seeds(results: Sequence[BootstrapResult]) -> BootstrapResult:
-    """The mean over seeds, resample by resample: the interval of the averaged number."""
-    samples = torch.stack([r.samples for r in results]).mean(0)
-    estimate = torch.stack([r.estimate for r in results]).mean(0)
-    tails = torch.tensor([0.025, 0.975], dtype=samples.dtype)
-    low, high = samples.quantile(tails, dim=0)
-    one = results[0]
-    return BootstrapResult(one.fprs, estimate, low, high, samples, one.by, one.drawn)
+    """The mean over seeds, with draws of people and seeds; of people alone if there is one seed."""
+    return over_runs(results) if len(results) > 1 else results[0]
 
 
 def known(count: int) -> str:
@@ -118,7 +113,7 @@ def tpr_lines(
         f"TPR in percent over all pairs of {len(labels):,} test images of "
         f"{int(torch.bincount(labels).count_nonzero()):,} identities: {num_genuine:,} genuine and "
         f"{num_impostor:,} impostor pairs. ± is the standard deviation over seeds, in brackets the "
-        "95 % interval of a bootstrap over identities.",
+        "95 % interval over identities and, where there are several, seeds.",
     ]
 
 
@@ -135,6 +130,8 @@ def difference_lines(
         results: of all seeds, by these names.
     """
     means = {name: over_seeds(results[name]) for row in rows for name in row[:2]}
+    several = all(len(results[name]) > 1 for row in rows for name in row[:2])
+    covers = "and seeds" if several else "(it does not cover the choice of seeds)"
     return [
         *markdown_table(
             [*heads, *_level_heads(means[rows[0][0]])],
@@ -144,9 +141,9 @@ def difference_lines(
             ],
         ),
         "",
-        "Differences of the means over seeds, with the 95 % interval of a paired bootstrap over "
-        "identities (it does not cover the choice of seeds). **Bold**: the interval excludes zero. "
-        "Plain: this test cannot tell the two apart.",
+        "Differences of the means over seeds, with the 95 % interval of paired draws of identities "
+        f"{covers}. **Bold**: the interval excludes zero. Plain: this test cannot tell the two "
+        "apart. One teacher taught all: the intervals do not cover another.",
     ]
 
 
