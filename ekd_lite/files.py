@@ -27,6 +27,7 @@ CACHE_VARIABLE = "EKD_LITE_CACHE"
 # Names that only this package makes, the last one for links to checkpoints.
 _LEFTOVER = re.compile(r"\..+\.(\d+\.[0-9a-f]{8}\.tmp|lock)|.+\.\d+\.tmp")
 _POLL = 0.05  # seconds
+_PATIENCE = 20  # seconds after which a process says for what it waits
 UNFINISHED = ".unfinished"
 _WINDOWS = sys.platform == "win32"
 
@@ -229,7 +230,7 @@ if hasattr(os, "register_at_fork"):  # not under Windows
 @contextlib.contextmanager
 def _held(path: Path, *, wait: bool) -> Iterator[IO[bytes]]:
     """A file, made if it is not there, that no other process holds; it stays there."""
-    told = False
+    begin, told = time.monotonic(), False
     while True:
         file = path.open("ab")
         # Another process may have removed the file between our opening and our locking it.
@@ -239,7 +240,7 @@ def _held(path: Path, *, wait: bool) -> Iterator[IO[bytes]]:
         file.close()
         if busy and not wait:
             raise _HeldError
-        if busy and not told:
+        if busy and not told and time.monotonic() - begin >= _PATIENCE:
             told = True
             print(f"waiting for another process, which holds {path}", file=sys.stderr)
         time.sleep(_POLL if busy else 0)

@@ -3,8 +3,13 @@
     python studies/decisive_report.py          writes data/results/decisive*.csv
 
 `decisive.csv` has the mean TPR of the final students of every row, with 95 % intervals over seeds
-and people. `decisive_gains.csv` compares every form of EKD with the best of all rivals of its
-regime, the best chosen anew in every draw, and adjusts the p-values of a regime by Holm's method.
+and people. `decisive_gains.csv` compares every form of EKD that takes its targets from the teacher:
+
+- with the best of its rivals, the best chosen anew in every draw: a form alone with every single
+  method, a combination with all; p-values of a regime are adjusted by Holm's method;
+- with FitNet alone; with the labels' form in its place (the control without a teacher's rank or
+  decision); and with Eq. 7's squared gap on the same pairs.
+
 The teacher is one, so the intervals are about students of this teacher.
 """
 
@@ -62,9 +67,25 @@ def by_row() -> dict[tuple[str, str, str], list[BootstrapResult]]:
     return found
 
 
+CONTROLS = ("ekd_labels", "ekd_l2")
+
+
 def is_ekd(row: str) -> bool:
-    """Whether a row is a form of EKD that takes its targets from the teacher."""
-    return any(part.startswith("ekd") and "labels" not in part for part in row.split("+"))
+    """Whether a row has a form of EKD that takes ranks or decisions from the teacher."""
+    return row.startswith("ekd") and not row.startswith(CONTROLS)
+
+
+def opponents(row: str, of: dict[str, BootstrapResult]) -> dict[str, list[BootstrapResult]]:
+    """Whom a form of EKD is compared with, by name, of the rows of one regime."""
+    partner = row.split("+")[1:]
+    single = {name for name in of if "+" not in name}
+    rivals = [name for name in of if not name.startswith("ekd") and (partner or name in single)]
+    pairs = {"the best rival": rivals, "fitnet alone": [decisive.FITNET]}
+    for control in CONTROLS:
+        twins = [n for n in of if n.startswith(control) and n.split("+")[1:] == partner]
+        pairs[control if not partner else f"{control} beside FitNet"] = twins
+    found = {name: [of[row] for row in rows if row in of] for name, rows in pairs.items()}
+    return {name: results for name, results in found.items() if results}
 
 
 def percents(name: str, values: Iterable[Tensor]) -> dict[str, str]:
@@ -89,24 +110,29 @@ def write(path: Path, lines: list[dict[str, Any]]) -> None:
 def main() -> None:
     """Write both tables."""
     results = {key: over_runs(runs) for key, runs in by_row().items() if len(runs) > 1}
-    table, gains = [], []
+    table: list[dict[str, Any]] = []
+    gains: list[dict[str, Any]] = []
     for (regime, row, setting), found in results.items():
         interval = found.estimate, found.low, found.high
         table.append(
             {"regime": regime, "row": row, "setting": setting, **percents("tpr", interval)}
         )
     for regime in dict.fromkeys(key[0] for key in results):
-        rivals = [r for (of, row, _), r in results.items() if of == regime and not is_ekd(row)]
-        ours = {key: r for key, r in results.items() if key[0] == regime and is_ekd(key[1])}
-        if not rivals or not ours:
-            continue
-        best = best_of(rivals)
-        p = holm(torch.stack([difference_p_value(r, best) for r in ours.values()]).flatten())
-        for k, ((_, row, setting), found) in enumerate(ours.items()):
-            line = {"regime": regime, "row": row, "setting": setting, "rivals": len(rivals)}
-            line |= percents("gain", paired_difference(found, best))
-            line |= {f"p@{level}": f"{float(p[2 * k + m]):.4f}" for m, level in enumerate(NAMES)}
-            gains.append(line)
+        of = {row: found for (where, row, _), found in results.items() if where == regime}
+        claims: list[tuple[dict[str, Any], Tensor]] = []
+        for row in filter(is_ekd, of):
+            for name, others in opponents(row, of).items():
+                best = best_of(others)
+                line: dict[str, Any] = {"regime": regime, "row": row, "minus": name}
+                line |= {"of": len(others), **percents("gain", paired_difference(of[row], best))}
+                line |= {f"p@{level}": "" for level in NAMES}
+                if name == "the best rival":
+                    claims.append((line, difference_p_value(of[row], best)))
+                gains.append(line)
+        if claims:
+            adjusted = holm(torch.stack([p for _, p in claims]).flatten()).view(-1, len(NAMES))
+            for (line, _), values in zip(claims, adjusted.tolist(), strict=True):
+                line |= {f"p@{n}": f"{p:.4f}" for n, p in zip(NAMES, values, strict=True)}
     write(decisive.RUNS.with_name("decisive.csv"), table)
     write(decisive.RUNS.with_name("decisive_gains.csv"), gains)
 

@@ -1,4 +1,4 @@
-"""Figures of scores and error rates: arrays in, Axes out.
+"""Figures of scores and error rates (arrays in, Axes out) and drawings of how things hang together.
 
 Every function draws on `ax`, or on a new figure if there is none, and returns the Axes. Curves
 differ in colour (Okabe and Ito's set, safe for colour-blind readers) *and* in line style or hatch,
@@ -7,8 +7,10 @@ so that a grey print still tells them apart. Arrays may be numpy arrays, CPU ten
 The package is imported by nothing else in the library: `import ekd_lite` stays free of matplotlib.
 """
 
+from ekd_lite.plots.diagrams import blank_axes, draw_arrow, draw_box, plot_distillation
 from ekd_lite.plots.faces import plot_faces
 from ekd_lite.plots.methods import MethodScores, plot_methods
+from ekd_lite.plots.play import EkdByHand, MarginByHand, RocByHand
 from ekd_lite.plots.roc import plot_roc
 from ekd_lite.plots.scores import plot_scores
 from ekd_lite.plots.slider import Slider, threshold_slider
@@ -22,8 +24,15 @@ __all__ = [
     "LINES",
     "ORANGE",
     "PURPLE",
+    "EkdByHand",
+    "MarginByHand",
     "MethodScores",
+    "RocByHand",
     "Slider",
+    "blank_axes",
+    "draw_arrow",
+    "draw_box",
+    "plot_distillation",
     "plot_faces",
     "plot_methods",
     "plot_roc",

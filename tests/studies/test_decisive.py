@@ -60,6 +60,24 @@ def test_the_search_goes_on_at_an_end_and_then_stops(
     assert len(lines) == len(searched) * len(study.SEARCH_SEEDS) + len(study.FINAL_SEEDS)
 
 
+def test_a_form_of_ekd_is_compared_with_its_likes_and_with_the_controls(study):
+    import decisive_report as report
+
+    of = {row: row for row in study.LEADING}
+    assert [row for row in of if report.is_ekd(row)] == [
+        "ekd_decisions:128+fitnet:32", "ekd_gallery:128+fitnet:32", "ekd_fine:128+fitnet:32",
+        "ekd_gallery:128", "ekd:64",
+    ]  # fmt: skip
+    alone = report.opponents("ekd:64", of)
+    assert alone["the best rival"] == ["fitnet:32", "none", "dkd:2", "adadistill:1", "kd:16"]
+    assert list(alone) == ["the best rival", "fitnet alone"]  # no control stands alone
+    beside = report.opponents("ekd_fine:128+fitnet:32", of)
+    assert {"dkd:2", "dkd:2+fitnet:32", "triplet:8+fitnet:32"} < set(beside["the best rival"])
+    assert not any("ekd" in row for row in beside["the best rival"])
+    assert beside["ekd_labels beside FitNet"] == ["ekd_labels:128+fitnet:32"]
+    assert beside["ekd_l2 beside FitNet"] == ["ekd_l2:2048+fitnet:32"]
+
+
 def test_nobody_stands_in_two_sets(study):
     ranges = sorted((first, first + people) for first, people, _ in study.SETS.values())
     assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(ranges))
@@ -105,6 +123,10 @@ def test_students_are_trained_measured_and_compared(study, monkeypatch):
     report.main()
     with (study.RUNS.parent / "decisive_gains.csv").open(encoding="utf-8") as file:
         gains = list(csv.DictReader(file))
-    assert [x["regime"] for x in gains] == ["none", "wrong"]
+    minus = ["the best rival", "fitnet alone"]
+    assert [(x["regime"], x["minus"]) for x in gains] == [
+        (r, m) for r in ("none", "wrong") for m in minus
+    ]
+    assert all(bool(x["p@1e-3"]) == (x["minus"] == minus[0]) for x in gains)
     for x in gains:
         assert float(x["gain@1e-3_low"]) <= float(x["gain@1e-3"]) <= float(x["gain@1e-3_high"])

@@ -1,0 +1,94 @@
+"""Which pairs EKD by decisions pulls, and how many are wrong: data/results/decisive_why.csv.
+
+    python studies/decisive_why.py
+
+Batches of the regime without labels are shown to a student that FitNet has trained there (seed 1 of
+studies/decisive.py). Pairs are counted by the student's cosine a, in bins of 0.02, apart by what
+the teacher decides and by whether it is right. Beside the counts stand the slopes |dL/da| of three
+losses on one pair, each for a pair that shall be accepted and for one that shall not:
+
+    ekd      soft ranks over the student's own thresholds A_m, |2 (R(a) - L or 0) R'(a)|
+    hinge    a contrastive loss with its margins at A, the student's threshold at 1e-4
+    gap      the mean of |2 (a - b)|, b the teacher's cosine: the squared gap of Eq. 7
+
+Only shapes count: every loss has a weight of its own.
+"""
+
+from __future__ import annotations
+
+import csv
+
+import decisive
+import torch
+
+from ekd_lite.data import NeighbourSampler
+from ekd_lite.distill import FineEKDLoss
+from ekd_lite.evaluate import embed
+from ekd_lite.ops import unit_rows
+from ekd_lite.train import load_model
+
+BATCHES, WIDTH = 400, 0.02
+GROUPS = ("accepted_right", "accepted_wrong", "rejected_right", "rejected_wrong")
+
+
+def student_of_fitnet() -> torch.Tensor:
+    """Rows of the training people by the FitNet student of seed 1."""
+    for line in decisive.finished():
+        key = (line["regime"], line["row"], line["stage"], line["seed"])
+        if key == ("none", decisive.FITNET, "final", "1"):
+            setting = line["setting"].replace(":", "")
+            folder = decisive.OUT / "none" / f"{setting}-1"
+            return embed(load_model(folder).backbone, decisive.faces_of("new"))
+    raise SystemExit("the FitNet student of seed 1 has not been trained yet: studies/decisive.py")
+
+
+def main() -> None:
+    """Count and write."""
+    faces, teacher = decisive.faces_of("new"), decisive.teacher_rows("new")
+    labels, student = faces.labels, student_of_fitnet()
+    threshold = float((decisive.OUT / "threshold.txt").read_text().split("\n")[0])
+    loss = FineEKDLoss(student.shape[1], teacher.shape[1], targets="decisions", threshold=threshold)
+    sampler = NeighbourSampler(teacher, threshold, seed=1, num_steps=BATCHES)
+    bins = round(2 / WIDTH)
+    counts = torch.zeros(len(GROUPS), bins, dtype=torch.float64)
+    gaps = torch.zeros_like(counts)
+    for step in range(BATCHES):
+        index = torch.as_tensor(sampler.batch(step))
+        loss(student[index], teacher[index], None)
+        i, j = torch.triu_indices(len(index), len(index), offset=1)
+        s, t = unit_rows(student[index]), unit_rows(teacher[index])
+        a, b = (s @ s.T)[i, j], (t @ t.T)[i, j]
+        is_accepted, is_same = b >= threshold, labels[index][i] == labels[index][j]
+        group = 2 * (~is_accepted).long() + (is_accepted != is_same).long()
+        place = group * bins + ((a + 1) / WIDTH).long().clamp(0, bins - 1)
+        counts.view(-1).index_add_(0, place, torch.ones_like(a, dtype=torch.float64))
+        gaps.view(-1).index_add_(0, place, (2 * (a - b)).abs().double())
+    levels, _ = loss.thresholds(loss.fprs)
+    margin = float(loss.thresholds([1e-4])[0])
+    centres = (torch.arange(bins) + 0.5) * WIDTH - 1
+    soft = torch.sigmoid((centres[:, None] - levels) / loss.temperature)
+    slope = (soft * (1 - soft)).sum(1) / loss.temperature
+    rank = soft.sum(1)
+    path = decisive.RUNS.with_name("decisive_why.csv")
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        forces = ("ekd_accept", "ekd_reject", "hinge_accept", "hinge_reject")
+        table.writerow(["cosine", *GROUPS, *(f"{g}_gap" for g in GROUPS), *forces, "margin"])
+        for k, centre in enumerate(centres.tolist()):
+            pulls = 2 * (len(levels) - rank[k]) * slope[k], 2 * rank[k] * slope[k]
+            hinges = float(centre < margin), float(centre > margin)
+            mean_gaps = (gaps[:, k] / counts[:, k].clamp(min=1)).tolist()
+            table.writerow(
+                [
+                    f"{centre:.2f}",
+                    *(f"{n:.0f}" for n in counts[:, k].tolist()),
+                    *(f"{gap:.4f}" for gap in mean_gaps),
+                    *(f"{float(x):.4f}" for x in (*pulls, *hinges)),
+                    f"{margin:.4f}",
+                ]
+            )
+    print(f"wrote {path}; thresholds {[round(x, 3) for x in levels.tolist()]}")
+
+
+if __name__ == "__main__":
+    main()

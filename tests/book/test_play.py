@@ -1,0 +1,227 @@
+"""Things to play with, in a real browser: controls are moved, and the numbers are Python's.
+
+Needs a Chromium (see test_browser.py), no built site. tests/plots/test_play.py runs the same
+arithmetic without a browser.
+"""
+
+import math
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "book" / "tools"))
+
+from browser import Browser, find_browser  # noqa: E402
+
+from ekd_lite import plots  # noqa: E402
+from ekd_lite.distill import soft_rank  # noqa: E402
+from ekd_lite.plots.play.ekd import TEMPERATURES  # noqa: E402
+from ekd_lite.plots.play.margin import PEOPLE  # noqa: E402
+from tests.plots.test_play import STUDENT, TEACHER, WIDGETS, by_head, by_library  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def browser():
+    program = find_browser()
+    if program is None:
+        pytest.skip("no Chromium here: apt-get install chromium, or set CHROME")
+    with Browser(program) as one:
+        one.width(700)
+        yield one
+
+
+@pytest.fixture
+def show(browser, tmp_path):
+    """Put widgets on a page; afterwards nothing was asked of the net and no script failed."""
+
+    def put(*widgets, scripts=True):
+        body = "<hr>".join(widget._repr_html_() for widget in widgets)
+        path = tmp_path / "page.html"
+        path.write_text(f"<!doctype html><meta charset=utf-8><body>{body}", encoding="utf-8")
+        browser.forget()
+        browser.send("Emulation.setScriptExecutionDisabled", value=not scripts)
+        browser.send("Page.navigate", url=path.as_uri())
+        if scripts:
+            browser.open(path.as_uri())
+        return browser
+
+    yield put
+    assert [one for one in browser.requests if not one.startswith(("file:", "data:"))] == []
+    assert browser.errors == []
+    browser.send("Emulation.setScriptExecutionDisabled", value=False)
+    browser.width(700)
+
+
+def move(page, name, position):
+    page.run(
+        f"(() => {{ const c = document.querySelector('[name={name}]'); c.value = {position!r};"
+        " c.dispatchEvent(new Event('input', {bubbles: true})); })()"
+    )
+
+
+def fact(page, name):
+    return float(page.run(f"document.querySelector('[data-fact={name}]').dataset.value"))
+
+
+def words(page, selector):
+    return page.run(f"document.querySelector({selector!r}).textContent")
+
+
+@pytest.mark.parametrize("case", [(0.2, 0.7, 0.01), (0.445, 0.9, 0.01), (0.3, 0.9, 0.1)])
+def test_ekd_follows_its_sliders(show, case):
+    a, b, tau = case
+    page = show(WIDGETS[0])
+    move(page, "student", a)
+    move(page, "teacher", b)
+    move(page, "temperature", TEMPERATURES.index(tau))
+    loss, force = by_library(a, b, tau)
+    assert fact(page, "loss") == pytest.approx(loss, rel=1e-6, abs=1e-6)
+    assert fact(page, "force") == pytest.approx(force, rel=1e-6, abs=1e-6)
+    for name, score, at in (("student", a, STUDENT), ("teacher", b, TEACHER)):
+        one, levels = (torch.tensor(x, dtype=torch.float64) for x in ([score], at))
+        rank = soft_rank(one, levels, temperature=tau).item()
+        assert fact(page, f"{name}Rank") == pytest.approx(rank, abs=1e-6)
+        assert fact(page, f"{name}Count") == int((one > levels).sum())
+    assert ("up" in words(page, ".verdict")) == (force > 0.01)
+
+
+def test_ekd_is_dragged_in_its_picture(show):
+    page = show(WIDGETS[0])
+    box = page.run(
+        "(() => { const b = document.querySelector('svg').getBoundingClientRect();"
+        " return [b.left, b.top, b.width]; })()"
+    )
+    for x, y, name in ((0.8, 96, "student"), (0.5, 38, "teacher")):
+        before = page.run("[...document.querySelectorAll('input')].map(i => i.value)")
+        for kind in ("mousePressed", "mouseReleased"):
+            at = {"x": box[0] + x * box[2], "y": box[1] + y}
+            page.send("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **at)
+        after = page.run("[...document.querySelectorAll('input')].map(i => i.value)")
+        changed = [k for k, pair in enumerate(zip(before, after, strict=True)) if len({*pair}) > 1]
+        assert changed == [["student", "teacher"].index(name)]
+        left = (x * box[2] - 56) / (box[2] - 64)
+        assert float(after[changed[0]]) == pytest.approx(1.2 * left - 0.2, abs=0.004)
+
+
+def test_buttons_show_the_blind_terrace_and_the_freedom(show):
+    page = show(WIDGETS[0])
+    press = (
+        "[...document.querySelectorAll('button')].find(b => b.textContent.includes({!r})).click()"
+    )
+    page.run(press.format("blind"))
+    assert fact(page, "loss") > 20 and abs(fact(page, "force")) < 1e-3
+    assert "Nothing pulls" in words(page, ".verdict")
+    page.run(press.format("0.1"))
+    assert fact(page, "force") > 1
+    page.run(press.format("free"))
+    assert fact(page, "studentCount") == fact(page, "teacherCount") == 3
+    assert "free" in words(page, ".verdict")
+
+
+@pytest.mark.parametrize("threshold", [-0.2, 0.38, 0.42, 0.43, 0.61, 0.95])
+def test_roc_counts_what_is_accepted(show, threshold):
+    widget = plots.RocByHand()
+    page = show(widget)
+    move(page, "threshold", threshold)
+    tpr, fpr = (
+        sum(score >= threshold for score in side) / len(side)
+        for side in (widget.genuine, widget.impostor)
+    )
+    assert fact(page, "tpr") == pytest.approx(tpr, abs=1e-12)
+    assert fact(page, "fpr") == pytest.approx(fpr, abs=1e-12)
+
+
+def test_roc_is_walked_from_score_to_score(show):
+    page = show(WIDGETS[1])
+    move(page, "threshold", 0.0)
+    seen = []
+    for _ in range(4):
+        page.run("[...document.querySelectorAll('button')].pop().click()")
+        seen.append(float(page.run("document.querySelector('[name=threshold]').value")))
+    assert seen == [0.04, 0.12, 0.21, 0.30]
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("ArcFace", 64, 0.5, 85_742, 60),
+        ("CosFace", 16, 0.35, 200, 20),
+        ("NormFace", 8, 0.5, 1000, 120),
+    ],
+)
+def test_margin_follows_its_controls(show, case):
+    name, scale, margin, people, degrees = case
+    page = show(WIDGETS[2])
+    move(page, "head", name)
+    move(page, "scale", scale)
+    move(page, "margin", margin)
+    move(page, "people", PEOPLE.index(people))
+    move(page, "angle", degrees)
+    logit, loss, pull, p = by_head(name, scale, margin, people, math.radians(degrees))
+    assert fact(page, "logit") == pytest.approx(logit, abs=1e-6)
+    assert fact(page, "loss") == pytest.approx(loss, rel=1e-6, abs=1e-6)
+    assert fact(page, "pull") == pytest.approx(pull, rel=1e-6, abs=1e-6)
+    assert fact(page, "p") == pytest.approx(p, rel=1e-6, abs=1e-9)
+
+
+def test_several_on_a_page_do_not_disturb_each_other(show):
+    page = show(*WIDGETS, plots.EkdByHand(STUDENT, TEACHER, student=0.9))
+    assert page.run("document.querySelectorAll('.ekd-play[data-on]').length") == 4
+    assert page.run("document.querySelectorAll('.ekd-play svg').length") == 4
+    move(page, "student", 0.1)
+    values = page.run("[...document.querySelectorAll('[name=student]')].map(i => i.value)")
+    assert values == ["0.1", "0.9"]
+
+
+def test_every_control_is_labelled_and_reached_by_the_keyboard(show):
+    page = show(*WIDGETS)
+    controls = page.run(
+        "[...document.querySelectorAll('input, select, button')].map(c => [c.tabIndex,"
+        " c.labels?.[0]?.textContent || c.textContent, c.getAttribute('aria-valuetext')])"
+    )
+    assert len(controls) > 10, controls
+    for index, label, _ in controls:
+        assert index == 0 and label, controls
+    page.run("document.querySelector('[name=student]').focus()")
+    for kind in ("rawKeyDown", "keyUp"):
+        key = {"key": "ArrowRight", "code": "ArrowRight", "windowsVirtualKeyCode": 39}
+        page.send("Input.dispatchKeyEvent", type=kind, **key)
+    assert page.run("document.querySelector('[name=student]').value") == "0.305"
+    assert words(page, ".value") == "0.305"
+
+
+@pytest.mark.parametrize("width", [390, 700])
+def test_nothing_sticks_out_of_a_narrow_page(show, width):
+    page = show(*WIDGETS)
+    page.width(width)
+    page.wait(f"document.querySelector('svg').viewBox.baseVal.width <= {width}")
+    time.sleep(0.1)
+    assert page.run("document.documentElement.scrollWidth") <= width
+    out = page.run(
+        "[...document.querySelectorAll('svg text')].filter(t => { const b ="
+        " t.getBoundingClientRect(); return b.left < 0 || b.right > innerWidth; })"
+        ".map(t => t.textContent)"
+    )
+    assert out == []
+
+
+def test_without_scripts_the_sentence_is_seen(show):
+    page = show(*WIDGETS, scripts=False)
+    time.sleep(0.5)
+    document = page.send("DOM.getDocument", depth=-1)["root"]
+    html = page.send("DOM.getOuterHTML", nodeId=document["nodeId"])["outerHTML"]
+    assert html.count('<p class="still">') == len(WIDGETS)
+    assert "<svg" not in html and "<input" not in html
+
+
+def test_in_print_the_picture_stands_without_controls(show):
+    page = show(*WIDGETS)
+    page.send("Emulation.setEmulatedMedia", media="print")
+    shown = "[...document.querySelectorAll('{}')].filter(e => e.checkVisibility()).length"
+    assert page.run(shown.format("input, select, button")) == 0
+    assert page.run(shown.format("svg")) == len(WIDGETS)
+    page.send("Emulation.setEmulatedMedia", media="")
