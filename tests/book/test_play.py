@@ -4,6 +4,7 @@ Needs a Chromium (see test_browser.py), no built site. tests/plots/test_play.py 
 arithmetic without a browser.
 """
 
+import itertools
 import math
 import sys
 import time
@@ -21,7 +22,7 @@ from ekd_lite import plots  # noqa: E402
 from ekd_lite.distill import soft_rank  # noqa: E402
 from ekd_lite.plots.play.ekd import TEMPERATURES  # noqa: E402
 from ekd_lite.plots.play.margin import PEOPLE  # noqa: E402
-from tests.plots.test_play import STUDENT, TEACHER, WIDGETS, by_head, by_library  # noqa: E402
+from tests.plots.test_play import STUDENT, TEACHER, TWO_FACES, WIDGETS, by_head, by_library  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -168,10 +169,60 @@ def test_margin_follows_its_controls(show, case):
     assert fact(page, "p") == pytest.approx(p, rel=1e-6, abs=1e-9)
 
 
+def chosen_fields(widget, student, level):
+    """How many (genuine, impostor) pairs only the teacher and only the student accept."""
+    only = {"teacher": [0, 0], "student": [0, 0]}
+    hits = [0, 0]
+    for k, (one, other) in enumerate(itertools.combinations(widget.people, 2)):
+        t, s = (
+            widget.cosines[net][k] > widget.thresholds[net][level] for net in ("teacher", student)
+        )
+        hits = [hits[0] + (t and one == other), hits[1] + (s and one == other)]
+        if t != s:
+            only["teacher" if t else "student"][one != other] += 1
+    return only, hits
+
+
+@pytest.mark.parametrize("student", ["alone", "distilled"])
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_two_faces_counts_what_each_net_accepts(show, student, level):
+    widget = TWO_FACES
+    page = show(widget)
+    move(page, "level", level)
+    move(page, "net", str(list(widget.cosines).index(student)))
+    only, hits = chosen_fields(widget, student, level)
+    for name, hit, net in (("teacher", hits[0], "teacher"), ("student", hits[1], student)):
+        assert fact(page, f"{name}Tpr") == pytest.approx(hit / 12)
+        right, wrong = only[name]
+        end = name.capitalize()
+        assert words(page, f"[data-fact=only{end}]") == f"{right} right, {wrong} wrong"
+        assert fact(page, f"whole{end}") == pytest.approx(widget.tprs[net][level], abs=1e-6)
+    lit = "[...document.querySelectorAll('[data-pair] rect:first-child')]"
+    lit += ".filter(r => r.style.fill.includes('--loss')).length"
+    assert page.run(lit) == sum(map(sum, only.values()))
+
+
+def test_two_faces_are_chosen_by_a_click_or_from_the_lists(show):
+    widget = TWO_FACES
+    page = show(widget)
+    place = list(itertools.combinations(range(12), 2)).index((4, 9))
+    page.run(
+        f"document.querySelector('[data-pair=\"{place}\"]')"
+        ".dispatchEvent(new MouseEvent('click', {bubbles: true}))"
+    )
+    for name, k in (("first", 4), ("second", 9)):
+        assert page.run(f"document.querySelector('[name={name}]').value") == str(k)
+    assert "Two people" in words(page, ".verdict")
+    move(page, "second", "5")
+    assert "One person" in words(page, ".verdict")
+    move(page, "second", "4")
+    assert "choose two" in words(page, ".verdict")
+
+
 def test_several_on_a_page_do_not_disturb_each_other(show):
     page = show(*WIDGETS, plots.EkdByHand(STUDENT, TEACHER, student=0.9))
-    assert page.run("document.querySelectorAll('.ekd-play[data-on]').length") == 4
-    assert page.run("document.querySelectorAll('.ekd-play svg').length") == 4
+    assert page.run("document.querySelectorAll('.ekd-play[data-on]').length") == 5
+    assert page.run("document.querySelectorAll('.ekd-play svg').length") == 5
     move(page, "student", 0.1)
     values = page.run("[...document.querySelectorAll('[name=student]')].map(i => i.value)")
     assert values == ["0.1", "0.9"]

@@ -4,26 +4,64 @@ The arithmetic runs in Node where there is one; tests/book/test_play.py moves th
 browser.
 """
 
+import dataclasses
 import html
+import io
+import itertools
 import json
 import math
 import re
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn.functional import cross_entropy
 
 from ekd_lite import heads, plots
 from ekd_lite.distill import EKDLoss, soft_rank
-from ekd_lite.evaluate import roc
+from ekd_lite.evaluate import all_pairs_tpr_at_fpr, roc
 from ekd_lite.plots.play.base import Widget
+from tests.fakes import ColourFaces
 
 STUDENT = (0.205, 0.444, 0.61, 0.72, 0.79, 0.85)
 TEACHER = (0.19, 0.408, 0.58, 0.7, 0.78, 0.84)
-WIDGETS = [plots.EkdByHand(STUDENT, TEACHER), plots.RocByHand(), plots.MarginByHand()]
+FACES = ColourFaces(num_identities=20, images_per_identity=5, image_size=32)
+
+
+def made_up_nets():
+    """Embeddings of a teacher, a worse student and one between, (100, 48) each."""
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(20, 48, generator=generator)[FACES.labels]
+    noises = torch.randn(2, 100, 48, generator=generator)
+    student = centres + 1.1 * noises[0] + 0.6 * noises[1]
+    return {
+        "teacher": centres + 0.8 * noises[0],
+        "alone": student,
+        "distilled": centres + 1.0 * noises[0] + 0.2 * noises[1],
+    }
+
+
+NETS = made_up_nets()
+FPRS = 1e-1, 1e-2, 1e-3
+TWO_FACES = plots.two_faces(FACES, NETS, fprs=FPRS)
+WIDGETS = [
+    plots.EkdByHand(STUDENT, TEACHER),
+    plots.RocByHand(),
+    plots.MarginByHand(),
+    TWO_FACES,
+]
 EVERY = pytest.mark.parametrize("widget", WIDGETS, ids=lambda widget: widget.name)
+
+
+FEW = ColourFaces(num_identities=30, images_per_identity=2)
+
+
+def few_nets():
+    generator = torch.Generator().manual_seed(1)
+    return {name: torch.randn(60, 8, generator=generator) for name in ("teacher", "student")}
 
 
 def script_of(widget):
@@ -47,7 +85,7 @@ def test_a_widget_stands_alone_and_is_small(widget):
     page = widget._repr_html_()
     assert len(page.encode()) <= 60_000
     assert page == widget._repr_html_()  # a notebook that is run again does not change
-    assert not re.search(r"(src|href)=|url\(|@import|fetch\(|XMLHttp|import\(", page)
+    assert not re.search(r"(src|href)=[\"']?[^d]|url\(|@import|fetch\(|XMLHttp|import\(", page)
     assert {*re.findall(r"https?://[^\"' ]+", page)} <= {"http://www.w3.org/2000/svg"}
     assert page.count("<script>") == page.count("</script>") == 1
 
@@ -183,11 +221,63 @@ def test_roc_by_hand_is_the_library():
     assert [point["tp"] / 4 for point in found] == pytest.approx(tpr.tolist())
 
 
+def test_two_faces_has_the_rates_of_all_pairs():
+    faces = TWO_FACES
+    for net, rows in NETS.items():
+        expected = all_pairs_tpr_at_fpr(rows.double(), FACES.labels, FPRS)
+        assert faces.tprs[net] == pytest.approx(expected.tolist(), abs=1e-12)
+    assert faces.total == 20 * 10
+
+
+def test_two_faces_shows_cosines_of_its_own_pictures_and_pairs_that_are_critical():
+    faces = TWO_FACES
+    stored = [np.asarray(Image.open(io.BytesIO(picture))) for picture in faces.pictures]
+    whole = ((FACES.images + 1) * 127.5).permute(0, 2, 3, 1).numpy()
+    places = [int(np.abs(whole - one).mean((1, 2, 3)).argmin()) for one in stored]
+    assert len(set(places)) == 12
+    people = FACES.labels[places].tolist()
+    assert [people.index(who) // 3 for who in people] == list(faces.people)
+    pairs = list(itertools.combinations(places, 2))
+    for net, rows in NETS.items():
+        unit = torch.nn.functional.normalize(rows.double(), dim=1)
+        cosines = [float(unit[i] @ unit[j]) for i, j in pairs]
+        assert faces.cosines[net] == pytest.approx(cosines, abs=1e-12)
+    accepts = [
+        [cosine > faces.thresholds[net][1] for cosine in faces.cosines[net]]
+        for net in ("teacher", "alone")
+    ]
+    assert sum(t != s for t, s in zip(*accepts, strict=True)) >= 3
+
+
+@pytest.mark.starts_process
+def test_four_fields_are_counted_pair_by_pair():
+    faces = TWO_FACES
+    found = in_node(
+        faces,
+        f"fourFields(pairsOf({list(faces.people)}), {list(faces.cosines['teacher'])},"
+        f" {list(faces.cosines['alone'])}, 0.5, 0.3)",
+    )
+    expected = {"both": [0, 0], "teacher": [0, 0], "student": [0, 0], "neither": [0, 0]}
+    names = {(1, 1): "both", (1, 0): "teacher", (0, 1): "student", (0, 0): "neither"}
+    pairs = itertools.combinations(faces.people, 2)
+    for (one, other), t, s in zip(pairs, *list(faces.cosines.values())[:2], strict=True):
+        expected[names[t > 0.5, s > 0.3]][one != other] += 1
+    assert found == expected
+    assert sum(map(sum, found.values())) == 66
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: plots.EkdByHand(STUDENT, TEACHER[1:]), "as many of each"),
         (lambda: plots.EkdByHand([], [], []), "at least one"),
+        (lambda: plots.two_faces(FACES, {"teacher": NETS["teacher"]}), "two nets or more"),
+        (lambda: plots.two_faces(FACES, NETS | {"other": torch.ones(3, 8)}), r"\(3, 8\)"),
+        (lambda: plots.two_faces(FACES, NETS, fprs=[1e-5]), "4750 impostor pairs"),
+        (lambda: plots.two_faces(FACES, NETS, fprs=[]), "cannot show"),
+        (lambda: plots.two_faces(FEW, few_nets(), fprs=[0.1]), "4 people with 3 pictures"),
+        (lambda: dataclasses.replace(TWO_FACES, people=[0]), "as many of each"),
+        (lambda: dataclasses.replace(TWO_FACES, tprs={}), "in all three tables"),
         (lambda: plots.EkdByHand(STUDENT, TEACHER, student=1.2), "student must be in"),
         (lambda: plots.EkdByHand(STUDENT, TEACHER, temperature=0.4), "one of"),
         (lambda: plots.RocByHand(genuine=[]), "genuine must be 1 to 40"),

@@ -1,7 +1,8 @@
 """Things to play with that need no running kernel and no network; see `base`."""
 
 from ekd_lite.plots.play.ekd import EkdByHand
+from ekd_lite.plots.play.faces import TwoFaces, two_faces
 from ekd_lite.plots.play.margin import MarginByHand
 from ekd_lite.plots.play.roc import RocByHand
 
-__all__ = ["EkdByHand", "MarginByHand", "RocByHand"]
+__all__ = ["EkdByHand", "MarginByHand", "RocByHand", "TwoFaces", "two_faces"]

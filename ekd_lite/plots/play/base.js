@@ -44,13 +44,17 @@ function slider(name, label, { min, max, step, value, show = x => x, say = x => 
 function chooser(name, label, choices, value, change) {
   const select = element("select", { name, autocomplete: "off", input: change },
     ...choices.map(([key, words]) => element("option", { value: key, selected: key === value }, words)));
-  return { box: element("label", {}, element("span", {}, label), select), get value() { return select.value; } };
+  return {
+    box: element("label", {}, element("span", {}, label), select),
+    get value() { return select.value; },
+    set(value) { select.value = value; },
+  };
 }
 
 // Named numbers; tell({name: [number, words]}) writes the words and keeps the whole number.
-function facts(names) {
+function facts(names, kind = "") {
   const outputs = {};
-  const box = element("div", { class: "facts" });
+  const box = element("div", { class: `facts ${kind}` });
   for (const [name, label] of Object.entries(names)) {
     outputs[name] = element("output", { "data-fact": name });
     box.append(element("div", {}, element("span", {}, label), outputs[name]));
@@ -64,11 +68,12 @@ function facts(names) {
 }
 
 // A picture that is drawn anew when its width or what it shows changes; letters keep their size.
+// The height is a number or a function of the width.
 function picture(label, height, draw) {
   const svg = element("svg", { role: "img", "aria-label": label });
   let width = 640;
   const redraw = () => {
-    svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    svg.setAttribute("viewBox", `0 0 ${width} ${height instanceof Function ? height(width) : height}`);
     svg.replaceChildren(...draw(width, height));
   };
   new ResizeObserver(([entry]) => {
