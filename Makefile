@@ -13,7 +13,7 @@ fault_tests = tests/faults tests/data/test_archives.py tests/data/test_download.
 pages = README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md data/README.md data/results/README.md
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test quick book print links bench faults lint notebooks versions audit dist
+.PHONY: help demo test quick colab book print links bench faults lint notebooks versions audit dist
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ book: $(full)  ## build the book into _build/html, warnings are errors
 notebooks: $(full)  ## run every chapter again, keep its outputs, sync text twins and Colab copies
 	$(python) book/tools/book.py run
 	$(python) book/tools/book.py copies
+
+colab: $(full)  ## every Colab copy from an empty folder with the installed wheel; NAMES="01_faces 10_ekd": these
+	$(python) book/tools/anywhere.py $(NAMES)
 
 print: $(full)  ## the book on one page, print.html in _build/html, and as book.pdf if there is Chromium
 	$(python) book/tools/book.py print

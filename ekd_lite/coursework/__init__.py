@@ -7,7 +7,8 @@
 Every check calls the function on a few small inputs, compares it with the library's answer, and
 where it differs looks for a known mistake that gives the same numbers. It returns `Feedback`,
 which shows itself as text, is true if all is right, and has a `score` for partial credit. It never
-raises, whatever the function does. `two_models` and `small_faces` are what the assignments measure.
+raises, whatever the function does. Where what was measured or chosen is handed in, `check_values`
+compares it with what is right. `two_models` and `small_faces` are what the assignments measure.
 """
 
 from __future__ import annotations
@@ -24,7 +25,12 @@ from ekd_lite.coursework.exercises.cosine_logits import COSINE_LOGITS, check_cos
 from ekd_lite.coursework.exercises.darkrank import DARKRANK, check_darkrank
 from ekd_lite.coursework.exercises.dkd import DKD, check_dkd
 from ekd_lite.coursework.exercises.ekd import EKD, check_ekd
+from ekd_lite.coursework.exercises.equal_error_rate import (
+    EQUAL_ERROR_RATE,
+    check_equal_error_rate,
+)
 from ekd_lite.coursework.exercises.fitnet import FITNET, check_fitnet
+from ekd_lite.coursework.exercises.general_batch import check_general_batch
 from ekd_lite.coursework.exercises.impostor_thresholds import (
     IMPOSTOR_THRESHOLDS,
     check_impostor_thresholds,
@@ -32,6 +38,7 @@ from ekd_lite.coursework.exercises.impostor_thresholds import (
 from ekd_lite.coursework.exercises.kd import KD, check_kd
 from ekd_lite.coursework.exercises.learning_rate import LEARNING_RATE, check_learning_rate
 from ekd_lite.coursework.exercises.margin import MARGIN, check_margin
+from ekd_lite.coursework.exercises.pack import PACK, check_pack
 from ekd_lite.coursework.exercises.paired_interval import PAIRED_INTERVAL, check_paired_interval
 from ekd_lite.coursework.exercises.qud import QUD, check_qud
 from ekd_lite.coursework.exercises.rkd import RKD, check_rkd
@@ -46,13 +53,16 @@ from ekd_lite.coursework.exercises.tpr_at_fpr import TPR_AT_FPR, check_tpr_at_fp
 from ekd_lite.coursework.exercises.triplet import TRIPLET, check_triplet
 from ekd_lite.coursework.feedback import Feedback
 from ekd_lite.coursework.material import SmallFaces, TwoModels, small_faces, two_models
+from ekd_lite.coursework.values import check_values
 
 EXERCISES: tuple[Exercise, ...] = (
     TPR_AT_FPR,
     BEST_ACCURACY,
+    EQUAL_ERROR_RATE,
     BOOTSTRAP,
     PAIRED_INTERVAL,
     SIMILARITY_TRANSFORM,
+    PACK,
     COSINE_LOGITS,
     COSFACE,
     ARCFACE,
@@ -91,11 +101,14 @@ __all__ = [
     "check_darkrank",
     "check_dkd",
     "check_ekd",
+    "check_equal_error_rate",
     "check_fitnet",
+    "check_general_batch",
     "check_impostor_thresholds",
     "check_kd",
     "check_learning_rate",
     "check_margin",
+    "check_pack",
     "check_paired_interval",
     "check_qud",
     "check_rkd",
@@ -105,6 +118,7 @@ __all__ = [
     "check_sp",
     "check_tpr_at_fpr",
     "check_triplet",
+    "check_values",
     "small_faces",
     "two_models",
 ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import traceback
 import warnings
 from dataclasses import dataclass, field
+from decimal import Decimal
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -59,6 +61,8 @@ def call(exercise: Exercise, function: Function, case: Case) -> Outcome:
             outcome.is_missing = result is None
             outcome.kind = "None" if result is None else f"a {type(result).__name__}"
             outcome.value = as_numbers(result)
+            if outcome.value is not None and outcome.value.numel() == 1:
+                outcome.value = outcome.value.reshape(())  # one number, however it is wrapped
             if watched and isinstance(result, Tensor) and result.requires_grad:
                 # Squares, so that a matrix of logits is looked at in every entry.
                 grads = torch.autograd.grad(
@@ -90,7 +94,7 @@ def same_numbers(after: Tensor, before: Tensor) -> bool:
 
 
 def as_numbers(result: Any) -> Tensor | None:
-    """Numbers, arrays, tensors and lists of them as float64; None for anything else."""
+    """Numbers of any kind, arrays, tensors and lists of them as float64; None for anything else."""
     if isinstance(result, Tensor):
         return None if result.is_complex() else result.detach().double()
     if isinstance(result, (list, tuple)):
@@ -98,9 +102,12 @@ def as_numbers(result: Any) -> Tensor | None:
         if not rows or any(row is None or row.shape != rows[0].shape for row in rows):  # type: ignore[union-attr]
             return None
         return torch.stack(rows)  # type: ignore[arg-type]
-    if isinstance(result, (int, float, np.ndarray, np.generic)):
+    # Fractions are numbers too, and a pandas Series, with its column's dtype, is an array.
+    if isinstance(result, (Real, Decimal, np.generic)) or hasattr(result, "__array__"):
         try:
-            return torch.from_numpy(np.array(result, dtype=np.float64))
+            numbers = np.asarray(result)
+            if numbers.dtype.kind in "biufO":  # no complex numbers, no text
+                return torch.from_numpy(np.array(numbers, dtype=np.float64))
         except (TypeError, ValueError):
             return None
     return None

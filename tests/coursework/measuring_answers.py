@@ -68,6 +68,31 @@ def best_accuracy(scores, is_genuine, bug=""):
     return where if bug == "best threshold for accuracy" else best
 
 
+def equal_error_rate(scores, is_genuine, bug=""):
+    flags = [bool(flag) for flag in is_genuine]
+    order = sorted(zip(map(float, scores), flags, strict=True), key=lambda pair: -pair[0])
+    genuine, impostor = sum(flags), len(flags) - sum(flags)
+    points = [(0.0, 1.0, math.inf)]
+    for n, (score, _) in enumerate(order, 1):
+        if bug == "equal scores one by one" or n == len(order) or order[n][0] != score:
+            hits = sum(flag for _, flag in order[:n])
+            points.append(((n - hits) / impostor, 1 - hits / genuine, score))
+    fpr, fnr, score = min(points, key=lambda point: abs(point[0] - point[1]))
+    if bug == "smallest mean of the two":
+        fpr, fnr, _ = min(points, key=lambda point: point[0] + point[1])
+    if bug == "smallest share of wrong decisions":
+        return min(a * impostor + b * genuine for a, b, _ in points) / len(flags)
+    rate = (fpr + fnr) / 2
+    return {
+        "threshold for rate": score,
+        "right decisions for wrong ones": 1 - rate,
+        "percent for a share": 100 * rate,
+        "FPR alone": fpr,
+        "miss rate alone": fnr,
+        "sum for mean": 2 * rate,
+    }.get(bug, rate)
+
+
 def bootstrap(embeddings, labels, drawn, fpr, bug=""):
     x = np.asarray(embeddings)
     x = x / np.linalg.norm(x, axis=1, keepdims=True)
@@ -144,6 +169,35 @@ def similarity_transform(source, target, bug=""):
     return np.array([[a, -b, c], [b, a, d]])
 
 
+def pack(label, key, image, bug=""):
+    key_bytes = (0 if bug == "key forgotten" else key).to_bytes(8, "little")
+    zero = bytes(8)
+    if bug == "key and zero exchanged":
+        key_bytes, zero = zero, key_bytes
+    if bug == "key of four bytes":
+        key_bytes, zero = key_bytes[:4], zero[:4]
+    if bug == "zero after the key left out":
+        zero = b""
+    word = np.int32(int(label)) if bug == "label as a whole number" else np.float32(label)
+    flag, number = bytes(4), word.tobytes()
+    if bug == "flag and label exchanged":
+        flag, number = number, flag
+    payload = bytearray(flag + number + key_bytes + zero)
+    payload += image
+    padding = bytes((-len(payload)) % 4)
+    length = len(payload) + {
+        "length with the padding": len(padding),
+        "length of the image": -24,
+        "length with magic and itself": 8,
+    }.get(bug, 0)
+    if bug == "not padded":
+        padding = b""
+    if bug == "four zeros where none is needed":
+        padding = bytes(4 - len(payload) % 4)
+    magic = b"" if bug == "magic number left out" else bytes.fromhex("0a23d7ce")
+    return magic + length.to_bytes(4, "little") + payload + padding
+
+
 def conv_macs(cin, cout, k, stride, pad, groups, h, w, bug=""):
     if bug == "padding left out":
         pad = 0
@@ -202,6 +256,17 @@ WRONG = {
         "refusing every pair left out",
         "score equal to the threshold refused",
     ],
+    equal_error_rate: [
+        "threshold for rate",
+        "right decisions for wrong ones",
+        "percent for a share",
+        "FPR alone",
+        "miss rate alone",
+        "sum for mean",
+        "smallest mean of the two",
+        "smallest share of wrong decisions",
+        "equal scores one by one",
+    ],
     bootstrap: [
         "images drawn instead of identities",
         "identities drawn twice count once",
@@ -223,6 +288,20 @@ WRONG = {
         "scale left out",
         "rotation the wrong way",
         "shift without the rotation",
+    ],
+    pack: [
+        "key forgotten",
+        "key and zero exchanged",
+        "flag and label exchanged",
+        "label as a whole number",
+        "key of four bytes",
+        "zero after the key left out",
+        "not padded",
+        "four zeros where none is needed",
+        "length with the padding",
+        "length of the image",
+        "length with magic and itself",
+        "magic number left out",
     ],
     conv_macs: [
         "padding left out",

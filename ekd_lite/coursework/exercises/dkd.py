@@ -123,7 +123,9 @@ def _cases() -> list[Case]:
     for rows, people, seed, scale, others in ((3, 4, 141, 3.0, 8.0), (6, 5, 144, 6.0, 3.0)):
         labels = torch.randint(people, (rows,), generator=torch.Generator().manual_seed(seed))
         nets = scale * normal(seed + 1, rows, people), scale * normal(seed + 2, rows, people)
-        arguments = (*nets, labels, 1.0, others, 4.0 if rows == 3 else 1.5)
+        # The first and its weight are 1 in the paper; a weight by heart must not pass.
+        target, temperature = (1.0, 4.0) if rows == 3 else (0.5, 1.5)
+        arguments = (*nets, labels, target, others, temperature)
         cases.append(Case(f"{rows} images, {people} identities", arguments))
     sure = real([[900.0, 0.0, -30.0], [0.0, 1.0, 2.0]])
     arguments = (

@@ -208,17 +208,16 @@ def _cases() -> list[Case]:
     thresholds = real([0.6]), real([0.4])
     cases = [Case("by hand", (*small, torch.tensor([0, 0, 1]), *thresholds, 0.1, 1))]
     fixed = real([0.15, 0.4, 0.6]), real([0.1, 0.3, 0.55])
-    for seed, people, topk in ((141, 4, 10), (145, 5, 1000)):
+    for seed, people, topk, tau in ((141, 4, 10, 0.1), (145, 5, 1000, 0.05)):
         labels = torch.arange(people).repeat_interleave(3)
         centres = normal(seed, people, 6)
         student = 2 * (centres[labels] + 0.9 * normal(seed + 1, len(labels), 6))
         teacher = 0.7 * (centres[labels] + 0.6 * normal(seed + 2, len(labels), 6))
-        cases.append(
-            Case(f"{people} people, topk {topk}", (student, teacher, labels, *fixed, 0.1, topk))
-        )
+        arguments = (student, teacher, labels, *fixed, tau, topk)
+        cases.append(Case(f"{people} people, topk {topk}", arguments))
     for kind, labels in (("genuine", torch.arange(3)), ("impostor", torch.zeros(3).long())):
-        arguments = (*small, labels, *thresholds, 0.1, 2)
-        cases.append(Case(f"no {kind} pair", arguments, EMPTY_SIDE.format(kind=kind)))
+        few = (*small, labels, *thresholds, 0.1, 2)
+        cases.append(Case(f"no {kind} pair", few, EMPTY_SIDE.format(kind=kind)))
     return cases
 
 
