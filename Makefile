@@ -13,7 +13,7 @@ fault_tests = tests/faults tests/data/test_archives.py tests/data/test_download.
 pages = README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md data/README.md data/results/README.md
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test quick colab book print links bench faults lint notebooks versions audit dist
+.PHONY: help demo test quick colab book print links bench gpu faults lint notebooks versions audit dist
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ print: $(full)  ## the book on one page, print.html in _build/html, and as book.
 
 bench: $(full)  ## speed of the parts against a peer's formula and the lower bound
 	$(python) -m benchmarks
+
+gpu: $(full)  ## on a GPU, at most 9 minutes: is all as on the CPU, and how fast; DRY=yes: tiny, on the CPU
+	$(python) -m benchmarks.gpu $(if $(DRY),--dry)
 
 faults: $(full)  ## kills, signals, full disks, lost processes, damaged files: counts at the end
 	EKD_FAULTS=full OMP_NUM_THREADS=1 $(python) -m pytest -q -n 2 --dist worksteal $(fault_tests)

@@ -1,0 +1,98 @@
+"""`make gpu` in its dry form: all of it runs, on a CPU; and what is wrong gets into the table."""
+
+import csv
+
+import pytest
+import torch
+
+from benchmarks import gpu
+from benchmarks.gpu_checks import Check, all_checks, deviation
+from ekd_lite.distill import DISTILLERS
+from ekd_lite.heads import HEADS
+
+CPU = torch.device("cpu")
+
+
+def test_the_dry_form_runs_everything(tmp_path, capsys):
+    path = tmp_path / "gpu.csv"
+    assert gpu.main(["--dry", "--out", str(path)]) == 0
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    assert [row["name"] for row in rows if row["kind"] == "check"] == [c.name for c in all_checks()]
+    speeds = {row["name"]: float(row["value"]) for row in rows if row["kind"] == "rate"}
+    assert len(speeds) == 12 and min(speeds.values()) > 0
+    assert {row["result"] for row in rows} == {"ok"}
+    assert "not ok: none" in capsys.readouterr().out
+
+
+def test_every_loss_and_head_is_compared():
+    names = {check.name for check in all_checks()}
+    assert {f"loss {name}" for name in DISTILLERS} | {f"head {name}" for name in HEADS} < names
+
+
+@pytest.mark.filterwarnings("ignore:the first batch has too few impostor pairs")
+@pytest.mark.parametrize("method", ["fitnet", "ekd"])
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_the_bare_loop_learns_what_ours_learns(method, precision):
+    """Else their speeds would not be worth comparing. At step 0 neither has a margin."""
+    loops = gpu.training_loops("mobilefacenet", method, precision, CPU, 12, True)
+    states = {which: _state_of(step) for which, step in loops.items()}
+    states["bare"].head.margin = 0.0
+    for group in states["bare"].optimizer.param_groups:
+        group["lr"] = 3e-3 / 10_000  # of the first step of the warm-up
+    for step in loops.values():
+        step()
+    weights = [torch.cat([p.detach().flatten() for p in s.backbone.parameters()])
+               for s in states.values()]  # fmt: skip
+    torch.testing.assert_close(*weights, rtol=1e-5, atol=1e-6)
+
+
+def _state_of(step):
+    cells = dict(zip(step.__code__.co_freevars, step.__closure__, strict=True))
+    return cells["ours" if "ours" in cells else "bare"].cell_contents
+
+
+def test_what_is_wrong_is_said(monkeypatch, tmp_path, capsys):
+    def breaks(device, dry):
+        raise RuntimeError("no kernel\nfor this")
+
+    checks = [
+        Check("good", lambda device, dry: 0.5, 1.0),
+        Check("far", lambda device, dry: 2.0, 1.0),
+        Check("nan", lambda device, dry: float("nan"), 1.0),
+        Check("broken", breaks, 1.0),
+    ]
+    monkeypatch.setattr(gpu, "all_checks", lambda: iter(checks))
+    monkeypatch.setattr(gpu, "rates", lambda: iter([]))
+    path = tmp_path / "gpu.csv"
+    assert gpu.main(["--dry", "--out", str(path)]) == 1
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    assert [row["result"] for row in rows] == [
+        "ok", "too far off", "too far off", "RuntimeError: no kernel",
+    ]  # fmt: skip
+    assert "not ok: far, nan, broken" in capsys.readouterr().out
+
+
+def test_nothing_is_begun_when_time_is_over(monkeypatch, tmp_path):
+    path = tmp_path / "gpu.csv"
+    assert gpu.main(["--dry", "--minutes", "0.1", "--out", str(path)]) == 1
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    assert {row["result"] for row in rows} == {"not run: no time left"}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
+def test_without_a_gpu_nothing_is_written(capsys):
+    assert gpu.main([]) == 2
+    assert "no CUDA GPU here" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "expected"),
+    [
+        ([1.0, 2.0], [1.0, 2.0], 0.0),
+        ([1.0, 2.5], [1.0, 2.0], 0.25),
+        ([1.0, float("nan")], [1.0, 2.0], float("inf")),
+        ([1.0], [1.0, 2.0], float("inf")),
+    ],
+)
+def test_deviation(found, wanted, expected):
+    assert deviation([torch.tensor(found)], [torch.tensor(wanted)]) == expected
