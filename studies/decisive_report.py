@@ -36,7 +36,7 @@ from ekd_lite.evaluate import (
 )
 from ekd_lite.files import write_atomically
 
-LEVELS, RESAMPLES = (1e-3, 1e-4), 4000
+LEVELS, RESAMPLES = (1e-3, 1e-4), 1000
 NAMES = ("1e-3", "1e-4")
 
 
