@@ -65,10 +65,12 @@ CALIBRATED_AT = 1e-4  # the teacher's threshold, on people of its own set: SETS[
 # `ekd_lite.distill.DISTILLERS`: `ekd_labels` is the control without a teacher's rank or decision,
 # `ekd_l2` the paper's Eq. 7 on the same pairs.
 UNLABELLED = ("ekd_decisions:128", "qud:4", "seed:8", "rkd:2", "sp:300", "shrinkteanet:80")
-LABELLED: tuple[str, ...] = ("ekd_decisions:128", "ekd_labels:128", "dkd:2", "kd:16", "triplet:8")
-LABELLED += ("ekd_gallery:128", "ekd_fine:128", "qud:4", "rkd:2", "ekd_l2:2048")
-ALONE = ("none", "dkd:2", "ekd_gallery:128", "adadistill:1", "kd:16", "ekd:64")
-LEADING: tuple[str, ...] = (FITNET, *(f"{name}+{FITNET}" for name in LABELLED), *ALONE)
+BESIDE: tuple[str, ...] = ("ekd_decisions:128", "ekd_labels:128", "dkd:2", "kd:16", "ekd_l2:2048")
+BESIDE += ("triplet:8",)
+SINGLE = ("ekd_gallery:128", "dkd:2", "adadistill:1", "none")
+LATER: tuple[str, ...] = (*(f"{name}+{FITNET}" for name in ("ekd_fine:128", "ekd_gallery:128")),)
+LATER += (f"qud:4+{FITNET}", f"rkd:2+{FITNET}", "kd:16", "ekd:64")
+LEADING: tuple[str, ...] = (FITNET, *(f"{name}+{FITNET}" for name in BESIDE), *SINGLE, *LATER)
 REST: tuple[str, ...] = ("ekd_fine:128", "ekd_decisions:128", "ekd_labels:128", "qud:4", "rkd:2")
 REST += ("sp:300", "seed:8", "thkd:4", "triplet:8", "margin:1", "pwr:1", "gkd:0.25", "lskd:9")
 REST += ("shrinkteanet:80", "cckd:2000", "darkrank:0.5", "arcdistill:1", "ddl:1")
