@@ -65,11 +65,11 @@ def test_a_form_of_ekd_is_compared_with_its_likes_and_with_the_controls(study):
 
     of = {row: row for row in study.LEADING}
     assert [row for row in of if report.is_ekd(row)] == [
-        "ekd_decisions:128+fitnet:32", "ekd_gallery:128+fitnet:32", "ekd_fine:128+fitnet:32",
-        "ekd_gallery:128", "ekd:64",
+        "ekd_decisions:128+fitnet:32", "ekd_gallery:128", "ekd_fine:128+fitnet:32",
+        "ekd_gallery:128+fitnet:32", "ekd:64",
     ]  # fmt: skip
     alone = report.opponents("ekd:64", of)
-    assert alone["the best rival"] == ["fitnet:32", "none", "dkd:2", "adadistill:1", "kd:16"]
+    assert alone["the best rival"] == ["fitnet:32", "dkd:2", "adadistill:1", "none", "kd:16"]
     assert list(alone) == ["the best rival", "fitnet alone"]  # no control stands alone
     beside = report.opponents("ekd_fine:128+fitnet:32", of)
     assert {"dkd:2", "dkd:2+fitnet:32", "triplet:8+fitnet:32"} < set(beside["the best rival"])
