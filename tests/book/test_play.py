@@ -19,10 +19,11 @@ sys.path.insert(0, str(ROOT / "book" / "tools"))
 from browser import Browser, find_browser  # noqa: E402
 
 from ekd_lite import plots  # noqa: E402
-from ekd_lite.distill import soft_rank  # noqa: E402
+from ekd_lite.distill import KDLoss, soft_rank  # noqa: E402
+from ekd_lite.plots.play import soft  # noqa: E402
 from ekd_lite.plots.play.ekd import TEMPERATURES  # noqa: E402
 from ekd_lite.plots.play.margin import PEOPLE  # noqa: E402
-from tests.plots.test_play import STUDENT, TEACHER, TWO_FACES, WIDGETS, by_head, by_library  # noqa: E402
+from tests.plots.test_play import SOFT, STUDENT, TEACHER, TWO_FACES, WIDGETS, by_head, by_library  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -219,10 +220,25 @@ def test_two_faces_are_chosen_by_a_click_or_from_the_lists(show):
     assert "choose two" in words(page, ".verdict")
 
 
+@pytest.mark.parametrize(("k", "temperature"), [(0, 1), (1, 4), (1, 32)])
+def test_soft_labels_follow_the_temperature(show, k, temperature):
+    page = show(SOFT)
+    move(page, "picture", str(k))
+    move(page, "temperature", soft.TEMPERATURES.index(temperature))
+    teacher, student = (
+        rows[k].mul(1000).round()[None] / 1000 for rows in (SOFT.teacher, SOFT.student)
+    )
+    loss = KDLoss(temperature=float(temperature))(student, teacher).item()
+    assert fact(page, "loss") == pytest.approx(loss, rel=1e-5, abs=1e-6)
+    for name, logits in (("q", teacher), ("p", student)):
+        belief = (logits[0] / temperature).softmax(0)[SOFT.people[k]].item()
+        assert fact(page, name) == pytest.approx(belief, rel=1e-6)
+
+
 def test_several_on_a_page_do_not_disturb_each_other(show):
     page = show(*WIDGETS, plots.EkdByHand(STUDENT, TEACHER, student=0.9))
-    assert page.run("document.querySelectorAll('.ekd-play[data-on]').length") == 5
-    assert page.run("document.querySelectorAll('.ekd-play svg').length") == 5
+    assert page.run("document.querySelectorAll('.ekd-play[data-on]').length") == 6
+    assert page.run("document.querySelectorAll('.ekd-play svg').length") == 6
     move(page, "student", 0.1)
     values = page.run("[...document.querySelectorAll('[name=student]')].map(i => i.value)")
     assert values == ["0.1", "0.9"]
