@@ -23,7 +23,16 @@ from ekd_lite.distill import KDLoss, soft_rank  # noqa: E402
 from ekd_lite.plots.play import soft  # noqa: E402
 from ekd_lite.plots.play.ekd import TEMPERATURES  # noqa: E402
 from ekd_lite.plots.play.margin import PEOPLE  # noqa: E402
-from tests.plots.test_play import SOFT, STUDENT, TEACHER, TWO_FACES, WIDGETS, by_head, by_library  # noqa: E402
+from tests.plots.test_play import (  # noqa: E402
+    SOFT,
+    STUDENT,
+    STUDY,
+    TEACHER,
+    TWO_FACES,
+    WIDGETS,
+    by_head,
+    by_library,
+)
 
 
 @pytest.fixture(scope="module")
@@ -235,10 +244,25 @@ def test_soft_labels_follow_the_temperature(show, k, temperature):
         assert fact(page, name) == pytest.approx(belief, rel=1e-6)
 
 
+def test_a_study_follows_its_lists(show):
+    page = show(STUDY)
+    assert fact(page, "mean") == 91.25 and fact(page, "rank") == 1
+    assert fact(page, "difference") == pytest.approx(91.25 - 80.5)
+    move(page, "method", "kd")
+    move(page, "regime", "fixed")
+    assert fact(page, "mean") == 69.5 and fact(page, "rank") == 2
+    assert fact(page, "difference") == pytest.approx(-0.5)
+    assert "within the intervals of 1 of the 1 others" in words(page, ".verdict")
+    move(page, "method", "ekd")
+    assert "ekd was not measured here" in words(page, ".verdict")
+    move(page, "level", "1")
+    assert "nothing was measured" in words(page, "svg")
+
+
 def test_several_on_a_page_do_not_disturb_each_other(show):
     page = show(*WIDGETS, plots.EkdByHand(STUDENT, TEACHER, student=0.9))
-    assert page.run("document.querySelectorAll('.ekd-play[data-on]').length") == 6
-    assert page.run("document.querySelectorAll('.ekd-play svg').length") == 6
+    assert page.run("document.querySelectorAll('.ekd-play[data-on]').length") == 7
+    assert page.run("document.querySelectorAll('.ekd-play svg').length") == 7
     move(page, "student", 0.1)
     values = page.run("[...document.querySelectorAll('[name=student]')].map(i => i.value)")
     assert values == ["0.1", "0.9"]

@@ -50,12 +50,26 @@ FPRS = 1e-1, 1e-2, 1e-3
 TWO_FACES = plots.two_faces(FACES, NETS, fprs=FPRS)
 LOGITS = 9 * torch.randn(2, 2, 20, generator=torch.Generator().manual_seed(2))
 SOFT = plots.soft_labels(FACES, [7, 60], LOGITS[0], LOGITS[1], temperature=4)
+MEANS = {
+    ("new", "none"): 80.5,
+    ("new", "ekd"): 91.25,
+    ("new", "kd"): 90.0,
+    ("fixed", "none"): 70.0,
+    ("fixed", "kd"): 69.5,
+}
+ROWS = [
+    {"regime": regime, "row": row, "setting": f"{row} 1", "tpr@1e-4": ""}
+    | {"tpr@1e-3": mean, "tpr@1e-3_low": mean - 1, "tpr@1e-3_high": str(mean + 2)}
+    for (regime, row), mean in MEANS.items()
+]
+STUDY = plots.StudyFigure(ROWS, method="ekd")
 WIDGETS = [
     plots.EkdByHand(STUDENT, TEACHER),
     plots.RocByHand(),
     plots.MarginByHand(),
     TWO_FACES,
     SOFT,
+    STUDY,
 ]
 EVERY = pytest.mark.parametrize("widget", WIDGETS, ids=lambda widget: widget.name)
 
@@ -307,11 +321,30 @@ def test_soft_labels_show_the_person_and_the_likeliest_others():
     assert set(SOFT.portraits) == {who for few in SOFT.likely for who in few}
 
 
+@pytest.mark.starts_process
+def test_a_study_is_ranked_regime_by_regime():
+    rows = json.dumps(STUDY._numbers()["rows"])
+    found = in_node(
+        STUDY,
+        f"['new', 'fixed'].map(regime => [0, 1].map(level => ranked({rows}, regime, level)))",
+    )
+    assert [one["method"] for one in found[0][0]] == ["ekd", "kd", "none"]
+    assert [one["method"] for one in found[1][0]] == ["none", "kd"]
+    best = {"method": "ekd", "setting": "ekd 1", "mean": 91.25, "low": 90.25, "high": 93.25}
+    assert found[0][0][0] == best
+    assert found[0][1] == found[1][1] == []  # nothing was measured at the second level
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: plots.EkdByHand(STUDENT, TEACHER[1:]), "as many of each"),
         (lambda: plots.EkdByHand([], [], []), "at least one"),
+        (lambda: plots.StudyFigure([]), "at least one row"),
+        (lambda: plots.StudyFigure([{"regime": "new", "row": "kd"}]), "lacks setting"),
+        (lambda: plots.StudyFigure([ROWS[0], ROWS[0]]), "'none' stands twice"),
+        (lambda: plots.StudyFigure([ROWS[0] | {"tpr@1e-3_low": 99}]), "out of"),
+        (lambda: plots.StudyFigure(ROWS, reference="sp"), "'sp' is no method"),
         (lambda: plots.soft_labels(FACES, [], LOGITS[0], LOGITS[1]), "1 to 3 places"),
         (lambda: plots.soft_labels(FACES, [1], LOGITS[0], LOGITS[1]), r"logits \(1, 20\)"),
         (
