@@ -268,6 +268,23 @@ def test_several_on_a_page_do_not_disturb_each_other(show):
     assert values == ["0.1", "0.9"]
 
 
+def test_a_widget_starts_in_a_shadow_tree_too(show):
+    page = show(WIDGETS[0])
+    page.run(
+        "(() => { const host = document.body.appendChild(document.createElement('div'));"
+        " const tree = host.attachShadow({mode: 'open'});"
+        " const old = document.querySelector('.ekd-play'), fresh = old.cloneNode(false);"
+        " delete fresh.dataset.on; const still = document.createElement('p');"
+        " still.className = 'still'; fresh.append(still); tree.append(fresh);"
+        " const script = document.createElement('script');"
+        " script.textContent = document.querySelector('script').textContent;"
+        " tree.append(script); })()"
+    )
+    inside = "document.body.lastElementChild.shadowRoot.querySelector('.ekd-play')"
+    assert page.run(f"{inside}.querySelectorAll('input').length") == 3
+    assert page.run("document.querySelectorAll('.ekd-play input').length") == 3
+
+
 def test_every_control_is_labelled_and_reached_by_the_keyboard(show):
     page = show(*WIDGETS)
     controls = page.run(

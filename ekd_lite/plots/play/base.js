@@ -1,9 +1,11 @@
 "use strict";
 
-// Call build(root, numbers) once for every widget of this name that does not run yet.
+// Call build(root, numbers) once for every widget of this name that does not run yet. Some programs
+// keep every output in a shadow tree, where the document does not look.
 function start(name, build) {
-  const found = document.querySelectorAll(`.ekd-play[data-play="${name}"]:not([data-on])`);
-  for (const root of found) {
+  const trees = [document, ...[...document.querySelectorAll("*")].map(e => e.shadowRoot).filter(Boolean)];
+  const wanted = `.ekd-play[data-play="${name}"]:not([data-on])`;
+  for (const root of trees.flatMap(tree => [...tree.querySelectorAll(wanted)])) {
     root.dataset.on = "";
     root.querySelector(".still").hidden = true;
     build(root, JSON.parse(root.dataset.numbers));
