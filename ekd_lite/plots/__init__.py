@@ -10,7 +10,16 @@ The package is imported by nothing else in the library: `import ekd_lite` stays 
 from ekd_lite.plots.diagrams import blank_axes, draw_arrow, draw_box, plot_distillation
 from ekd_lite.plots.faces import plot_faces
 from ekd_lite.plots.methods import MethodScores, plot_methods
-from ekd_lite.plots.play import EkdByHand, MarginByHand, RocByHand, TwoFaces, two_faces
+from ekd_lite.plots.play import (
+    EkdByHand,
+    MarginByHand,
+    RocByHand,
+    SoftLabels,
+    StudyFigure,
+    TwoFaces,
+    soft_labels,
+    two_faces,
+)
 from ekd_lite.plots.roc import plot_roc
 from ekd_lite.plots.scores import plot_scores
 from ekd_lite.plots.slider import Slider, threshold_slider
@@ -29,6 +38,8 @@ __all__ = [
     "MethodScores",
     "RocByHand",
     "Slider",
+    "SoftLabels",
+    "StudyFigure",
     "TwoFaces",
     "blank_axes",
     "draw_arrow",
@@ -39,6 +50,7 @@ __all__ = [
     "plot_roc",
     "plot_scores",
     "plot_training",
+    "soft_labels",
     "threshold_slider",
     "two_faces",
 ]

@@ -19,10 +19,20 @@ sys.path.insert(0, str(ROOT / "book" / "tools"))
 from browser import Browser, find_browser  # noqa: E402
 
 from ekd_lite import plots  # noqa: E402
-from ekd_lite.distill import soft_rank  # noqa: E402
+from ekd_lite.distill import KDLoss, soft_rank  # noqa: E402
+from ekd_lite.plots.play import soft  # noqa: E402
 from ekd_lite.plots.play.ekd import TEMPERATURES  # noqa: E402
 from ekd_lite.plots.play.margin import PEOPLE  # noqa: E402
-from tests.plots.test_play import STUDENT, TEACHER, TWO_FACES, WIDGETS, by_head, by_library  # noqa: E402
+from tests.plots.test_play import (  # noqa: E402
+    SOFT,
+    STUDENT,
+    STUDY,
+    TEACHER,
+    TWO_FACES,
+    WIDGETS,
+    by_head,
+    by_library,
+)
 
 
 @pytest.fixture(scope="module")
@@ -219,13 +229,60 @@ def test_two_faces_are_chosen_by_a_click_or_from_the_lists(show):
     assert "choose two" in words(page, ".verdict")
 
 
+@pytest.mark.parametrize(("k", "temperature"), [(0, 1), (1, 4), (1, 32)])
+def test_soft_labels_follow_the_temperature(show, k, temperature):
+    page = show(SOFT)
+    move(page, "picture", str(k))
+    move(page, "temperature", soft.TEMPERATURES.index(temperature))
+    teacher, student = (
+        rows[k].mul(1000).round()[None] / 1000 for rows in (SOFT.teacher, SOFT.student)
+    )
+    loss = KDLoss(temperature=float(temperature))(student, teacher).item()
+    assert fact(page, "loss") == pytest.approx(loss, rel=1e-5, abs=1e-6)
+    for name, logits in (("q", teacher), ("p", student)):
+        belief = (logits[0] / temperature).softmax(0)[SOFT.people[k]].item()
+        assert fact(page, name) == pytest.approx(belief, rel=1e-6)
+
+
+def test_a_study_follows_its_lists(show):
+    page = show(STUDY)
+    assert fact(page, "mean") == 91.25 and fact(page, "rank") == 1
+    assert fact(page, "difference") == pytest.approx(91.25 - 80.5)
+    move(page, "method", "kd")
+    move(page, "regime", "fixed")
+    assert fact(page, "mean") == 69.5 and fact(page, "rank") == 2
+    assert fact(page, "difference") == pytest.approx(-0.5)
+    assert "within the intervals of 1 of the 1 others" in words(page, ".verdict")
+    move(page, "method", "ekd")
+    assert "ekd was not measured here" in words(page, ".verdict")
+    move(page, "level", "1")
+    assert "nothing was measured" in words(page, "svg")
+
+
 def test_several_on_a_page_do_not_disturb_each_other(show):
     page = show(*WIDGETS, plots.EkdByHand(STUDENT, TEACHER, student=0.9))
-    assert page.run("document.querySelectorAll('.ekd-play[data-on]').length") == 5
-    assert page.run("document.querySelectorAll('.ekd-play svg').length") == 5
+    assert page.run("document.querySelectorAll('.ekd-play[data-on]').length") == 7
+    assert page.run("document.querySelectorAll('.ekd-play svg').length") == 7
     move(page, "student", 0.1)
     values = page.run("[...document.querySelectorAll('[name=student]')].map(i => i.value)")
     assert values == ["0.1", "0.9"]
+
+
+def test_a_widget_starts_in_a_shadow_tree_too(show):
+    page = show(WIDGETS[0])
+    page.run(
+        "(() => { const host = document.body.appendChild(document.createElement('div'));"
+        " const tree = host.attachShadow({mode: 'open'});"
+        " const old = document.querySelector('.ekd-play'), fresh = old.cloneNode(false);"
+        " delete fresh.dataset.on; const still = document.createElement('p');"
+        " still.className = 'still'; fresh.append(still); tree.append(fresh);"
+        " const script = document.createElement('script');"
+        " script.textContent = document.querySelector('script').textContent;"
+        " tree.append(script); })()"
+    )
+    inside = "document.body.lastElementChild.shadowRoot.querySelector('.ekd-play')"
+    assert page.run(f"{inside}.querySelectorAll('input').length") == 3
+    assert page.run("document.querySelectorAll('.ekd-play input').length") == 3
 
 
 def test_every_control_is_labelled_and_reached_by_the_keyboard(show):

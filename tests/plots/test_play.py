@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import entropy
 from torch.nn.functional import cross_entropy
 
 from ekd_lite import heads, plots
-from ekd_lite.distill import EKDLoss, soft_rank
+from ekd_lite.distill import EKDLoss, KDLoss, soft_rank
 from ekd_lite.evaluate import all_pairs_tpr_at_fpr, roc
 from ekd_lite.plots.play.base import Widget
 from tests.fakes import ColourFaces
@@ -47,11 +48,28 @@ def made_up_nets():
 NETS = made_up_nets()
 FPRS = 1e-1, 1e-2, 1e-3
 TWO_FACES = plots.two_faces(FACES, NETS, fprs=FPRS)
+LOGITS = 9 * torch.randn(2, 2, 20, generator=torch.Generator().manual_seed(2))
+SOFT = plots.soft_labels(FACES, [7, 60], LOGITS[0], LOGITS[1], temperature=4)
+MEANS = {
+    ("new", "none"): 80.5,
+    ("new", "ekd"): 91.25,
+    ("new", "kd"): 90.0,
+    ("fixed", "none"): 70.0,
+    ("fixed", "kd"): 69.5,
+}
+ROWS = [
+    {"regime": regime, "row": row, "setting": f"{row} 1", "tpr@1e-4": ""}
+    | {"tpr@1e-3": mean, "tpr@1e-3_low": mean - 1, "tpr@1e-3_high": str(mean + 2)}
+    for (regime, row), mean in MEANS.items()
+]
+STUDY = plots.StudyFigure(ROWS, method="ekd")
 WIDGETS = [
     plots.EkdByHand(STUDENT, TEACHER),
     plots.RocByHand(),
     plots.MarginByHand(),
     TWO_FACES,
+    SOFT,
+    STUDY,
 ]
 EVERY = pytest.mark.parametrize("widget", WIDGETS, ids=lambda widget: widget.name)
 
@@ -266,11 +284,75 @@ def test_four_fields_are_counted_pair_by_pair():
     assert sum(map(sum, found.values())) == 66
 
 
+@pytest.mark.starts_process
+def test_beliefs_and_the_loss_of_kd_are_the_library():
+    numbers = SOFT._numbers()
+    temperatures = (0.5, 1, 4, 32)
+    found = in_node(
+        SOFT,
+        f"{json.dumps([numbers['student'], numbers['teacher']])}.map(rows => rows.map(readLogits))",
+    )
+    exact = LOGITS.double().mul(1000).round() / 1000
+    assert torch.tensor(found[::-1], dtype=torch.float64).equal(exact)
+    found = in_node(
+        SOFT,
+        f"{list(temperatures)}.map(T => [0, 1].map(k => distilBelief({exact[1].tolist()}[k],"
+        f" {exact[0].tolist()}[k], T)))",
+    )
+    for temperature, pictures in zip(temperatures, found, strict=True):
+        for k, got in enumerate(pictures):
+            teacher, student = exact[0, k : k + 1], exact[1, k : k + 1].clone().requires_grad_()
+            loss = KDLoss(temperature=temperature)(student, teacher)
+            loss.backward()
+            q, p = ((z.detach()[0] / temperature).softmax(0) for z in (teacher, student))
+            assert got["loss"] == pytest.approx(loss.item(), rel=1e-5, abs=1e-6)
+            assert got["pull"] == pytest.approx(student.grad.norm().item(), rel=1e-5, abs=1e-6)
+            assert got["q"] == pytest.approx(q.tolist(), abs=1e-9)
+            assert got["p"] == pytest.approx(p.tolist(), abs=1e-9)
+            assert math.log(got["betweenQ"]) == pytest.approx(entropy(q.numpy()), abs=1e-9)
+            assert math.log(got["betweenP"]) == pytest.approx(entropy(p.numpy()), abs=1e-9)
+
+
+def test_soft_labels_show_the_person_and_the_likeliest_others():
+    for k, place in enumerate((7, 60)):
+        own = int(FACES.labels[place])
+        order = [who for who in LOGITS[0, k].argsort(descending=True).tolist() if who != own]
+        assert SOFT.likely[k] == [own, *order[:6]]
+    assert set(SOFT.portraits) == {who for few in SOFT.likely for who in few}
+
+
+@pytest.mark.starts_process
+def test_a_study_is_ranked_regime_by_regime():
+    rows = json.dumps(STUDY._numbers()["rows"])
+    found = in_node(
+        STUDY,
+        f"['new', 'fixed'].map(regime => [0, 1].map(level => ranked({rows}, regime, level)))",
+    )
+    assert [one["method"] for one in found[0][0]] == ["ekd", "kd", "none"]
+    assert [one["method"] for one in found[1][0]] == ["none", "kd"]
+    best = {"method": "ekd", "setting": "ekd 1", "mean": 91.25, "low": 90.25, "high": 93.25}
+    assert found[0][0][0] == best
+    assert found[0][1] == found[1][1] == []  # nothing was measured at the second level
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: plots.EkdByHand(STUDENT, TEACHER[1:]), "as many of each"),
         (lambda: plots.EkdByHand([], [], []), "at least one"),
+        (lambda: plots.StudyFigure([]), "at least one row"),
+        (lambda: plots.StudyFigure([{"regime": "new", "row": "kd"}]), "lacks setting"),
+        (lambda: plots.StudyFigure([ROWS[0], ROWS[0]]), "'none' stands twice"),
+        (lambda: plots.StudyFigure([ROWS[0] | {"tpr@1e-3_low": 99}]), "out of"),
+        (lambda: plots.StudyFigure(ROWS, reference="sp"), "'sp' is no method"),
+        (lambda: plots.soft_labels(FACES, [], LOGITS[0], LOGITS[1]), "1 to 3 places"),
+        (lambda: plots.soft_labels(FACES, [1], LOGITS[0], LOGITS[1]), r"logits \(1, 20\)"),
+        (
+            lambda: plots.soft_labels(FACES, [1, 2], *LOGITS, rivals=20),
+            r"rivals must be in 1\.\.19",
+        ),
+        (lambda: plots.soft_labels(FACES, [1, 2], *LOGITS, temperature=7), "one of"),
+        (lambda: plots.soft_labels(FACES, [1, 2], *(9 * LOGITS)), "at most 32"),
         (lambda: plots.two_faces(FACES, {"teacher": NETS["teacher"]}), "two nets or more"),
         (lambda: plots.two_faces(FACES, NETS | {"other": torch.ones(3, 8)}), r"\(3, 8\)"),
         (lambda: plots.two_faces(FACES, NETS, fprs=[1e-5]), "4750 impostor pairs"),

@@ -10,11 +10,16 @@ stands still, without its controls.
 from __future__ import annotations
 
 import html
+import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, ClassVar
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
 
 from ekd_lite.plots.diagrams import LOSS, STUDENT, TEACHER
 
@@ -74,3 +79,11 @@ def check_lengths(**sequences: Sequence[Any]) -> None:
     lengths = {name: len(values) for name, values in sequences.items()}
     if len(set(lengths.values())) != 1 or 0 in lengths.values():
         raise ValueError(f"expected as many of each, and at least one: {lengths}")
+
+
+def jpeg(picture: Tensor) -> bytes:
+    """A picture in [-1, 1], (3, H, W), as JPEG."""
+    pixels = ((picture.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "JPEG", quality=85, optimize=True)
+    return buffer.getvalue()

@@ -63,7 +63,7 @@ class EkdByHand(Widget):
 
     def _sentence(self) -> str:
         count, other = (
-            sum(score > threshold for threshold in thresholds)
+            sum(score > threshold for threshold in rounded(thresholds))
             for score, thresholds in (
                 (self.teacher, self.teacher_thresholds),
                 (self.student, self.student_thresholds),

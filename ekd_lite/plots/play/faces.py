@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ekd_lite.data import FaceSet
 from ekd_lite.ops import false_accepts_at, largest, unit_rows
-from ekd_lite.plots.play.base import Widget, check_lengths, rounded
+from ekd_lite.plots.play.base import Widget, check_lengths, jpeg, rounded
 
 PEOPLE, PHOTOS = 4, 3
 MOST = 4000  # pictures whose pairs are all compared at once
@@ -132,7 +129,7 @@ def two_faces(
     shown = _choose((teacher > 0) != (student > 0), (teacher - student).abs(), labels)
     i, j = torch.triu_indices(len(shown), len(shown), offset=1)
     return TwoFaces(
-        pictures=[_jpeg(picture) for picture in faces.batch(shown)],
+        pictures=[jpeg(picture) for picture in faces.batch(shown)],
         people=[place // PHOTOS for place in range(len(shown))],
         cosines={net: whole[shown][:, shown][i, j].tolist() for net, whole in cosines.items()},
         thresholds={net: values.tolist() for net, values in thresholds.items()},
@@ -162,11 +159,3 @@ def _choose(critical: Tensor, apart: Tensor, labels: Tensor) -> list[int]:
         if len(chosen) == PEOPLE * PHOTOS:
             return chosen
     raise ValueError(f"expected {PEOPLE} people with {PHOTOS} pictures each, at least")
-
-
-def _jpeg(picture: Tensor) -> bytes:
-    """A picture in [-1, 1], (3, H, W), as JPEG."""
-    pixels = ((picture.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "JPEG", quality=85, optimize=True)
-    return buffer.getvalue()
