@@ -31,7 +31,7 @@ def _smallest_mean(scores: Tensor, is_genuine: Tensor) -> float:
 
 
 def _of_accuracy(scores: Tensor, is_genuine: Tensor) -> float:
-    return min(((scores >= t) != is_genuine).double().mean().item() for t in scores)
+    return min(float(((scores >= t) != is_genuine).double().mean()) for t in scores)
 
 
 def _ungrouped(scores: Tensor, is_genuine: Tensor) -> float:
