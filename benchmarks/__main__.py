@@ -1,10 +1,10 @@
 """Time the parts against the plain formula and the lower bound, interleaved in one process.
 
-    python -m benchmarks [NAME ...] [--quick] [--json FILE] [--compare FILE]
+    python -m benchmarks [NAME ...] [--quick] [--cpu] [--json FILE] [--compare FILE]
 
 Every figure is the median of nine runs after warm-up (the whole demo is run once). Read the ratios:
 milliseconds belong to a machine. With --compare, a ratio that is worse than in the file by a fifth
-is marked, and the exit code is 1.
+is marked, and the exit code is 1. With --cpu it is the process's own time: for a busy machine.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,7 +24,17 @@ from typing import Any
 
 import torch
 
-from benchmarks import backbones, evaluation, heads, images, losses, runs
+from benchmarks import (
+    backbones,
+    counting,
+    evaluation,
+    heads,
+    images,
+    losses,
+    runs,
+    samplers,
+    timing,
+)
 from benchmarks.timing import Row, table
 from ekd_lite.files import write_atomically
 
@@ -37,9 +48,11 @@ BENCHES: dict[str, Callable[..., Iterator[Row]]] = {
     "pooling": evaluation.bench_pooling,
     "renderer": images.bench_renderer,
     "readers": images.bench_readers,
+    "sampler": samplers.bench_sampler,
     "inference": backbones.bench_inference,
     "training": backbones.bench_training,
     "methods": backbones.bench_methods,
+    "launches": counting.bench_launches,
     "demo": backbones.bench_demo,
     "whole": runs.bench_whole,
     "ranks": runs.bench_ranks,
@@ -106,6 +119,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="ekd-lite bench", description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHES)}")
     parser.add_argument("--quick", action="store_true", help="small sizes only")
+    parser.add_argument("--cpu", action="store_true", help="processor time of the process")
     parser.add_argument("--json", type=Path, help="write the rows and what they belong to")
     parser.add_argument("--compare", type=Path, help=f"an earlier --json file, e.g. {BASELINE}")
     parser.add_argument("--threads", type=int, help="threads of torch")
@@ -114,10 +128,11 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown:
         parser.error(f"unknown: {', '.join(unknown)}; known: {', '.join(BENCHES)}")
     before = json.loads(options.compare.read_text()) if options.compare else {}
+    timing.clock = time.process_time if options.cpu else time.perf_counter
     if options.threads:
         torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore")
-    facts = about()
+    facts = about() | ({"clock": "processor time"} if options.cpu else {})
     print(", ".join(f"{key} {value}" for key, value in facts.items()))
     everything: list[Row] = []
     kept = read_rows(options.json)
@@ -159,7 +174,11 @@ def as_record(row: Row, facts: dict[str, Any]) -> dict[str, Any]:
         name: {k: round(v, 3) for k, v in values.items()}
         for name, values in (("ms", row.ms), ("mb", row.mb), ("ratios", row.ratios()))
     }
-    made = {name: facts[name] for name in ("commit", "date", "threads", "load")}
+    made = {
+        name: facts[name]
+        for name in ("commit", "date", "threads", "load", "clock")
+        if name in facts
+    }
     return {
         "item": row.item, "size": row.size, **numbers, "goal": row.goal, "note": row.note, **made
     }  # fmt: skip

@@ -13,6 +13,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+# Where the host may look at numbers for nothing. Elsewhere it waits until the device has done all
+# that was asked of it before, and losses avoid it: sizes there do not depend on values.
+FREE_TO_FETCH = frozenset({"cpu"})
+
+
+def is_free_to_fetch(x: Tensor) -> bool:
+    """Whether the host may look at the values of a tensor without waiting for a device."""
+    return x.device.type in FREE_TO_FETCH
+
+
+@functools.lru_cache(maxsize=64)
+def constants(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Numbers that never change, float64, copied to a device once; not to be overwritten."""
+    return torch.tensor(values, dtype=torch.float64, device=device)
+
+
 MAX_IMAGE_SIZE = 1024  # pixels; the largest weights of a net grow as its square
 
 
@@ -114,6 +130,30 @@ def generator_for(seed: int, stream: int, step: int, rank: int = 0) -> np.random
     hundred would repeat another's draws.
     """
     return np.random.default_rng([seed, stream, step, rank])
+
+
+def hashed_uniforms(count: int, start: int, device: torch.device) -> Tensor:
+    """Uniform numbers in [0, 1) made on the device from a start, the same on every device.
+
+    They are SplitMix64's, whose i-th number is a hash of start + i * 0x9E3779B97F4A7C15.
+
+    Args:
+        count: how many.
+        start: 0 .. 2^62 - 1.
+        device: where they shall be.
+
+    Returns:
+        float64, (count,).
+    """
+
+    def signed(number: int) -> int:
+        return (number + 2**63) % 2**64 - 2**63
+
+    x = torch.arange(1, count + 1, device=device) * signed(0x9E3779B97F4A7C15) + start
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        x = (x ^ ((x >> shift) & (2 ** (64 - shift) - 1))) * signed(factor)
+    x ^= (x >> 31) & (2**33 - 1)
+    return ((x >> 11) & (2**53 - 1)).double() * 2.0**-53
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str:

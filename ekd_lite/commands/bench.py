@@ -16,10 +16,12 @@ class Bench:
     """Time the parts against a peer's formula and the lower bound; works in a clone only."""
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """Which: pairwise, pointwise, heads, pairs, scores, lfw, pooling, renderer, readers, inference,
-    training, methods, demo, whole, ranks; all if left out."""
+    """Which: pairwise, pointwise, heads, pairs, scores, lfw, pooling, renderer, readers, sampler,
+    inference, training, methods, launches, demo, whole, ranks, tables; all if left out."""
     quick: bool = False
     """Small sizes only."""
+    cpu: bool = False
+    """Processor time of the process instead of the clock's: for a busy machine."""
     json: Path | None = None
     """File for the rows and what they belong to."""
     compare: Path | None = None
@@ -39,6 +41,7 @@ class Bench:
             sys.path.insert(0, str(root))
         benchmarks = importlib.import_module("benchmarks.__main__")
         arguments = [*self.names, *(["--quick"] if self.quick else [])]
+        arguments += ["--cpu"] if self.cpu else []
         for name in ("json", "compare", "threads"):
             value = getattr(self, name)
             arguments += [] if value is None else [f"--{name}", str(value)]

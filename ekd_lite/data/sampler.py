@@ -14,13 +14,18 @@ similarity 1).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ekd_lite.data.indexing import int64_tensor
+from ekd_lite.ops import generator_for
+
+MANY = 1 << 14  # identities from which on a batch draws those alone that it needs
 
 
 class BatchStream:
@@ -107,6 +112,10 @@ class BatchStream:
 class IdentityBalancedSampler(BatchStream):
     """Index batches [general | balanced] for one rank; a pure function of (seed, step, rank).
 
+    A batch costs as much with millions of identities as with thousands: from 16,384 usable ones on
+    it draws those alone that it needs. (Earlier all of them were shuffled, so that large sets have
+    other batches now; smaller ones have those they always had.)
+
     Give it to a `torch.utils.data.DataLoader` as `batch_sampler`, or call `batch(step)`. Each pass
     of a `for` loop gives the next `num_steps` batches of one endless stream: pass p, counted from
     0, those of the steps p * num_steps on. `set_epoch(p)` chooses the pass.
@@ -161,15 +170,18 @@ class IdentityBalancedSampler(BatchStream):
         )
         self.images_per_identity = images_per_identity
         order = labels.argsort(stable=True)
-        sizes = torch.unique(labels, return_counts=True)[1]
-        self._members = [rows for rows in torch.split(order, sizes.tolist()) if len(rows) > 1]
-        usable = sum(min(len(rows), images_per_identity) for rows in self._members)
+        sizes: Tensor = torch.unique(labels, return_counts=True)[1]
+        several = sizes > 1
+        # The images of usable identity p: _order_by_person[_first[p] : _first[p] + _sizes[p]].
+        self._order_by_person = order
+        self._first, self._sizes = (sizes.cumsum(0) - sizes)[several], sizes[several]
+        usable = int(self._sizes.clamp(max=images_per_identity).sum())
         # The general part may take images away from the balanced one, at worst all of its own.
         if self.steps_per_epoch < 1 or (
             self.balanced and usable < self.balanced * world_size + general
         ):
             raise ValueError(
-                f"{self._num_images} images of {len(sizes)} identities ({len(self._members)} with "
+                f"{self._num_images} images of {len(sizes)} identities ({len(self._sizes)} with "
                 f"two images or more) are too few for batches of {general} random and "
                 f"{identities} x {images_per_identity} balanced images on {world_size} rank(s); "
                 "use smaller batches or more data"
@@ -181,11 +193,10 @@ class IdentityBalancedSampler(BatchStream):
         generator = self._generator(1, step)
         indices: list[int] = []
         # All ranks shuffle alike and rank r takes every world_size-th identity: no one twice.
-        people = torch.randperm(len(self._members), generator=generator)[
-            self.rank :: self.world_size
-        ]
-        for person in people.tolist():
-            rows = self._members[person]
+        everyone = self._people(step, generator)
+        for person in itertools.islice(everyone, self.rank, None, self.world_size):
+            first = int(self._first[person])
+            rows = self._order_by_person[first : first + int(self._sizes[person])]
             rows = rows[torch.randperm(len(rows), generator=generator)]
             fresh = [row for row in rows.tolist() if row not in taken][: self.images_per_identity]
             indices += fresh if len(fresh) > 1 else []
@@ -195,3 +206,29 @@ class IdentityBalancedSampler(BatchStream):
         used = taken | set(indices)
         spare = torch.randperm(self._num_images, generator=generator).tolist()
         return (indices + [row for row in spare if row not in used])[: self.balanced]
+
+    def _people(self, step: int, generator: torch.Generator) -> Iterator[int]:
+        """The usable identities in the order of this step, as many as are asked for."""
+        count = len(self._sizes)
+        if count < MANY:
+            everyone = torch.randperm(count, generator=generator)
+            for start in range(0, count, 256):
+                yield from everyone[start : start + 256].tolist()
+        else:
+            yield from shuffled(count, generator_for(self.seed, 8, step))
+
+
+def shuffled(count: int, generator: np.random.Generator) -> Iterator[int]:
+    """0 .. count - 1 in random order, at the cost of those that are taken alone.
+
+    Fisher and Yates' shuffle, of which only the places that were exchanged are written down.
+    """
+    moved: dict[int, int] = {}
+    for start in range(0, count, 256):
+        stop = min(start + 256, count)
+        highest = count - np.arange(start, stop)
+        jumps: list[int] = generator.integers(highest).tolist()
+        for place, jump in enumerate(jumps, start):
+            other = place + jump
+            yield moved.get(other, other)
+            moved[other] = moved.pop(place, place)

@@ -58,7 +58,13 @@ from ekd_lite.distill.inputs import (
     show_nan,
 )
 from ekd_lite.distill.known_gradient import with_gradient
-from ekd_lite.ops import false_accepts_at, largest, unit_rows
+from ekd_lite.distill.masked_pairs import (
+    false_accepts_on_device,
+    masked_gradient,
+    ranks_of_all,
+    weigh_masked,
+)
+from ekd_lite.ops import false_accepts_at, is_free_to_fetch, largest, unit_rows
 
 
 class EKDLoss(nn.Module):
@@ -115,6 +121,7 @@ class EKDLoss(nn.Module):
         self.negative_weight = negative_weight
         self.mode = mode
         self.stats: dict[str, Tensor] = {}
+        self._is_new = True  # no step was made in this process
         self.register_buffer("student_thresholds", torch.zeros(len(fprs)))
         self.register_buffer("teacher_thresholds", torch.zeros(len(fprs)))
         self.register_buffer("num_updates", torch.zeros(len(fprs), dtype=torch.int64))
@@ -136,8 +143,9 @@ class EKDLoss(nn.Module):
             The weighted loss, 0-dim. A batch without any pair gives zero.
 
         Raises:
-            ValueError: wrong shapes or no labels; in official mode also a batch without genuine or
-                without impostor pairs, where the authors' code gives NaN or an IndexError.
+            ValueError: wrong shapes or no labels; in official mode also (on the CPU, where looking
+                is free) a batch without genuine or without impostor pairs, where the authors' code
+                gives NaN or an IndexError.
         """
         check_student_teacher(student_embeddings, teacher_embeddings, same_width=False)
         labels = check_pair_labels(labels, len(student_embeddings))
@@ -145,8 +153,12 @@ class EKDLoss(nn.Module):
             student = unit_rows(student_embeddings)
             with torch.no_grad():
                 cosines = upper_cosines(student), upper_cosines(unit_rows(teacher_embeddings))
-                loss, slope, places = self._compare(*cosines, labels)
-                grad = pair_gradient(student, student, slope, places)
+                if is_free_to_fetch(student):
+                    loss, slope, places = self._compare(*cosines, labels)
+                    grad = pair_gradient(student, student, slope, places)
+                else:
+                    loss, slope = self._compare_masked(*cosines, labels)
+                    grad = masked_gradient(student, student, slope)
             loss = with_gradient(loss, student, grad)
         return show_nan(loss, student_embeddings, teacher_embeddings)
 
@@ -178,6 +190,36 @@ class EKDLoss(nn.Module):
         )
         return loss, slope, torch.cat([genuine, impostor])
 
+    def _compare_masked(
+        self, student: Tensor, teacher: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The loss and dL/dcosine (N, N) from cosines (N, N); nothing is asked of the device."""
+        pairs = len(labels) * (len(labels) - 1) // 2
+        if not pairs:
+            names = "positive_loss", "negative_loss", "critical_share"
+            self.stats = {name: student.new_zeros(()) for name in names}
+            return student.new_zeros(()), torch.zeros_like(student)
+        is_upper = torch.ones_like(student, dtype=torch.bool).triu_(1)
+        is_genuine = ((labels[:, None] == labels) & is_upper).flatten()
+        nets = torch.stack([student, teacher.to(student.dtype)]).flatten(1)
+        impostors = nets.masked_fill(is_genuine, NO_PAIR)
+        count = min(self.topk, pairs)
+        depth = max(count, *(min(pairs, false_accepts_at(f, pairs) + 1) for f in self.fprs))
+        top, place = impostors[0].topk(depth)
+        if self.training:
+            if self._is_new:  # the first step may ask
+                self._warn([false_accepts_at(fpr, pairs) for fpr in self.fprs], level=6)
+            ranks = false_accepts_on_device(pairs - is_genuine.sum(), self.fprs)
+            self._average(top, impostors[1].topk(depth).values, ranks)
+        is_hard = torch.zeros_like(is_genuine)
+        is_hard.scatter_(0, place[:count], ~(top[:count] < NO_PAIR / 2))
+        thresholds = torch.stack([self.student_thresholds, self.teacher_thresholds])
+        thresholds = torch.where(self.num_updates > 0, thresholds, torch.inf)
+        rank, wanted, slope = ranks_of_all(nets, thresholds, temperature=self.temperature)
+        weights = self.positive_weight, self.negative_weight
+        loss, slope, self.stats = weigh_masked(rank - wanted, slope, is_genuine, is_hard, weights)
+        return loss, slope.view(student.shape)
+
     def _update(self, student: Tensor, teacher: Tensor, num_impostor: int) -> Tensor:
         """Average in the batch's thresholds; return the places of the hardest impostors (K,)."""
         count = min(self.topk, num_impostor)
@@ -187,23 +229,35 @@ class EKDLoss(nn.Module):
         ranks = [false_accepts_at(fpr, num_impostor) for fpr in self.fprs]
         student_top = largest(student, max(count, *(rank + 1 for rank in ranks)))
         if self.training:
-            self._average(student_top, largest(teacher, max(ranks) + 1), ranks)
+            self._warn(ranks, level=7)
+            at = torch.tensor(ranks, device=student_top.device)
+            self._average(student_top, largest(teacher, max(ranks) + 1), at)
         return hardest_pairs(student, student_top[count - 1], count)
 
-    def _average(self, student_top: Tensor, teacher_top: Tensor, ranks: list[int]) -> None:
-        """One step of the running averages, from both nets' largest impostor cosines, sorted."""
+    def _warn(self, ranks: list[int], *, level: int) -> None:
+        """Tell of levels that the first batch cannot show, at the line that called the loss."""
+        self._is_new = False
         too_fine = [fpr for fpr, rank in zip(self.fprs, ranks, strict=True) if rank == 0]
         if self.mode == "corrected" and too_fine and not self.num_updates.any():
             warnings.warn(
                 f"the first batch has too few impostor pairs for the FPR levels {too_fine}; "
                 "EKD leaves a level out until a batch can show it",
-                stacklevel=7,  # the caller's line, past Module.__call__
+                stacklevel=level,  # past Module.__call__
             )
-        at = torch.tensor(ranks, device=student_top.device)
+
+    def _average(self, student_top: Tensor, teacher_top: Tensor, at: Tensor) -> None:
+        """One step of the running averages, from both nets' largest impostor cosines, sorted.
+
+        Args:
+            student_top: the student's.
+            teacher_top: the teacher's.
+            at: places of the levels in both, (L,).
+        """
         running = torch.stack([self.student_thresholds, self.teacher_thresholds])
         batch = torch.stack([student_top[at], teacher_top[at].to(student_top)]).to(running.dtype)
         # A NaN embedding must not outlive its batch in the running thresholds. It stands first.
         use = batch.sum(dim=0).isfinite() & student_top[0].isfinite() & teacher_top[0].isfinite()
+        use &= student_top[0] > NO_PAIR / 2  # there is an impostor
         if self.mode == "corrected":
             use &= at > 0
         self.num_updates += use

@@ -52,7 +52,6 @@ from ekd_lite.distill.ekd_pairs import (
     count_cosines,
     histogram_thresholds,
     pair_gradient,
-    rank_pairs,
     true_places,
     weigh_gaps,
 )
@@ -65,7 +64,14 @@ from ekd_lite.distill.inputs import (
     show_nan,
 )
 from ekd_lite.distill.known_gradient import with_gradient
-from ekd_lite.ops import unit_rows
+from ekd_lite.distill.masked_pairs import (
+    histogram_levels,
+    masked_gradient,
+    ranks_of_all,
+    remember_usable,
+    weigh_masked,
+)
+from ekd_lite.ops import is_free_to_fetch, unit_rows
 
 TARGETS = ("ranks", "decisions", "labels", "cosines")
 
@@ -138,12 +144,8 @@ class FineEKDLoss(nn.Module):
         fprs = check_rates(fprs)
         (hard_fpr,) = check_rates(hard_fpr)
         check_weights(positive_weight, negative_weight)
-        if (
-            not 0 < temperature < math.inf
-            or not 0 <= decay <= 1
-            or memory < 0
-            or min(student_dim, teacher_dim) < 1
-        ):
+        is_possible = 0 < temperature < math.inf and 0 <= decay <= 1
+        if not is_possible or memory < 0 or min(student_dim, teacher_dim) < 1:
             raise ValueError(
                 "expected temperature > 0, 0 <= decay <= 1, memory >= 0 and widths >= 1, "
                 f"got {temperature}, {decay}, {memory}, {student_dim} and {teacher_dim}"
@@ -195,20 +197,28 @@ class FineEKDLoss(nn.Module):
             with torch.no_grad():
                 others = _join(student, self.student_memory)
                 cosines = student @ others.T, teacher @ _join(teacher, self.teacher_memory).T
-                genuine, hard = self._choose(student, teacher, labels, *cosines)
-                places = torch.cat([genuine, hard])
-                pairs = torch.stack([net.flatten()[places].to(others.dtype) for net in cosines])
-                gap, slope = self._gaps(pairs, len(genuine))
+                masks = self._choose(student, teacher, labels, *cosines)
+                nets = [net.flatten() for net in cosines]
                 weights = self.positive_weight, self.negative_weight
-                loss, slope, self.stats = weigh_gaps(gap, slope, len(genuine), weights)
-                grad = pair_gradient(student, others, slope, places)
+                if is_free_to_fetch(student):
+                    genuine, hard = (true_places(mask.flatten()) for mask in masks)
+                    places = torch.cat([genuine, hard])
+                    is_genuine = torch.arange(len(places)) < len(genuine)
+                    gap, slope = self._gaps([net[places] for net in nets], is_genuine)
+                    loss, slope, self.stats = weigh_gaps(gap, slope, len(genuine), weights)
+                    grad = pair_gradient(student, others, slope, places)
+                else:
+                    is_genuine, is_hard = (mask.flatten() for mask in masks)
+                    gap, slope = self._gaps(nets, is_genuine)
+                    loss, slope, self.stats = weigh_masked(gap, slope, is_genuine, is_hard, weights)
+                    grad = masked_gradient(student, others, slope.view(cosines[0].shape))
             loss = with_gradient(loss, student, grad)
         return show_nan(loss, student_embeddings, teacher_embeddings)
 
     def _choose(
         self, student: Tensor, teacher: Tensor, labels: Tensor, a: Tensor, b: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Places of genuine and of hard impostor pairs in the cosines a and b, (N, N + M).
+        """Which pairs are genuine, and which hard impostors, by the cosines a and b: (N, N + M).
 
         In training the batch goes into histograms and memory first.
         """
@@ -224,30 +234,35 @@ class FineEKDLoss(nn.Module):
         if self.training:
             is_usable = student.isfinite().all(dim=1) & teacher.isfinite().all(dim=1)
             self._count(a, b, is_impostor, is_usable)
-            self._remember(student, teacher, labels, is_usable)
-        is_hard = is_impostor & self._is_accepted(a, b)
-        return true_places(is_genuine.flatten()), true_places(is_hard.flatten())
+            if len(self.memory_labels) and len(labels):
+                memory = self.student_memory, self.teacher_memory, self.memory_labels
+                remember_usable(memory, (student, teacher, labels), self.seen, is_usable)
+        return is_genuine, is_impostor & self._is_accepted(a, b)
 
-    def _gaps(self, pairs: Tensor, num_genuine: int) -> tuple[Tensor, Tensor]:
-        """Gaps of pairs (2, P), the genuine ones first, and their slopes: (P,) each."""
-        student, teacher = pairs
+    def _gaps(self, pairs: list[Tensor], is_genuine: Tensor) -> tuple[Tensor, Tensor]:
+        """Gaps of pairs, by their cosines in both nets, and their slopes: (P,) each."""
+        both = torch.stack([pairs[0], pairs[1].to(pairs[0].dtype)])
         if self.targets == "cosines":
-            return student - teacher, torch.ones_like(student)
-        own, of_teacher = self.thresholds(self.fprs)
-        both = torch.stack([own, of_teacher if self.targets == "ranks" else own])
-        rank, wanted, slope = rank_pairs(pairs, both, temperature=self.temperature)
-        if self.targets != "ranks":
-            wanted = torch.zeros_like(rank)
-            wanted[:num_genuine] = len(own)
+            return both[0] - both[1], torch.ones_like(both[0])
+        own, of_teacher = self._levels(self.fprs)
+        levels = torch.stack([own, of_teacher if self.targets == "ranks" else own])
+        rank, wanted, slope = ranks_of_all(both, levels, temperature=self.temperature)
+        if self.targets != "ranks":  # all levels that are known, or none
+            wanted = torch.where(is_genuine, own.isfinite().sum().to(rank), 0.0)
         return rank - wanted, slope
 
     @torch.no_grad()
     def thresholds(self, fprs: Sequence[float]) -> tuple[Tensor, Tensor]:
         """Thresholds of student and teacher at those rates that both have seen enough pairs for."""
+        student, teacher = self._levels(fprs)
+        return student[student.isfinite()], teacher[student.isfinite()]
+
+    def _levels(self, fprs: Sequence[float]) -> Tensor:
+        """The same, (2, L); where numbers are dear to fetch infinite for rates too fine."""
         of_student = self.student_counts if self.thresholds_of == "own" else self.teacher_counts
-        found = histogram_thresholds(torch.stack([of_student, self.teacher_counts]), fprs)
-        student, teacher = found.to(self.teacher_memory.dtype)
-        return student, teacher
+        counts = torch.stack([of_student, self.teacher_counts])
+        look_up = histogram_thresholds if is_free_to_fetch(counts) else histogram_levels
+        return look_up(counts, fprs).to(self.teacher_memory.dtype)
 
     def _check_widths(self, student: Tensor, teacher: Tensor) -> None:
         made_for = self.student_memory.shape[1], self.teacher_memory.shape[1]
@@ -259,10 +274,10 @@ class FineEKDLoss(nn.Module):
 
     def _is_accepted(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Pairs (N, N + M) that either net accepts at `hard_fpr`; with all or none, the student."""
-        of_student, of_teacher = self.thresholds([self.hard_fpr])
+        of_student, of_teacher = self._levels([self.hard_fpr])
         if not len(of_student):
             return torch.zeros_like(student, dtype=torch.bool)
-        is_accepted = ~(student <= of_student)  # not ">": a NaN takes part, and shows
+        is_accepted: Tensor = ~(student <= of_student)  # not ">": a NaN takes part, and shows
         if self.targets in ("ranks", "cosines"):
             is_accepted |= ~(teacher <= of_teacher)
         return is_accepted
@@ -271,28 +286,11 @@ class FineEKDLoss(nn.Module):
         self, student: Tensor, teacher: Tensor, is_impostor: Tensor, is_usable: Tensor
     ) -> None:
         """Add impostor cosines, (N, N + M), of the batch's finite rows to the histograms."""
-        n = len(student)
-        is_left_out = ~is_impostor
-        if not is_usable.all():
-            is_left_out[~is_usable] = True
-            is_left_out[:, :n] |= ~is_usable
+        is_left_out = ~is_impostor | ~is_usable[:, None]
+        is_left_out[:, : len(student)] |= ~is_usable
         self.student_counts *= self.decay
         for counts, cosines in ((self.student_counts, student), (self.teacher_counts, teacher)):
             count_cosines(counts, cosines, is_left_out)
-
-    def _remember(
-        self, student: Tensor, teacher: Tensor, labels: Tensor, is_usable: Tensor
-    ) -> None:
-        """Put the finite rows of the batch into the memory, over the oldest."""
-        size = len(self.memory_labels)
-        if not size:
-            return
-        usable = is_usable.nonzero()[:, 0][-size:]
-        rows = (self.seen + torch.arange(len(usable), device=self.seen.device)) % size
-        self.student_memory[rows] = student[usable].to(self.student_memory.dtype)
-        self.teacher_memory[rows] = teacher[usable].to(self.teacher_memory.dtype)
-        self.memory_labels[rows] = labels[usable]
-        self.seen += len(usable)
 
 
 def _join(batch: Tensor, memory: Tensor) -> Tensor:

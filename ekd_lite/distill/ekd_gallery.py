@@ -22,9 +22,9 @@ genuine pairs have one rank. With R(x) = sum_m sigmoid((x - A_m) / tau), as in E
 hard being what either net accepts at `hard_fpr`. The gradient goes to the student alone. No large
 batch is needed, but one width for both nets, and labels.
 
-The rows stay where they are, in memory or mapped from a file; a step reads the rows of the batch's
-people and those it draws. The draw depends on `seed` and on how many steps were made, so that all
-processes draw alike and a resumed run goes on.
+The rows stay where they are, in memory or mapped from a file; up to 4 GiB of them are copied to a
+GPU that trains. A step reads the rows of the batch's people and those it draws. The draw depends on
+`seed` and on how many steps were made, so that all processes draw alike and a resumed run goes on.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,9 +41,9 @@ from ekd_lite.distill.ekd_pairs import (
     BINS,
     count_cosines,
     histogram_thresholds,
-    rank_pairs,
     weigh_gaps,
 )
+from ekd_lite.distill.gallery_rows import GalleryRows
 from ekd_lite.distill.inputs import (
     check_pair_labels,
     check_rates,
@@ -52,7 +53,8 @@ from ekd_lite.distill.inputs import (
     show_nan,
 )
 from ekd_lite.distill.known_gradient import with_gradient
-from ekd_lite.ops import check_tensors, generator_for, unit_rows
+from ekd_lite.distill.masked_pairs import histogram_levels, ranks_of_all, weigh_masked
+from ekd_lite.ops import check_tensors, generator_for, is_free_to_fetch, unit_rows
 
 
 class GalleryEKDLoss(nn.Module):
@@ -139,9 +141,7 @@ class GalleryEKDLoss(nn.Module):
         self.negative_weight = negative_weight
         self.seed = seed
         self.stats: dict[str, Tensor] = {}
-        # No buffers: millions of rows belong neither into a checkpoint nor onto a GPU.
-        self._rows, self._labels = rows.detach(), labels
-        self._sorted, self._order = labels.sort(stable=True)
+        self._gallery = GalleryRows(rows.detach(), labels)
         self.register_buffer("student_counts", torch.zeros(BINS, dtype=torch.float64))
         self.register_buffer("teacher_counts", torch.zeros(BINS, dtype=torch.float64))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
@@ -167,10 +167,10 @@ class GalleryEKDLoss(nn.Module):
         """
         check_student_teacher(student_embeddings, teacher_embeddings, same_width=True)
         labels = check_pair_labels(labels, len(student_embeddings))
-        if student_embeddings.shape[1] != self._rows.shape[1]:
+        if student_embeddings.shape[1] != self._gallery.rows.shape[1]:
             raise ValueError(
-                f"the gallery has width {self._rows.shape[1]}, and the widths must agree; got "
-                f"student {tuple(student_embeddings.shape)}"
+                f"the gallery has width {self._gallery.rows.shape[1]}, and the widths must agree; "
+                f"got student {tuple(student_embeddings.shape)}"
             )
         with full_precision(student_embeddings):
             student = unit_rows(student_embeddings)
@@ -182,14 +182,16 @@ class GalleryEKDLoss(nn.Module):
 
     def _compare(self, student: Tensor, teacher: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The loss and its gradient, (N, D); in training the batch is counted first."""
-        draw = generator_for(self.seed, 3, int(self.steps))
+        is_free = is_free_to_fetch(student)
+        draw = generator_for(self.seed, 3, int(self.steps))  # `steps` is on the CPU
         # K rows for all, and M for each: cosines (N, K) and (N, M) in both nets.
-        count = min(self.impostors, len(self._rows))
-        drawn = torch.from_numpy(draw.choice(len(self._rows), count, replace=False))
-        others = self._read(drawn, student)
-        is_impostor = labels[:, None] != self._labels[drawn].to(labels.device)
-        own_places, is_genuine = self._own(labels.cpu(), float(draw.random()))
-        own, is_genuine = self._read(own_places, student), is_genuine.to(student.device)
+        count = min(self.impostors, len(self._gallery.rows))
+        drawn = torch.from_numpy(draw.choice(len(self._gallery.rows), count, replace=False))
+        others = self._gallery.read(drawn, student)
+        names = self._gallery.labels[drawn].to(labels.device, non_blocking=True)
+        is_impostor = labels[:, None] != names
+        own_places, is_genuine = self._own(labels, float(draw.random()))
+        own = self._gallery.read(own_places, student)
         nets = student, teacher
         far = [net @ others.T for net in nets]
         near = [torch.einsum("nd,nmd->nm", net, own) for net in nets]
@@ -202,18 +204,31 @@ class GalleryEKDLoss(nn.Module):
                 count_cosines(counts, cosines, ~(is_impostor & is_usable[:, None]))
             self.steps += 1
         is_hard = is_impostor & self._is_accepted(*far)
-        pairs = [torch.cat([n[is_genuine], f[is_hard]]) for n, f in zip(near, far, strict=True)]
-        num_genuine = int(is_genuine.sum())
-        rank, wanted, slope = rank_pairs(
-            torch.stack(pairs),
-            self.thresholds(self.fprs, extrapolated=self.extrapolated).to(student.dtype),
-            temperature=self.temperature,
-        )
         weights = self.positive_weight, self.negative_weight
-        loss, slope, self.stats = weigh_gaps(rank - wanted, slope, num_genuine, weights)
-        of_near = torch.zeros_like(near[0]).masked_scatter_(is_genuine, slope[:num_genuine])
-        of_far = torch.zeros_like(far[0]).masked_scatter_(is_hard, slope[num_genuine:])
+        if is_free:
+            pairs = [torch.cat([n[is_genuine], f[is_hard]]) for n, f in zip(near, far, strict=True)]
+            num_genuine = int(is_genuine.sum())
+            gap, slope = self._gaps(torch.stack(pairs))
+            loss, slope, self.stats = weigh_gaps(gap, slope, num_genuine, weights)
+            of_near = torch.zeros_like(near[0]).masked_scatter_(is_genuine, slope[:num_genuine])
+            of_far = torch.zeros_like(far[0]).masked_scatter_(is_hard, slope[num_genuine:])
+        else:
+            joined = [torch.cat(both, dim=1).flatten() for both in zip(near, far, strict=True)]
+            masks = [
+                torch.cat([is_genuine, torch.zeros_like(is_hard)], dim=1).flatten(),
+                torch.cat([torch.zeros_like(is_genuine), is_hard], dim=1).flatten(),
+            ]
+            gap, slope = self._gaps(torch.stack(joined))
+            loss, slope, self.stats = weigh_masked(gap, slope, masks[0], masks[1], weights)
+            slope, own_columns = slope.view(len(labels), -1), near[0].shape[1]
+            of_near, of_far = slope[:, :own_columns], slope[:, own_columns:]
         return loss, of_far @ others + torch.einsum("nm,nmd->nd", of_near, own)
+
+    def _gaps(self, pairs: Tensor) -> tuple[Tensor, Tensor]:
+        """Gaps of pairs, (2, P), and their slopes, (P,) each."""
+        levels = self._levels(self.fprs, extrapolated=self.extrapolated).to(pairs.dtype)
+        rank, wanted, slope = ranks_of_all(pairs, levels, temperature=self.temperature)
+        return rank - wanted, slope
 
     @torch.no_grad()
     def thresholds(self, fprs: Sequence[float], *, extrapolated: int = 0) -> Tensor:
@@ -226,40 +241,43 @@ class GalleryEKDLoss(nn.Module):
         Returns:
             (2, L) float64; nothing is extrapolated from fewer than two levels.
         """
+        found = self._levels(fprs, extrapolated=extrapolated)
+        return found[:, found[0].isfinite()]
+
+    def _levels(self, fprs: Sequence[float], *, extrapolated: int = 0) -> Tensor:
+        """The same; where numbers are dear to fetch, all levels, infinite where not known."""
         counts = torch.stack([self.student_counts, self.teacher_counts])
-        found = histogram_thresholds(counts, fprs)
-        if found.shape[1] < 2:
-            return found
-        steps = torch.arange(1, extrapolated + 1, device=found.device)
-        return torch.cat([found, found[:, -1:] + steps * found[:, -2:].diff(dim=1)], dim=1)
+        steps = torch.arange(1, extrapolated + 1, device=counts.device)
+        if is_free_to_fetch(counts):
+            found = histogram_thresholds(counts, fprs)
+            if found.shape[1] < 2:
+                return found
+            last, step = found[:, -1:], found[:, -2:].diff(dim=1)
+        else:
+            found = histogram_levels(counts, fprs)
+            if len(fprs) < 2:
+                return found
+            known = found[0].isfinite().sum().expand(2, 1)  # the first ones, from coarse to fine
+            last = found.gather(1, (known - 1).clamp(min=0))
+            step = last - found.gather(1, (known - 2).clamp(min=0))
+            last = torch.where(known < 2, torch.inf, last)
+            step = torch.where(known < 2, 0.0, step)
+        return torch.cat([found, last + steps * step], dim=1)
 
     def _is_accepted(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Pairs (N, K) that either net accepts at `hard_fpr`."""
-        found = self.thresholds([self.hard_fpr])
+        found = self._levels([self.hard_fpr])
         if not found.shape[1]:
             return torch.zeros_like(student, dtype=torch.bool)
         # Not ">": a NaN takes part, so that the loss shows it.
         return ~(student <= found[0]) | ~(teacher <= found[1])
 
     def _own(self, labels: Tensor, shift: float) -> tuple[Tensor, Tensor]:
-        """Places in the gallery of the images of each image's person, and which of them are any.
+        """`GalleryRows.of_people`, at most `genuine` of each."""
+        return self._gallery.of_people(labels, shift, most=self.genuine)
 
-        Of a person with more than `genuine` images every (count / genuine)-th is taken.
-
-        Returns:
-            Two tensors (N, M).
-        """
-        first = torch.searchsorted(self._sorted, labels)
-        count = torch.searchsorted(self._sorted, labels, right=True) - first
-        most = min(self.genuine, int(count.max())) if len(count) else 0
-        stride = (count.double() / max(most, 1)).clamp(min=1)[:, None]
-        place = ((torch.arange(most) + shift) * stride).floor().long()
-        is_any = place < count[:, None]
-        place = (first[:, None] + place).clamp(max=len(self._order) - 1)
-        return self._order[place], is_any
-
-    def _read(self, places: Tensor, like: Tensor) -> Tensor:
-        """Unit rows of the gallery, (..., D), where and as the student's are."""
-        rows = self._rows[places.flatten().to(self._rows.device)]
-        rows = unit_rows(rows.to(like.device, like.dtype))
-        return rows.view(*places.shape, rows.shape[1])
+    def _apply(self, fn: Any, recurse: bool = True) -> GalleryEKDLoss:
+        """Move buffers but `steps`, which the host reads in every step."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.steps = self.steps.cpu()
+        return self

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ekd_lite.ops import check_tensors
+from ekd_lite.ops import check_tensors, is_free_to_fetch
 
 NO_PAIR = -2.0  # below any cosine
 BINS = 4000  # of a histogram of cosines: 0.0005 each, a two-hundredth of the usual temperature
@@ -56,7 +56,7 @@ def hardest_pairs(cosines: Tensor, last: Tensor, count: int) -> Tensor:
 
 def true_places(mask: Tensor) -> Tensor:
     """Where a vector of booleans is true; numpy is three times faster at it on the CPU."""
-    if mask.device.type != "cpu":
+    if not is_free_to_fetch(mask):
         return mask.nonzero()[:, 0]
     return torch.from_numpy(np.flatnonzero(mask.numpy()))
 
@@ -66,6 +66,10 @@ def count_cosines(counts: Tensor, cosines: Tensor, is_left_out: Tensor) -> None:
 
     Pairs that do not count go to a bin of their own: no copy of those that do.
     """
+    if not is_free_to_fetch(cosines):  # `bincount` asks for the largest bin
+        outside = cosines.clamp(-1, 1).masked_fill(is_left_out, 5.0).nan_to_num(nan=5.0)
+        counts += torch.histc(outside, BINS, -1, 1).to(counts.dtype)
+        return
     bins = ((cosines + 1) * (BINS / 2)).int().clamp_(0, BINS - 1)
     bins.masked_fill_(is_left_out, BINS)
     counts += torch.bincount(bins.flatten(), minlength=BINS + 1)[:BINS]

@@ -29,7 +29,6 @@ from ekd_lite.distill.inputs import (
     check_student_teacher,
     full_precision,
     show_nan,
-    zero_loss,
 )
 from ekd_lite.ops import unit_rows
 
@@ -93,15 +92,14 @@ class PWRLoss(nn.Module):
             student_gap = student[:, None] - student
             teacher_gap = teacher[:, None] - teacher
             ranked = teacher_gap > 0
-            if not ranked.any():
-                return zero_loss(student_embeddings, teacher_embeddings)
             if self.variant == "ranknet":
                 penalty = F.softplus(-self.beta * student_gap)
             else:
                 penalty = (teacher_gap - student_gap).relu()
                 if self.variant == "exponential":
                     penalty = torch.expm1(self.beta * penalty)
-            loss = torch.where(ranked, penalty, 0.0).sum() / ranked.sum()
+            # Where nothing is ranked the sum is 0, and so is every slope.
+            loss = torch.where(ranked, penalty, 0.0).sum() / ranked.sum().clamp(min=1)
         return show_nan(loss, student_embeddings, teacher_embeddings)
 
 

@@ -29,7 +29,7 @@ from ekd_lite.distill.inputs import (
     show_nan,
     zero_loss,
 )
-from ekd_lite.ops import check_tensors, unit_rows
+from ekd_lite.ops import check_tensors, is_free_to_fetch, unit_rows
 
 
 class TripletDistillationLoss(nn.Module):
@@ -85,6 +85,9 @@ class TripletDistillationLoss(nn.Module):
         with full_precision(student_embeddings):
             student, teacher = unit_rows(student_embeddings), unit_rows(teacher_embeddings.detach())
             student_cosine, teacher_cosine = student @ student.T, teacher @ teacher.T
+            if not is_free_to_fetch(labels):
+                loss = self._over_all_pairs(student_cosine, teacher_cosine, labels)
+                return show_nan(loss, student_embeddings, teacher_embeddings)
             a, p, n = semi_hard_triplets(student_cosine.detach(), labels)
             if len(a) == 0:
                 return zero_loss(student_embeddings, teacher_embeddings)
@@ -94,6 +97,17 @@ class TripletDistillationLoss(nn.Module):
             gap = self.gap(student_cosine[a, p], student_cosine[a, n])
             return show_nan((margin - gap).relu().mean(), student_embeddings, teacher_embeddings)
 
+    def _over_all_pairs(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+        """The loss from cosines (N, N): every pair with its impostor, no size asked for."""
+        impostor, is_any = _impostor_of_pairs(student.detach(), labels)
+        gap = self.gap(teacher, teacher.gather(1, impostor)).clamp(min=0)
+        gap = torch.where(is_any, gap, 0.0)
+        widest = gap.max() if len(labels) else gap.new_ones(())
+        widest = torch.where(widest > 0, widest, 1.0)
+        margin = self.min_margin + (self.max_margin - self.min_margin) * gap / widest
+        missing = (margin - self.gap(student, student.gather(1, impostor))).relu()
+        return torch.where(is_any, missing, 0.0).sum() / is_any.sum().clamp(min=1)
+
     def gap(self, genuine: Tensor, impostor: Tensor) -> Tensor:
         """d(a, n) - d(a, p) from the two cosines, elementwise."""
         if self.distance == "l2":
@@ -101,6 +115,18 @@ class TripletDistillationLoss(nn.Module):
         near_one = 1 - 1e-6
         genuine, impostor = genuine.clamp(-near_one, near_one), impostor.clamp(-near_one, near_one)
         return torch.acos(impostor) - torch.acos(genuine)
+
+
+@torch.no_grad()
+def _impostor_of_pairs(cosine: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """`semi_hard_triplets` for every place (a, p) of the matrix, and where there is a triplet."""
+    is_impostor = labels[:, None] != labels
+    num_impostors = is_impostor.sum(1, keepdim=True)
+    distance, order = torch.where(is_impostor, -cosine, torch.inf).sort(dim=1)
+    index = torch.searchsorted(distance, -cosine, right=True)
+    impostor = order.gather(1, torch.minimum(index, num_impostors - 1).clamp(min=0))
+    is_any = (~is_impostor & (num_impostors > 0)).fill_diagonal_(False)
+    return impostor, is_any
 
 
 @torch.no_grad()

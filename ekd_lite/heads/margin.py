@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ekd_lite.ops import check_tensors, unit_rows
+from ekd_lite.ops import check_tensors, is_free_to_fetch, unit_rows
 
 _NUMBER = int | float | np.number
 
@@ -248,7 +248,7 @@ def check_labels(labels: Tensor, num_rows: int, num_identities: int) -> None:
         raise ValueError(
             f"expected labels ({num_rows},) of int64, got {tuple(labels.shape)} of {labels.dtype}"
         )
-    if labels.device.type == "cpu" and num_rows:
+    if is_free_to_fetch(labels) and num_rows:
         bad = ((labels < 0) | (labels >= num_identities)).nonzero().flatten()
         if len(bad):
             raise ValueError(

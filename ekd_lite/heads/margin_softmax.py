@@ -39,6 +39,7 @@ def margin_softmax(
     column: Tensor,
     target: Callable[[Tensor], Tensor],
     scale: float,
+    is_here: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy with a margin, the mean over rows.
 
@@ -49,12 +50,13 @@ def margin_softmax(
         column: the place of that identity, (M,).
         target: T, elementwise and differentiable.
         scale: factor s.
+        is_here: which of the M count, (M,), where they were not picked out; None for all.
 
     Returns:
         The loss, 0-dim, the same on all processes. The gradient of `unit` is this process's part;
         the sum over the processes is the whole.
     """
-    loss: Tensor = _MarginSoftmax.apply(unit, prototypes, row, column, target, scale)  # type: ignore[no-untyped-call]
+    loss: Tensor = _MarginSoftmax.apply(unit, prototypes, row, column, target, scale, is_here)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -68,37 +70,45 @@ class _MarginSoftmax(torch.autograd.Function):
         column: Tensor,
         target: Callable[[Tensor], Tensor],
         scale: float,
+        is_here: Tensor | None,
     ) -> Tensor:
         length = torch.linalg.vector_norm(prototypes, dim=1)
         inverse = torch.where(length <= EPS, 0.0, 1 / length)
         # Every pass over the buffer counts: the cosines get their length and the scale in one.
         buffer = (unit @ prototypes.T).mul_(scale * inverse)
-        own, slope = _target_and_slope(target, buffer[row, column] / scale)
-        buffer[row, column] = scale * own
+        plain = buffer[row, column]
+        own, slope = _target_and_slope(target, plain / scale)
+        buffer[row, column] = (
+            scale * own if is_here is None else torch.where(is_here, scale * own, plain)
+        )
         peak = max_over_ranks(buffer.max(dim=1).values)
         buffer -= peak[:, None]
         true = torch.zeros_like(peak)
-        true[row] = buffer[row, column]
+        own = buffer[row, column]
+        true[row] = own if is_here is None else torch.where(is_here, own, 0.0)
         total = buffer.exp_().sum(dim=1)
         total, true = sum_over_ranks(torch.stack([total, true])).unbind()
         ctx.scale = scale
-        ctx.save_for_backward(unit, prototypes, inverse, buffer, total, row, column, slope)
+        ctx.save_for_backward(unit, prototypes, inverse, buffer, total, row, column, slope, is_here)
         return (total.log() - true).mean()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        unit, prototypes, inverse, buffer, total, row, column, slope = ctx.saved_tensors
+        unit, prototypes, inverse, buffer, total, row, column, slope, is_here = ctx.saved_tensors
         factor = grad * (ctx.scale / len(buffer))
         true = (buffer[row, column] / total[row] - 1) * slope
         buffer = (buffer * (factor / total)[:, None]).mul_(inverse)  # p s / R, by |w_j|
-        buffer[row, column] = true * inverse[column] * factor
+        own = true * inverse[column] * factor
+        if is_here is not None:
+            own = torch.where(is_here, own, buffer[row, column])
+        buffer[row, column] = own
         grad_unit = buffer @ prototypes if ctx.needs_input_grad[0] else None
         grad_prototypes = None
         if ctx.needs_input_grad[1]:
             grad_prototypes = buffer.T @ unit
             along = torch.linalg.vecdot(grad_prototypes, prototypes) * inverse.square()
             grad_prototypes.addcmul_(prototypes, along[:, None], value=-1)
-        return grad_unit, grad_prototypes, None, None, None, None
+        return grad_unit, grad_prototypes, None, None, None, None, None
 
 
 def _target_and_slope(target: Callable[[Tensor], Tensor], cosine: Tensor) -> tuple[Tensor, Tensor]:

@@ -26,9 +26,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ekd_lite import ops
 from ekd_lite.heads.margin import NormFace, check_head_input, check_labels
 from ekd_lite.heads.margin_softmax import margin_softmax
-from ekd_lite.ops import generator_for, unit_rows
+from ekd_lite.ops import generator_for, hashed_uniforms, is_free_to_fetch, unit_rows
 from ekd_lite.parallel import gather_batch, rank, world_size
 
 
@@ -129,14 +130,20 @@ class PartialFC(nn.Module):
         check_labels(labels, len(embeddings), self.num_identities)
         with torch.autocast(embeddings.device.type, enabled=False):
             rows = _TimesInBackward.apply(gather_batch(embeddings), world_size())  # type: ignore[no-untyped-call]
-            local = gather_batch(labels) - self.first
-            here = ((local >= 0) & (local < len(self.prototypes))).nonzero().flatten()
-            identities, column = self._take_part(local[here])
+            local = gather_batch(labels).long() - self.first
+            row, is_here = torch.arange(len(local), device=local.device), None
+            if world_size() > 1:
+                is_here = (local >= 0) & (local < len(self.prototypes))
+                if is_free_to_fetch(local):
+                    row, is_here = is_here.nonzero().flatten(), None
+                local = local[row].clamp_(0, len(self.prototypes) - 1)
+            identities, column = self._take_part(local, is_here)
             return margin_softmax(
                 unit_rows(rows),
                 self.prototypes if identities is None else self._rows(identities),
-                row=here,
+                row=row,
                 column=column,
+                is_here=is_here,
                 target=self.shard.target,
                 scale=self.shard.scale,
             )
@@ -147,19 +154,42 @@ class PartialFC(nn.Module):
         return rows
 
     @torch.no_grad()
-    def _take_part(self, local: Tensor) -> tuple[Tensor | None, Tensor]:
-        """Identities of this shard that take part (None: all), and where the given ones stand."""
+    def _take_part(self, local: Tensor, is_here: Tensor | None) -> tuple[Tensor | None, Tensor]:
+        """Identities of this shard that take part (None: all), and where the rows' own stand.
+
+        Args:
+            local: identities of rows, (M,).
+            is_here: rows whose identity is of this shard, (M,); None if all are.
+        """
         count = round(self.sample_rate * len(self.prototypes))
         if self.training:
             self.step += 1
         if not self.training or count >= len(self.prototypes):
             return None, local
-        generator = generator_for(self.seed, 4, int(self.step), rank())
-        order = torch.from_numpy(generator.random(len(self.prototypes))).to(local.device)
-        order[local] = 2.0  # before every random one
-        needed = len(torch.unique(local))
-        chosen = order.topk(max(count, needed)).indices.sort().values
-        return chosen, torch.searchsorted(chosen, local)
+        order = self._draw(local.device)
+        first = torch.full_like(local, 2.0, dtype=order.dtype)  # before every random one
+        if is_here is not None:
+            first = torch.where(is_here, first, -1.0)
+        order.scatter_reduce_(0, local, first, "amax")
+        # All identities of the batch; where to count them makes the host wait, room for each row.
+        needed = len(torch.unique(local)) if is_free_to_fetch(local) else len(local)
+        count = min(max(count, needed), len(order))
+        chosen = order.topk(count).indices.sort().values
+        return chosen, torch.searchsorted(chosen, local).clamp_(max=count - 1)
+
+    def _draw(self, device: torch.device) -> Tensor:
+        """A random number in [0, 1) for each identity of the shard, made where it is used."""
+        count, step = len(self.prototypes), int(self.step)
+        if device.type in ops.FREE_TO_FETCH:
+            return torch.from_numpy(generator_for(self.seed, 4, step, rank()).random(count))
+        start = int(generator_for(self.seed, 4, step, rank()).integers(1 << 62))
+        return hashed_uniforms(count, start, device)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> PartialFC:
+        """Move all but `step`, which the host reads in every step."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.step = self.step.cpu()
+        return self
 
     @torch.no_grad()
     def gather_prototypes(self) -> Tensor:

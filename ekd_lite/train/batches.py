@@ -226,11 +226,13 @@ def prepare(
     if config.flip:
         generator = generator_for(config.seed, 2, position, rank())
         mirrored = torch.from_numpy(generator.random(len(index)) < 0.5)
-        images = torch.where(mirrored[:, None, None, None].to(device), images.flip(-1), images)
+        chosen = mirrored[:, None, None, None].to(device, non_blocking=True)
+        images = torch.where(chosen, images.flip(-1), images)
     teacher_embeddings = None
     if cache is not None:
         rows = [view[index] for view in cache]
-        teacher_embeddings = torch.where(mirrored[:, None], rows[-1], rows[0]).to(device)
+        own = torch.where(mirrored[:, None], rows[-1], rows[0])
+        teacher_embeddings = own.to(device, non_blocking=True)
     elif state.teacher is not None:
         dtype = HALF[config.precision]
         with (
@@ -239,4 +241,4 @@ def prepare(
         ):
             teacher_embeddings = state.teacher(images).float()
         teacher_embeddings = teacher_embeddings.clone()  # autograd refuses inference tensors
-    return Batch(images, labels.to(device, non_blocking=True), teacher_embeddings, index.to(device))
+    return Batch(images, labels.to(device, non_blocking=True), teacher_embeddings, index)

@@ -54,8 +54,9 @@ def train_step(state: TrainState, *batches: Batch) -> dict[str, Tensor]:
         batches: on the device of the nets; the gradients of several are averaged (accumulation).
 
     Returns:
-        The parts of the loss before their weights, 0-dim and detached, and "loss", their sum: means
-        over the batches and over all processes.
+        The parts of the loss before their weights, 0-dim, detached and on the CPU, and "loss",
+        their sum: means over the batches and over all processes. They are fetched together, the
+        only time in a step that the host waits for the device.
 
     Raises:
         BadBatchError: a loss or the gradient is not finite, on any process; raised by all of them,
@@ -85,12 +86,13 @@ def train_step(state: TrainState, *batches: Batch) -> dict[str, Tensor]:
             state.scaler.update(scale / 2)
             continue
         raise BadBatchError(_describe(state.step, batches, losses, is_bad))
-    _clip(state, norm)
+    _clip(state, norm, means[-1])
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.optimizer.zero_grad(set_to_none=True)
     state.step += 1
-    return {name: values.new_tensor(x) for name, x in zip(losses, means, strict=False)}
+    host = torch.tensor(means, dtype=values.dtype)
+    return dict(zip(losses, host.unbind(), strict=False))
 
 
 def _backward(state: TrainState, batches: tuple[Batch, ...]) -> dict[str, Tensor]:
@@ -123,10 +125,10 @@ def _gradient_norm(state: TrainState) -> Tensor:
     return total.sqrt()
 
 
-def _clip(state: TrainState, norm: Tensor) -> None:
-    """Shorten the gradient to `clip_norm` if it is longer."""
+def _clip(state: TrainState, norm: Tensor, known: float) -> None:
+    """Shorten the gradient to `clip_norm` if it is longer; `known` is its norm on the host."""
     limit = state.config.clip_norm
-    if limit and norm > limit:
+    if limit and known > limit:
         gradients = [p.grad for group in state.parameters() for p in group if p.grad is not None]
         torch._foreach_mul_(gradients, limit / norm)
 
@@ -140,7 +142,7 @@ def _describe(
     index = [batch.index for batch in batches]
     images: dict[int, list[int]] = {}
     if all(part is not None for part in index):
-        joined = torch.cat([part for part in index if part is not None])
+        joined = torch.cat([part for part in index if part is not None]).to(is_bad.device)
         for process, rows in enumerate(gather_batch(joined[None]).tolist()):
             # The gradient is the average of all: only a loss says whose batch it was.
             if any(by_rank[process][:-1]) or not any(any(bad[:-1]) for bad in by_rank):

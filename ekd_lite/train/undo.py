@@ -38,7 +38,7 @@ class Undo:
         constant, by_label = tables(distillers)
         self._now = [buffer for module in others for buffer in module.buffers()]
         self._now += [b for name, b in buffers.items() if name not in {*constant, *by_label}]
-        self._then = [buffer.clone() for buffer in self._now]
+        self._then = _copies(self._now)
         self._rows: list[tuple[Tensor, Tensor, Tensor]] = []
         if by_label:
             rows = gather_batch(torch.cat(list(labels))).unique()  # type: ignore[no-untyped-call]
@@ -50,6 +50,19 @@ class Undo:
         torch._foreach_copy_(self._now, self._then)
         for table, rows, then in self._rows:
             table[rows] = then
+
+
+def _copies(buffers: list[Tensor]) -> list[Tensor]:
+    """Copies of many small tensors; those of one type together, a launch for all on a GPU."""
+    kinds = [(buffer.dtype, buffer.device) for buffer in buffers]
+    found: dict[int, Tensor] = {}
+    for kind in set(kinds):
+        places = [i for i, own in enumerate(kinds) if own == kind]
+        some = [buffers[i] for i in places]
+        is_number = kind[0] != torch.bool
+        copies = torch._foreach_mul(some, 1) if is_number else [x.clone() for x in some]
+        found.update(zip(places, copies, strict=True))
+    return [found[i] for i in range(len(buffers))]
 
 
 def tables(distillers: nn.Module) -> tuple[list[str], list[str]]:

@@ -2,13 +2,17 @@
 
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, Dataset
 
 from ekd_lite.data import IdentityBalancedSampler
+from ekd_lite.data import sampler as module
+from ekd_lite.data.sampler import shuffled
 
 LABELS = torch.arange(50).repeat_interleave(6)
 GOLDEN = [[165, 84, 178, 284, 101, 98, 234, 239], [13, 43, 180, 2, 81, 82, 10, 6]]
@@ -152,3 +156,70 @@ def test_labels_may_be_arrays_and_lists():
     for wrong in (LABELS.float(), LABELS[None], ["ann"], 3):
         with pytest.raises(ValueError, match="labels must be"):
             IdentityBalancedSampler(wrong)
+
+
+@pytest.mark.parametrize("count", [1, 2, 255, 256, 700])
+def test_the_lazy_shuffle_is_one(count):
+    """Beside the shuffle that writes everything down, with the same draws."""
+    wanted = list(range(count))
+    found = list(shuffled(count, np.random.default_rng(3)))
+    assert sorted(found) == wanted
+    generator, jumps = np.random.default_rng(3), []
+    for start in range(0, count, 256):
+        jumps += generator.integers(count - np.arange(start, min(start + 256, count))).tolist()
+    for place, jump in enumerate(jumps):
+        wanted[place], wanted[place + jump] = wanted[place + jump], wanted[place]
+    assert found == wanted
+
+
+def test_every_order_of_the_lazy_shuffle_comes_as_often():
+    generator, counts = np.random.default_rng(0), {}
+    for _ in range(2400):
+        order = tuple(shuffled(4, generator))
+        counts[order] = counts.get(order, 0) + 1
+    assert len(counts) == 24
+    assert sum((n - 100) ** 2 / 100 for n in counts.values()) < 50  # chi^2, 23 degrees: p < 1e-3
+
+
+def test_large_sets_have_the_same_properties(monkeypatch):
+    """The draw for many identities, of a set in which every image can be looked up."""
+    monkeypatch.setattr(module, "MANY", 1)
+    options = {"general": 8, "identities": 5, "images_per_identity": 3, "seed": 4}
+    ranks = [
+        IdentityBalancedSampler(LABELS, rank=rank, world_size=2, **options) for rank in range(2)
+    ]
+    seen = set()
+    for step in range(40):
+        people = []
+        for sampler in ranks:
+            batch = sampler.batch(step)
+            assert len(batch) == len(set(batch)) == 23
+            who = LABELS[batch[8:]].tolist()
+            counts = [who.count(person) for person in dict.fromkeys(who)]
+            assert min(counts[:-1]) >= 2
+            people += dict.fromkeys(who)
+            assert sampler.batch(step) == batch
+        assert len(people) == len(set(people))  # the ranks share none
+        seen |= set(people)
+    assert len(seen) > 0.9 * len(LABELS.unique())
+    monkeypatch.undo()
+    assert IdentityBalancedSampler(LABELS, **options).batch(0) != ranks[0].batch(0)
+
+
+def test_the_cost_does_not_grow_with_the_set():
+    """By counting what is looked at: images of a few people, not millions of people."""
+    labels = torch.arange(200_000) // 2
+    sampler = IdentityBalancedSampler(labels, general=0, identities=8, images_per_identity=2)
+    with count_operations() as found:
+        sampler.batch(3)
+    assert found.largest <= 2  # elements of the largest tensor that was made
+
+
+class count_operations(TorchDispatchMode):
+    largest = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor):
+            self.largest = max(self.largest, out.numel())
+        return out
