@@ -1,9 +1,9 @@
 """Which pairs EKD by decisions pulls, and how many are wrong: data/results/decisive_why.csv.
 
-    python studies/decisive_why.py
+    python studies/decisive_why.py [FOLDER]
 
 Batches of the regime without labels are shown to a student that FitNet has trained there (seed 1 of
-studies/decisive.py). Pairs are counted by the student's cosine a, in bins of 0.02, apart by what
+`ekd-lite compare --recipe study`, whose folder is runs/study if none is named). Pairs are counted by the student's cosine a, in bins of 0.02, apart by what
 the teacher decides and by whether it is right. Beside the counts stand the slopes |dL/da| of three
 losses on one pair, each for a pair that shall be accepted and for one that shall not:
 
@@ -17,13 +17,18 @@ Only shapes count: every loss has a weight of its own.
 from __future__ import annotations
 
 import csv
+import sys
+from pathlib import Path
 
-import decisive
 import torch
+from safetensors.torch import load_file
 
 from ekd_lite.data import NeighbourSampler
 from ekd_lite.distill import FineEKDLoss
 from ekd_lite.evaluate import embed
+from ekd_lite.experiments import load_study
+from ekd_lite.experiments.study import read_runs_table, teacher_rows
+from ekd_lite.experiments.study_plan import Run
 from ekd_lite.ops import unit_rows
 from ekd_lite.train import load_model
 
@@ -31,22 +36,22 @@ BATCHES, WIDTH = 400, 0.02
 GROUPS = ("accepted_right", "accepted_wrong", "rejected_right", "rejected_wrong")
 
 
-def student_of_fitnet() -> torch.Tensor:
-    """Rows of the training people by the FitNet student of seed 1."""
-    for line in decisive.finished():
+def student_of_fitnet(out: Path) -> Path:
+    """The folder of the FitNet student of seed 1."""
+    for line in read_runs_table(out):
         key = (line["regime"], line["row"], line["stage"], line["seed"])
-        if key == ("none", decisive.FITNET, "final", "1"):
-            setting = line["setting"].replace(":", "")
-            folder = decisive.OUT / "none" / f"{setting}-1"
-            return embed(load_model(folder).backbone, decisive.faces_of("new"))
-    raise SystemExit("the FitNet student of seed 1 has not been trained yet: studies/decisive.py")
+        if key == ("none", "fitnet:32", "final", "1"):
+            return out / Run("none", line["row"], line["setting"], "final", 1).name
+    raise SystemExit(f"the FitNet student of seed 1 has not been trained in {out} yet")
 
 
 def main() -> None:
     """Count and write."""
-    faces, teacher = decisive.faces_of("new"), decisive.teacher_rows("new")
-    labels, student = faces.labels, student_of_fitnet()
-    threshold = float((decisive.OUT / "threshold.txt").read_text().split("\n")[0])
+    out = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/study")
+    folder, faces = student_of_fitnet(out), load_study("study").sets["new"].faces(32)
+    teacher = load_file(teacher_rows(out, "new"))["embeddings"]
+    labels, student = faces.labels, embed(load_model(folder).backbone, faces)
+    threshold = float((out / "threshold.txt").read_text().split("\n")[0])
     loss = FineEKDLoss(student.shape[1], teacher.shape[1], targets="decisions", threshold=threshold)
     sampler = NeighbourSampler(teacher, threshold, seed=1, num_steps=BATCHES)
     bins = round(2 / WIDTH)
@@ -69,7 +74,7 @@ def main() -> None:
     soft = torch.sigmoid((centres[:, None] - levels) / loss.temperature)
     slope = (soft * (1 - soft)).sum(1) / loss.temperature
     rank = soft.sum(1)
-    path = decisive.RUNS.with_name("decisive_why.csv")
+    path = Path("data/results/decisive_why.csv")
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         forces = ("ekd_accept", "ekd_reject", "hinge_accept", "hinge_reject")

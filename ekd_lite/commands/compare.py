@@ -31,7 +31,8 @@ from ekd_lite.train.distributed import pick_device
 class Compare:
     """Put runs side by side: cost, loss, TPR at FPR on unseen people, difference to the first.
 
-    With --recipe all methods are trained first, with weights chosen by the same budget.
+    With --recipe a study is run: many methods, with weights chosen by the same budget, from people
+    whom the teacher knows or not, with and without labels.
     """
 
     runs: tyro.conf.Positional[tuple[Path, ...]] = ()
@@ -41,22 +42,24 @@ class Compare:
     """Run a study instead: study, study-gpu, or the path of a .json file like those in
     ekd_lite/recipes. The same command goes on where it was stopped."""
     only: tuple[str, ...] = ()
-    """Of the study, methods that match one of these patterns: ekd 'fitnet*'."""
+    """Of the study, methods that match one of these patterns: none 'ekd_*+fitnet'."""
+    regimes: tuple[str, ...] = ()
+    """Of the study, these regimes: none new."""
     processes: int | None = None
     """Runs of the study at the same time; by default one for each core."""
     dry_run: bool = False
-    """Print how many runs the study has and an estimate of their time, and stop."""
+    """Print how many students the study still takes and how many core hours, and stop."""
     out: Path | None = None
     """Folder of the results, by default runs/compare, or runs/NAME for a study."""
     faces: Path | None = None
-    """Set of faces to test on, and for a study to train on; procedural faces if left out."""
+    """Set of faces to test on; procedural faces if left out."""
     split: Annotated[Literal["test", "validation", "all"], tyro.conf.arg(name="set")] = "test"
     """Which of its people: those that `train --faces` keeps for the test or for validation, or all,
     for a set that no run was trained on."""
     fprs: Rates = FPRS
     """False-positive rates: 1e-3, 0.1% or 1/1000, with spaces or commas between them."""
-    resamples: int = 1000
-    """Bootstrap resamples behind every interval."""
+    resamples: int | None = None
+    """Bootstrap resamples behind every interval, by default 1000, or what the study says."""
     curve: str | None = None
     """Which number of the logs to draw; by default the identity loss if all have it, else loss."""
 
@@ -67,15 +70,21 @@ class Compare:
 
     def _check(self) -> None:
         """Refuse what could only fail after minutes."""
-        if self.resamples < 1:
+        if self.resamples is not None and self.resamples < 1:
             raise ValueError(f"resamples must be at least 1, got {self.resamples}")
         if self.faces is None and self.split == "all":
             raise ValueError("--set all needs --faces: the procedural faces include training ones")
-        if self.recipe is None and (self.only or self.processes is not None or self.dry_run):
-            raise ValueError("--only, --processes and --dry-run belong to a study: give --recipe")
+        some = self.only or self.regimes or self.processes is not None or self.dry_run
+        if self.recipe is None and some:
+            raise ValueError(
+                "--only, --regimes, --processes and --dry-run belong to a study: give --recipe"
+            )
         same = self.split == "test" and self.fprs == FPRS and self.curve is None
-        if self.recipe is not None and not (same and self.device == "auto" and not self.runs):
-            raise ValueError("a study has its own runs, set, rates and device: give --recipe alone")
+        same = same and self.faces is None and self.device == "auto" and not self.runs
+        if self.recipe is not None and not same:
+            raise ValueError(
+                "a study has its own runs, faces, rates and device: give --recipe without them"
+            )
 
     def run(self) -> None:
         """Read, measure, write."""
@@ -96,22 +105,20 @@ class Compare:
             faces_at,
             self.out or Path("runs/compare"),
             fprs=self.fprs,
-            resamples=self.resamples,
+            resamples=self.resamples or 1000,
             curve=self.curve,
             device=device,
             student=student,
         )
 
     def _run_study(self, name: str) -> None:
-        study = load_study(name).only(self.only)
-        if self.faces is not None:
-            study = dataclasses.replace(study, faces=self.faces)
+        study = load_study(name).only(self.only, self.regimes)
         if self.processes is not None:
             study = dataclasses.replace(study, processes=self.processes)
+        out = self.out or Path("runs") / Path(name).stem
         if self.dry_run:
-            print(describe_study(study))
+            print(describe_study(study, out))
         else:
-            out = self.out or Path("runs") / Path(name).stem
             run_study(study, out, resamples=self.resamples)
 
 

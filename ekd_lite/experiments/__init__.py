@@ -8,8 +8,8 @@ from ekd_lite.experiments.cost import Machine, PlannedRun
 from ekd_lite.experiments.demo import METHODS, DemoConfig, run_demo
 from ekd_lite.experiments.dry_run import describe_study
 from ekd_lite.experiments.folders import Run, group_runs, read_runs
-from ekd_lite.experiments.plan import StudyConfig, load_study
 from ekd_lite.experiments.study import run_study
+from ekd_lite.experiments.study_plan import StudyPlan, load_study
 from ekd_lite.experiments.tables import (
     FPRS,
     level,
@@ -27,7 +27,7 @@ __all__ = [
     "Machine",
     "PlannedRun",
     "Run",
-    "StudyConfig",
+    "StudyPlan",
     "compare_runs",
     "describe_study",
     "group_runs",

@@ -13,7 +13,8 @@ from ekd_lite.data import FaceSet
 from ekd_lite.evaluate import BootstrapResult, all_pairs_tpr_at_fpr, count_pairs
 from ekd_lite.experiments.folders import Run
 from ekd_lite.experiments.plan import ALONE
-from ekd_lite.experiments.tables import FPRS, level, over_seeds
+from ekd_lite.experiments.study_report import best_first, is_ekd, shown_name
+from ekd_lite.experiments.tables import level
 from ekd_lite.ops import false_accepts_at, largest, unit_rows
 from ekd_lite.plots import (
     MethodScores,
@@ -26,7 +27,6 @@ from ekd_lite.plots import (
 
 Curve = tuple[Tensor, Tensor]  # (fpr, tpr)
 MAX_DRAWN = 3000  # images whose pairs go into a histogram
-DRAWN = (1e-3, 1e-4)  # levels in the figure of a study
 
 
 def roc_curve(embeddings: Tensor, labels: Tensor) -> Curve:
@@ -96,42 +96,46 @@ def _faces_figure(faces: FaceSet, *, rows: int = 6, columns: int = 10) -> Figure
     return figure
 
 
-def study_figure(results: Mapping[str, Sequence[BootstrapResult]]) -> Figure:
-    """A panel a level; the student alone, single methods, combinations, each by mean TPR.
+def study_figure(
+    regimes: Mapping[
+        str, tuple[Mapping[str, Sequence[BootstrapResult]], Mapping[str, BootstrapResult]]
+    ],
+    fpr: float,
+) -> Figure:
+    """A panel a regime: every method by its mean TPR at one level, best first; forms of EKD bold.
 
     Args:
-        results: method -> results of all seeds.
+        regimes: name -> (row -> results of all seeds, row -> their mean with its interval).
+        fpr: the level.
     """
-    groups: list[list[str]] = [[ALONE], [], []]
-    for name in results:
-        if name != ALONE:
-            groups[2 if "+" in name else 1].append(name)
-    place = FPRS.index(DRAWN[0])
-    means = {name: over_seeds(seeds) for name, seeds in results.items()}
-    for group in groups:
-        group.sort(key=lambda name: -float(means[name].estimate[place].nan_to_num()))
-    figure = Figure(figsize=(10, 1.2 + 0.28 * len(results)), layout="constrained")
-    panels = figure.subplots(1, len(DRAWN), sharey=True)
-    for panel, fpr in zip(panels, DRAWN, strict=True):
-        place = FPRS.index(fpr)
+    regimes = {name: found for name, found in regimes.items() if found[1]}
+    sizes = [len(means) for _, means in regimes.values()]
+    figure = Figure(figsize=(7, 0.8 * len(sizes) + 0.26 * sum(sizes)), layout="constrained")
+    panels = figure.subplots(
+        len(sizes), 1, sharex=True, squeeze=False, height_ratios=[2 + size for size in sizes]
+    )[:, 0]
+    for panel, (name, (runs, means)) in zip(panels, regimes.items(), strict=True):
+        place = next(iter(means.values())).fprs.index(fpr)
+        rows = {
+            shown_name(row): MethodScores(
+                tuple(100 * float(found.estimate[place]) for found in runs[row]),
+                100 * float(means[row].low[place]),
+                100 * float(means[row].high[place]),
+            )
+            for row in best_first(means, place)
+        }
         plot_methods(
-            [
-                {
-                    name: MethodScores(
-                        tuple(100 * float(r.estimate[place]) for r in results[name]),
-                        100 * float(means[name].low[place]),
-                        100 * float(means[name].high[place]),
-                    )
-                    for name in group
-                }
-                for group in groups
-                if group
-            ],
+            [rows],
             panel,
-            reference=ALONE,
+            reference=ALONE if ALONE in rows else None,
             xlabel=f"TPR at FPR {level(fpr)}, percent",
         )
-    figure.suptitle("Diamonds: means over seeds on their 95 % intervals; circles: single seeds")
+        for label in panel.get_yticklabels():
+            label.set_fontweight("bold" if is_ekd(label.get_text()) else "normal")
+        panel.set_title(f"regime: {name}", loc="left")
+        panel.label_outer()
+    figure.suptitle("Diamonds: means on their 95 % intervals over seeds and people;\n"
+                    "circles: single seeds; bold: forms of EKD")  # fmt: skip
     return figure
 
 

@@ -1,4 +1,4 @@
-"""The pages and tables of demo, study and comparison, written in one way."""
+"""The page and tables of a demo, and what every experiment writes."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import datetime
 import io
 import platform
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -31,7 +31,6 @@ from ekd_lite.experiments.tables import (
     known,
     level,
     markdown_table,
-    mean_and_spread,
     over_seeds,
     percents,
     tpr_lines,
@@ -44,7 +43,6 @@ if TYPE_CHECKING:  # the command starts without matplotlib
     from matplotlib.figure import Figure
 
 Results = Mapping[str, Sequence[BootstrapResult]]
-STUDY_ONLY = ("setting", "weights", "validation")  # columns of tables with validation scores
 
 
 @dataclass(frozen=True)
@@ -52,16 +50,12 @@ class Method:
     """A row of a report.
 
     Attributes:
-        setting: the method with its weights; empty for the teacher and the student alone.
         runs: one for each seed.
         results: of their test embeddings.
-        scores: of their validation embeddings, where something was chosen by them.
     """
 
-    setting: str
     runs: Sequence[Run]
     results: Sequence[BootstrapResult]
-    scores: Sequence[float]
 
 
 def write_report(
@@ -70,8 +64,6 @@ def write_report(
     methods: Mapping[str, Method],
     labels: Tensor,
     draw: Callable[[], Mapping[str, Figure]],
-    *,
-    notes: Sequence[str] = (),
 ) -> Path:
     """Write NAME.csv, differences.csv, NAME.md and figures; print the page.
 
@@ -81,18 +73,16 @@ def write_report(
         methods: what `measure_plan` returned.
         labels: of the test images.
         draw: makes the figures, by file name.
-        notes: paragraphs at the end of the page.
 
     Returns:
         Path of NAME.csv.
     """
     results = {method: row.results for method, row in methods.items()}
-    pairs = comparisons({method: row.scores for method, row in methods.items()})
+    pairs = comparisons(methods)
     tables = {f"{name}.csv": _rows(methods)}
     if pairs:
         tables["differences.csv"] = [_difference(*pair, results) for pair in pairs]
-    lines = [*_page(methods, pairs, labels), *(line for note in notes for line in ("", note))]
-    write_results(out, tables, f"{name}.md", lines, draw)
+    write_results(out, tables, f"{name}.md", _page(methods, pairs, labels), draw)
     return out / f"{name}.csv"
 
 
@@ -103,7 +93,6 @@ def measure_plan(
     labels: Tensor,
     *,
     resamples: int,
-    scores: Mapping[str, Sequence[float]] | None = None,
     teacher: Run | None = None,
 ) -> dict[str, Method]:
     """Read the runs of a plan and measure the test embeddings that they left.
@@ -114,7 +103,6 @@ def measure_plan(
         settings: method, as the tables call it, -> what `TrainConfig.method` says.
         labels: of the test images.
         resamples: draws of the bootstrap.
-        scores: method -> validation score of every seed.
         teacher: the teacher's, if it is not a run of the plan.
     """
     runs = dict(zip(plan, read_runs([out / name for name in plan], repeats=30), strict=True))
@@ -128,12 +116,7 @@ def measure_plan(
         for method, setting in settings.items()
     }
     return {
-        method: Method(
-            "" if method in ("teacher", ALONE) else settings[method],
-            [runs[name] for name in row],
-            [results[name] for name in row],
-            (scores or {}).get(method, ()),
-        )
+        method: Method([runs[name] for name in row], [results[name] for name in row])
         for method, row in names.items()
     }
 
@@ -149,30 +132,19 @@ def measure(
 
 def _rows(methods: Mapping[str, Method]) -> list[dict[str, object]]:
     """A row for each run."""
-    rows: list[dict[str, object]] = []
-    for name, method in methods.items():
-        for k, (run, found) in enumerate(zip(method.runs, method.results, strict=True)):
-            rows.append(
-                {
-                    "method": name,
-                    "setting": method.setting,
-                    "seed": run.about("seed"),
-                    **percents("tpr", FPRS, (found.estimate, found.low, found.high)),
-                    "parameters": run.profile.parameters or None,
-                    "macs": run.profile.macs or None,
-                    "latency_ms": round(run.profile.latency_ms, 3),
-                    "train_seconds": run.about("train_seconds"),
-                    "validation": round(method.scores[k], 3) if method.scores else None,
-                }
-            )
-    return [_of_interest(row, methods) for row in rows]
-
-
-def _of_interest(row: dict[str, Any], methods: Mapping[str, Method]) -> dict[str, Any]:
-    """The columns that say something: without validation nothing was chosen."""
-    if any(method.scores for method in methods.values()):
-        return row
-    return {name: value for name, value in row.items() if name not in STUDY_ONLY}
+    return [
+        {
+            "method": name,
+            "seed": run.about("seed"),
+            **percents("tpr", FPRS, (found.estimate, found.low, found.high)),
+            "parameters": run.profile.parameters or None,
+            "macs": run.profile.macs or None,
+            "latency_ms": round(run.profile.latency_ms, 3),
+            "train_seconds": run.about("train_seconds"),
+        }
+        for name, method in methods.items()
+        for run, found in zip(method.runs, method.results, strict=True)
+    ]
 
 
 def _difference(first: str, second: str, role: str, results: Results) -> dict[str, object]:
@@ -199,26 +171,10 @@ def _page(
 ) -> list[str]:
     """What the nets reach, what beats what, what they cost, and where it was measured."""
     results = {name: method.results for name, method in methods.items()}
-    columns = [
-        _of_interest(
-            {
-                "method": name,
-                "weights": method.setting,
-                "seeds": str(len(method.runs)),
-                "validation": mean_and_spread(method.scores) if method.scores else "",
-            },
-            methods,
-        )
-        for name, method in methods.items()
-    ]
-    rows = [([*row.values()], seeds) for row, seeds in zip(columns, results.values(), strict=True)]
-    lines = tpr_lines([*columns[0]], rows, labels)
-    if "validation" in columns[0]:
-        lines[-1] += " Validation is the score by which weights and the best are chosen."
+    rows = [([name, str(len(seeds))], seeds) for name, seeds in results.items()]
+    lines = tpr_lines(["method", "seeds"], rows, labels)
     if pairs:
         lines += ["", *difference_lines(["first", "minus", "which is"], pairs, results)]
-    if "validation" in columns[0]:
-        lines[-1] += " Best is named by validation, not by these numbers."
     runs = [run for method in methods.values() for run in method.runs]
     profiles = {str(run.about("backbone")): run.profile for run in runs}
     return [
@@ -266,35 +222,17 @@ def write_results(
     print(f"\n{text}\nwritten to {out}/: {' '.join([*tables, page, *figures])}")
 
 
-def comparisons(scores: Mapping[str, Sequence[float]]) -> list[tuple[str, str, str]]:
+def comparisons(methods: Collection[str]) -> list[tuple[str, str, str]]:
     """(first, second, what second is): the differences that a report shows.
 
-    Every method against the student alone; every combination against each of its parts. With scores
-    also every method against the best single one without EKD; every combination with EKD against
-    the best without it, and the best with EKD against every one without it.
+    Every method against the student alone; every combination against each of its parts.
 
     Args:
-        scores: method, as the tables call it, -> validation score of every seed, or nothing; best
-            is what has the largest mean.
+        methods: as the tables call them.
     """
-    students = [name for name in scores if name not in ("teacher", ALONE)]
-    mean = {name: sum(row) / len(row) for name, row in scores.items() if row}
-    pairs = [(name, ALONE, ALONE) for name in students if ALONE in scores]
-    plain = [name for name in students if "+" in name and not _has_ekd(name)]
-    joined = [name for name in students if "+" in name and _has_ekd(name)]
-    singles = [name for name in students if "+" not in name and not _has_ekd(name)]
-    if mean and singles:
-        best = max(singles, key=mean.__getitem__)
-        pairs += [(n, best, "best single without EKD") for n in students if n != best]
-    if mean and plain and joined:
-        best, top = (max(names, key=mean.__getitem__) for names in (plain, joined))
-        pairs += [(name, best, "best combination without EKD") for name in joined]
-        pairs += [(top, name, "combination without EKD") for name in plain if name != best]
-    known = {pair[:2] for pair in pairs}
-    parts = [(n, part) for n in plain + joined for part in n.split("+") if part in students]
-    return pairs + [(*pair, "part of it") for pair in parts if pair not in known]
-
-
-def _has_ekd(method: str) -> bool:
-    """Whether EKD in some form is among the parts of a method."""
-    return any(part.startswith("ekd") for part in method.split("+"))
+    students = [name for name in methods if name not in ("teacher", ALONE)]
+    pairs = [(name, ALONE, ALONE) for name in students if ALONE in methods]
+    joined = [name for name in students if "+" in name]
+    return pairs + [
+        (n, part, "part of it") for n in joined for part in n.split("+") if part in students
+    ]

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_file, save
@@ -30,30 +30,89 @@ from ekd_lite.train import TrainConfig, TrainState, cache_teacher, fit, load_mod
 from ekd_lite.train.config import read_config
 from ekd_lite.train.distributed import pick_device
 
-SplitName = Literal["validation", "test"]
 # Read by glibc when a process starts: keep freed memory instead of giving it back. Page faults of
 # fresh tensors took a fifth of a student's step (book/scaling.md).
 KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**30)}
+TEST = "test.safetensors"  # a net's embeddings of the test people
+OnStep = Callable[[TrainState, dict[str, float]], None]
+
+
+class Work(Protocol):
+    """What is to be done with every run of a plan; it is sent to the processes."""
+
+    @property
+    def out(self) -> Path:
+        """Folder of all runs."""
+        ...
+
+    def is_finished(self, name: str, run: TrainConfig) -> bool:
+        """Whether nothing is left to do for a run."""
+        ...
+
+    def do(self, name: str, run: TrainConfig, on_step: OnStep) -> Any:
+        """Train a net and measure it, in a process of its own; what `say` is told of it."""
+        ...
+
+    def say(self, name: str, found: Any, write: Callable[..., None]) -> None:
+        """Take note of a finished run, where the runner is."""
+        ...
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where the runs of a plan leave their results, and what all of them share.
+    """The work of a demo: train a net on the training people, embed the test people with it.
 
     Attributes:
         out: folder with one sub-folder a run.
         faces: folder of real faces, or None for the procedural ones.
         image_size: side of the images, pixels.
-        splits: sets that every net embeds when it is trained; runs between which something is
-            chosen must not see the test set.
-        people: procedural training identities.
     """
 
     out: Path
     faces: Path | None
     image_size: int
-    splits: tuple[SplitName, ...] = ("test",)
-    people: int = 1000
+
+    def is_finished(self, name: str, run: TrainConfig) -> bool:
+        """Whether a run is trained and has embedded the test people.
+
+        Raises:
+            ValueError: its folder holds a run of another configuration.
+        """
+        folder = self.out / name
+        if not (folder / "config.json").exists():
+            return False
+        other = read_config(folder / "config.json").differences(run)
+        if other:
+            raise ValueError(
+                f"{folder} holds a run of other options (there, then here; {'; '.join(other)}): "
+                "choose another --out, or delete it"
+            )
+        return (folder / TEST).exists()
+
+    def do(self, name: str, run: TrainConfig, on_step: OnStep) -> list[float]:
+        """The TPR at `FPRS`; the teacher embeds the training people too, once for all students."""
+        # The parent or the table says it once; every run would say it again.
+        warnings.filterwarnings("ignore", message="the first batch has too few impostor pairs")
+        warnings.filterwarnings("ignore", message=".*eyes are not where aligned faces have them")
+        warnings.simplefilter("ignore", UndefinedMetricWarning)
+        splits = load_splits(self.faces, image_size=self.image_size, workers=1, progress=False)
+        out = self.out / name
+        net = load_model(
+            fit(run, splits.train, out, progress=False, on_step=on_step),
+            device=pick_device(run.device),
+        )
+        if name == "teacher":
+            path = out / "train.safetensors"
+            if not path.exists():
+                cache_teacher(net, splits.train, flip=run.flip, path=path, progress=False)
+        if not (out / TEST).exists():
+            rows = embed(net.backbone, splits.test)
+            write_atomically(out / TEST, save({"embeddings": rows}))
+        return all_pairs_tpr_at_fpr(load_embeddings(out), splits.test.labels, FPRS).tolist()
+
+    def say(self, name: str, found: list[float], write: Callable[..., None]) -> None:
+        """Print a net's line."""
+        print_tpr(name, found, write=write)
 
 
 def print_splits(splits: Splits) -> None:
@@ -63,48 +122,25 @@ def print_splits(splits: Splits) -> None:
         print(f"  {name}: {len(faces):,} images of {faces.num_identities:,} identities")
 
 
-def print_tpr(
-    name: str,
-    tprs: Sequence[float],
-    *,
-    people: str = "unseen",
-    write: Callable[..., None] = tqdm.write,
-) -> None:
+def print_tpr(name: str, tprs: Sequence[float], *, write: Callable[..., None] = tqdm.write) -> None:
     """Print a net's line: TPR at every level, in percent."""
     numbers = "  ".join(
         f"{100 * tpr:5.1f} % at {fpr:.0e}" for tpr, fpr in zip(tprs, FPRS, strict=True)
     )
-    write(f"{name:16} TPR on {people} identities: {numbers}", file=sys.stdout)
+    write(f"{name:16} TPR on unseen identities: {numbers}", file=sys.stdout)
     sys.stdout.flush()
 
 
-def load_embeddings(folder: Path, split: SplitName = "test") -> torch.Tensor:
-    """The embeddings of a set that a run left behind."""
-    return load_file(folder / f"{split}.safetensors")["embeddings"]
-
-
-def is_finished(folder: Path, run: TrainConfig, splits: tuple[SplitName, ...]) -> bool:
-    """Whether a run is trained and has embedded these sets.
-
-    Raises:
-        ValueError: the folder holds a run of another configuration.
-    """
-    if not (folder / "config.json").exists():
-        return False
-    other = read_config(folder / "config.json").differences(run)
-    if other:
-        raise ValueError(
-            f"{folder} holds a run of other options (there, then here; {'; '.join(other)}): "
-            "choose another --out, or delete it"
-        )
-    return all((folder / f"{split}.safetensors").exists() for split in splits)
+def load_embeddings(folder: Path) -> torch.Tensor:
+    """The embeddings of the test people that a run left behind."""
+    return load_file(folder / TEST)["embeddings"]
 
 
 class Runner:
     """Start runs in processes of their own, as many at a time as there are cores.
 
     Args:
-        workspace: what all runs share.
+        work: what is done with each run.
         plan: the runs by name; those with a method wait for the one called teacher.
         label: of the progress bar.
         processes: runs at the same time; by default one for each core.
@@ -112,13 +148,13 @@ class Runner:
 
     def __init__(
         self,
-        workspace: Workspace,
+        work: Work,
         plan: dict[str, TrainConfig],
         label: str,
         *,
         processes: int | None = None,
     ) -> None:
-        self.workspace = workspace
+        self.work = work
         self.limit = processes or os.cpu_count() or 1
         self.plan = plan
         total = sum(run.steps for run in plan.values())
@@ -136,7 +172,7 @@ class Runner:
         try:
             waiting = []
             for name, run in self.plan.items():
-                if is_finished(self.workspace.out / name, run, self.workspace.splits):
+                if self.work.is_finished(name, run):
                     self.bar.update(run.steps)
                     self.steps[name] = -1
                 else:
@@ -161,7 +197,7 @@ class Runner:
     def _start(self, name: str) -> None:
         process = self.context.Process(
             target=_run_one,
-            args=(name, self.plan[name], self.workspace, self.messages),
+            args=(name, self.plan[name], self.work, self.messages),
             daemon=True,
         )
         process.start()
@@ -189,9 +225,7 @@ class Runner:
             self.bar.update(self.plan[name].steps - max(0, self.steps[name]))
             self.steps[name] = -1
             self.processes.pop(name).join()
-            last = self.workspace.splits[-1]
-            people = "unseen" if last == "test" else last
-            print_tpr(name, value, people=people, write=self.bar.write)
+            self.work.say(name, value, self.bar.write)
         else:
             raise RuntimeError(f"run {name!r} failed:\n{value}")
 
@@ -200,8 +234,8 @@ def _exit_on_sigterm(number: int, frame: Any) -> None:
     raise SystemExit(128 + number)
 
 
-def _run_one(name: str, run: TrainConfig, workspace: Workspace, messages: Any) -> None:
-    """Train one net and embed the sets with it: what one of the processes does."""
+def _run_one(name: str, run: TrainConfig, work: Work, messages: Any) -> None:
+    """Do the work of one run: what one of the processes does."""
     parent = os.getppid()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # arithmetic with numbers below 1e-38 is slow and pointless
@@ -212,36 +246,9 @@ def _run_one(name: str, run: TrainConfig, workspace: Workspace, messages: Any) -
             if os.getppid() != parent:
                 os.kill(os.getpid(), signal.SIGTERM)  # the runner is gone: save and stop
 
-    # The parent or the table says it once; every run would say it again.
-    warnings.filterwarnings("ignore", message="the first batch has too few impostor pairs")
-    warnings.filterwarnings("ignore", message=".*eyes are not where aligned faces have them")
-    warnings.simplefilter("ignore", UndefinedMetricWarning)
     try:
-        splits = load_splits(
-            workspace.faces,
-            image_size=workspace.image_size,
-            people=workspace.people,
-            workers=1,
-            progress=False,
-        )
-        out = workspace.out / name
-        net = load_model(
-            fit(run, splits.train, out, progress=False, on_step=on_step),
-            device=pick_device(run.device),
-        )
-        if name == "teacher":  # once for all students
-            path = out / "train.safetensors"
-            if not path.exists():
-                cache_teacher(net, splits.train, flip=run.flip, path=path, progress=False)
-        for split in workspace.splits:
-            path = out / f"{split}.safetensors"
-            if not path.exists():
-                rows = embed(net.backbone, getattr(splits, split))
-                write_atomically(path, save({"embeddings": rows}))
-        labels = getattr(splits, split).labels  # of the last one
-        tpr = all_pairs_tpr_at_fpr(load_embeddings(out, split), labels, FPRS).tolist()
-        messages.put((name, "done", tpr))
+        messages.put((name, "done", work.do(name, run, on_step)))
     except Exception:
         text = traceback.format_exc()
-        write_atomically(workspace.out / name / "error.txt", text.encode())
+        write_atomically(work.out / name / "error.txt", text.encode())
         messages.put((name, "failed", text))

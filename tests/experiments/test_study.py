@@ -1,593 +1,448 @@
-"""`ekd-lite compare --recipe`: equal budgets, choices on validation only, runs never done twice."""
+"""`ekd-lite compare --recipe`: what a study trains next, its tables, and plans that cannot be."""
 
 import csv
 import dataclasses
-import itertools
 import json
-import os
-import queue
+import pickle
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from safetensors.torch import load_file
 
 from ekd_lite.__main__ import main
-from ekd_lite.data import SyntheticFaces, load_splits
-from ekd_lite.data.renderer.render import RENDERER_VERSION
+from ekd_lite.assets import DEMO_TEACHER
 from ekd_lite.distill import DISTILLERS, parse_method
-from ekd_lite.evaluate import all_pairs_tpr_at_fpr
-from ekd_lite.experiments import (
-    Run,
-    StudyConfig,
-    dry_run,
-    figures,
-    load_study,
-    report,
-    run_study,
-    runner,
-    tables,
-)
-from ekd_lite.experiments import study as study_run
-from ekd_lite.experiments.plan import at_edge, choose, combinations_stage, final_stage
-from ekd_lite.experiments.report import Method, comparisons
-from ekd_lite.experiments.runner import is_finished, load_embeddings
-from ekd_lite.models import Profile
+from ekd_lite.evaluate import BootstrapResult, all_pairs_tpr_at_fpr
+from ekd_lite.experiments import dry_run, load_study, run_study, study, write_table
+from ekd_lite.experiments.figures import study_figure
+from ekd_lite.experiments.study_plan import People, Regime, StudyPlan
+from ekd_lite.experiments.study_report import is_ekd, opponents
+from ekd_lite.experiments.study_search import scaled, students_left, students_of, wanted
 from ekd_lite.train import TrainConfig
 from ekd_lite.train.estimate import Estimate
-from ekd_lite.train.recipes import load_recipe, recipe_names
+from ekd_lite.train.recipes import recipe_names
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:the first batch has too few impostor pairs"),
-    pytest.mark.filterwarnings("ignore:.*eyes are not where aligned"),
-]
-NET: dict[str, Any] = {
-    "image_size": 16,
-    "embedding_dim": 16,
-    "general": 8,
-    "identities": 4,
-    "images_per_identity": 3,
-    "device": "cpu",
-}
-
-
-@pytest.fixture(scope="module")
-def people(tmp_path_factory):
-    """Forty identities of four small images: a colour pattern each, and noise."""
-    root = tmp_path_factory.mktemp("people")
-    rng = np.random.default_rng(0)
-    for identity in range(40):
-        folder = root / f"person{identity:02}"
-        folder.mkdir()
-        pattern = rng.uniform(30, 220, (16, 16, 3))
-        for image in range(4):
-            pixels = (pattern + rng.normal(0, 50, pattern.shape)).clip(0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(folder / f"{image}.png")
-    return root
+RECIPES = Path(study.__file__).parents[1] / "recipes"
+RESULTS = Path(__file__).parents[2] / "data" / "results"
+SMALL = {"own": (0, 40, 8), "new": (200, 40, 8), "validation": (400, 12, 6)}
+SMALL |= {"calibration": (600, 40, 8), "test": (800, 30, 6)}
 
 
 @pytest.fixture
-def small(people):
-    return StudyConfig(
+def small():
+    """Two rows in two regimes, each with one weight and two seeds in the end."""
+    rows = ("fitnet:32", "ekd_decisions:8+fitnet:32")
+    return StudyPlan(
         about="a test",
-        teacher=TrainConfig(backbone="tiny_teacher", steps=4, **NET),
-        student=TrainConfig(backbone="tiny_student", steps=3, **NET),
-        weights={"fitnet": (4.0, 16.0), "ekd": (16.0, 64.0), "sp": (1.0, 9.0)},
-        combinations=("fitnet+sp", "ekd+fitnet"),
-        shares=(1.0, 0.5),
-        selection_steps=2,
-        selection_seeds=(0,),
-        seeds=(1, 2),
+        teacher="packaged",
+        student=TrainConfig(steps=2, device="cpu"),
+        sets={name: People(*numbers) for name, numbers in SMALL.items()},
+        regimes={
+            "none": Regime("new", rows, labels=False),
+            "wrong": Regime("new", rows, wrong_labels=0.3),
+        },
+        grid=(1.0,),
+        extensions=0,
+        search_seeds=(100,),
+        final_seeds=(1, 2),
         choose_at=(0.1, 0.05),
-        faces=people,
+        calibrated_at=1e-2,
+        resamples=50,
     )
-
-
-class Here:
-    """`Runner`, in this process; stops before run number `limit`."""
-
-    limit = 10**6
-    processes: int
-    done: list = []  # noqa: RUF012 - set anew by the fixture
-
-    def __init__(self, workspace, plan, label, *, processes):
-        self.workspace, self.plan = workspace, plan
-        Here.processes = processes
-        assert label in ("weights", "combinations", "final students")
-
-    def run(self):
-        for name, run in self.plan.items():
-            if is_finished(self.workspace.out / name, run, self.workspace.splits):
-                continue
-            if len(Here.done) == Here.limit:
-                raise KeyboardInterrupt
-            messages = queue.Queue()
-            runner._run_one(name, run, self.workspace, messages)
-            *_, (_, kind, text) = messages.queue
-            assert kind == "done", text
-            Here.done.append(name)
-
-
-@pytest.fixture(autouse=True)
-def _here(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(study_run, "Runner", Here)
-    Here.limit, Here.done = 10**6, []
 
 
 def rows_of(path):
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
-def without_times(path):
-    return [
-        {k: v for k, v in row.items() if k not in ("latency_ms", "train_seconds")}
-        for row in rows_of(path)
-    ]
+def line(run, score):
+    return {**{k: str(v) for k, v in dataclasses.asdict(run).items()}, "score": str(score)}
 
 
-FILES = ("weights.csv", "study.csv", "differences.csv")
+def follow(plan, score_of):
+    """Every run that the study asks for, if a weight scores what it scores here."""
+    lines = []
+    while runs := wanted(plan, lines):
+        lines += [line(runs[0], score_of(float(runs[0].setting.partition(":")[2] or 0)))]
+    return lines
 
 
-def test_a_study_from_start_to_end_and_again_after_a_stop(small, tmp_path, capsys, monkeypatch):
-    whole, parts = tmp_path / "a", tmp_path / "b"
-    given = []
-    monkeypatch.setattr(report, "comparisons", lambda s: given.append(s) or comparisons(s))
-    run_study(small, whole, resamples=20)
-    everything = list(Here.done)
-    # The teacher comes twice: the test set it embeds only when all choices are made.
-    assert len(everything) == 2 + 6 + 4 + 2 * 6
-    assert len(set(everything)) == len(everything) - 1
-    text = capsys.readouterr().out
-    assert "which is" in text
-    assert (whole / "study.png").stat().st_size > 1000
-    assert text.strip().endswith("study.md study.png")
-
-    rows = rows_of(whole / "study.csv")
-    methods = ["student alone", "fitnet", "ekd", "sp", "fitnet+sp", "ekd+fitnet"]
-    assert [r["method"] for r in rows] == ["teacher", *(m for m in methods for _ in "12")]
-    assert [r["seed"] for r in rows] == ["0", *"12" * 6]
-    demo = list(rows_of(Path(__file__).parents[2] / "data/results/demo.csv")[0])
-    assert [c for c in rows[0] if c not in ("setting", "validation")] == demo
-    # The numbers are those of the embeddings that the runs left.
-    splits = load_splits(small.faces, image_size=16, progress=False)
-    weights = {r["method"]: r for r in rows_of(whole / "weights.csv") if r["chosen"] == "yes"}
-    tprs, scores = {}, {"student alone": [], **{name: [] for name in weights}}
-    for row in rows[1:]:
-        name = row["method"]
-        setting = weights[name]["setting"] if name != "student alone" else ""
-        assert row["setting"] == setting
-        folder = f"{setting.replace(':', '') or 'alone'}-{row['seed']}"
-        embeddings = load_embeddings(whole / "final" / folder)
-        tpr = all_pairs_tpr_at_fpr(embeddings, splits.test.labels, [0.01]).item()
-        assert float(row["tpr@1e-2"]) == pytest.approx(100 * tpr, abs=0.006)
-        tprs.setdefault(row["method"], []).append(100 * tpr)
-        embeddings = load_embeddings(whole / "final" / folder, "validation")
-        tpr = all_pairs_tpr_at_fpr(embeddings, splits.validation.labels, small.choose_at).mean()
-        assert float(row["validation"]) == pytest.approx(100 * tpr.item(), abs=1e-3)
-        scores[name].append(100 * tpr.item())
-    found = [(r["first"], r["second"], r["second_is"]) for r in rows_of(whole / FILES[2])]
-    assert not given[0].pop("teacher")
-    assert given[0].keys() == scores.keys()
-    assert all(given[0][name] == pytest.approx(scores[name], abs=1e-3) for name in scores)
-    assert found == comparisons(scores)
-    for row in rows_of(whole / "differences.csv"):
-        gap = np.mean(tprs[row["first"]]) - np.mean(tprs[row["second"]])
-        assert float(row["difference@1e-2"]) == pytest.approx(gap, abs=0.006)
-    for row in rows_of(whole / "weights.csv"):  # as good as a chosen one, or worse
-        best = [w for w in rows_of(whole / "weights.csv") if w["method"] == row["method"]]
-        assert weights[row["method"]]["score"] == max((w["score"] for w in best), key=float)
-    assert "Chosen at the edge of their weights" in (whole / "study.md").read_text()
-    assert json.loads((whole / "config.json").read_text()) == {
-        "faces": str(small.faces.resolve()),
-        "image_size": 16,
-        "people": 1000,
-        "renderer": RENDERER_VERSION,
+@pytest.mark.parametrize(
+    ("score_of", "searched", "chosen"),
+    [
+        (lambda w: -abs(w - 8), {4, 8, 16}, 8),
+        (lambda w: w, {4, 8, 16, 32, 64}, 64),  # two more at the end, and no further
+        (lambda w: -w, {1, 2, 4, 8, 16}, 1),
+        (lambda w: -abs(w - 32), {4, 8, 16, 32, 64}, 32),
+    ],
+)
+def test_the_search_goes_on_at_an_end_and_then_stops(small, score_of, searched, chosen):
+    plan = dataclasses.replace(
+        small,
+        regimes={"new": Regime("new", ("fitnet:8", "none"))},
+        grid=(1, 0.5, 2),
+        extensions=2,
+        search_seeds=(0, 9),
+        final_seeds=(1, 2, 3),
+    )
+    lines = follow(plan, score_of)
+    weights = {
+        stage: {float(x["setting"][7:]) for x in lines if (x["row"], x["stage"]) == (row, stage)}
+        for row, stage in (("fitnet:8", "search"), ("fitnet:8", "final"))
     }
-
-    Here.done = []
-    for Here.limit in (3, 9, 15):  # in each of the stages
-        with pytest.raises(KeyboardInterrupt):
-            run_study(small, parts, resamples=20)
-    Here.limit = 10**6
-    run_study(small, parts, resamples=20)
-    assert Here.done == everything
-    run_study(small, parts, resamples=20)
-    assert Here.done == everything
-    for name in FILES:
-        assert without_times(whole / name) == without_times(parts / name)
+    assert weights == {"search": searched, "final": {chosen}}
+    counts = {row: sum(x["row"] == row for x in lines) for row in ("fitnet:8", "none")}
+    assert counts == {"fitnet:8": 2 * len(searched) + 3, "none": 2 + 3}
+    assert students_of(plan, "fitnet:8") == (9, 13)
+    assert students_of(plan, "none") == (5, 5)
 
 
-def test_methods_join_a_folder_and_other_options_are_refused(small, tmp_path):
-    fewer = small.only(["sp"])
-    assert list(fewer.weights) == ["sp"]
-    assert fewer.combinations == ()
-    run_study(fewer, tmp_path / "a", resamples=5)
-    first = list(Here.done)
-    assert small.only(["sp", "fitnet"]).combinations == ()
-    # The same folder of faces by another name.
-    more = dataclasses.replace(small, faces=type(small.faces)(os.path.relpath(small.faces)))
-    run_study(more.only(["sp", "fitnet+sp"]), tmp_path / "a", resamples=5)
-    assert Here.done[: len(first)] == first
-    assert not any(name in Here.done[len(first) :] for name in first)
-    assert {r["method"] for r in rows_of(tmp_path / "a/study.csv")} == {
-        *("teacher", "student alone", "sp", "fitnet", "fitnet+sp")
-    }
-    longer = dataclasses.replace(fewer, selection_steps=7)
-    with pytest.raises(ValueError, match=r"holds a run of other options .*steps: 2 here, 7 there"):
-        run_study(longer, tmp_path / "a", resamples=5)
-    with pytest.raises(ValueError, match="holds results of other options"):
-        run_study(dataclasses.replace(fewer, people=99), tmp_path / "a", resamples=5)
-
-
-def test_no_choice_sees_the_test_set(small, tmp_path, monkeypatch):
-    """Until all choices are made, nothing takes an image or a label of the test people."""
-    real = load_splits
-
-    class Forbidden:
-        num_identities = 12
-
-        def __len__(self):
-            return 48
-
-        def __getattr__(self, name):
-            raise AssertionError(f"the test set was read: {name}")
-
-    def guarded(*args, **kwargs):
-        assert (args, kwargs["people"], kwargs["image_size"]) == ((small.faces,), 77, 16)
-        splits = real(*args, **kwargs)
-        return dataclasses.replace(splits, test=Forbidden()) if not chosen else splits
-
-    small = dataclasses.replace(small.only(["sp"]), people=77, processes=3, selection_seeds=(0, 3))
-    chosen = []
-    monkeypatch.setattr(study_run, "load_splits", guarded)
-    monkeypatch.setattr(runner, "load_splits", guarded)
-    with pytest.raises(RuntimeError, match="final"):
-        stop_before_final(small, tmp_path / "a", monkeypatch)
-    assert Here.processes == 3
-    assert not list((tmp_path / "a").rglob("test.safetensors"))
-    # Scores are of validation embeddings.
-    labels = real(small.faces, image_size=16, progress=False).validation.labels
-    rows = rows_of(tmp_path / "a" / "weights.csv")
-    assert [row["seed"] for row in rows] == ["0", "3"] * 2
-    for row in rows:
-        folder = tmp_path / "a" / "weights" / f"{row['setting'].replace(':', '')}-{row['seed']}"
-        tprs = all_pairs_tpr_at_fpr(load_embeddings(folder, "validation"), labels, [0.1, 0.05])
-        assert float(row["score"]) == pytest.approx(100 * tprs.mean().item(), abs=1e-3)
-
-
-def stop_before_final(config, out, monkeypatch):
-    def guarded(config, chosen):
-        raise RuntimeError("final")
-
-    monkeypatch.setattr(study_run, "final_stage", guarded)
-    run_study(config, out, resamples=5)
-
-
-RESULTS = Path(__file__).parents[2] / "data" / "results"
-PUBLISHED = rows_of(RESULTS / "study_weights.csv")
+def test_what_is_left_is_what_is_not_done(small):
+    plan = dataclasses.replace(small, grid=(0.5, 1, 2), extensions=1)
+    key = "none", "fitnet:32"
+    assert students_left(plan, [])[key] == (5, 6)
+    lines = []
+    while runs := wanted(plan, lines):
+        least, most = students_left(plan, lines)[runs[0].regime, runs[0].row]
+        lines.append(line(runs[0], float(runs[0].setting[7:]) if "+" not in runs[0].row else 0))
+        after = students_left(plan, lines)[runs[0].regime, runs[0].row]
+        assert after in ((least - 1, most - 1), (least, most - 1), (0, 0))
+    assert set(students_left(plan, lines).values()) == {(0, 0)}
+    assert len([x for x in lines if (x["regime"], x["row"]) == key]) == 6  # best at the end
 
 
 @pytest.mark.parametrize("name", recipe_names(studies=True))
-def test_every_method_has_a_row_of_the_same_length(name):
-    study = load_study(name)
-    assert study.about
-    # Those of the table that was published; what joined DISTILLERS later was not in the study.
-    assert study.weights.keys() == {r["method"] for r in PUBLISHED if "+" not in r["method"]}
-    assert study.weights.keys() <= DISTILLERS.keys()
-    assert len({len(row) for row in study.weights.values()}) == 1
-    for method, row in study.weights.items():
-        assert DISTILLERS[method].weight in row
-        ratios = [b / a for a, b in itertools.pairwise(row)]
-        assert all(2 <= ratio <= 4 for ratio in ratios)
-    assert not set(study.seeds) & set(study.selection_seeds)
-    assert len(study.seeds) >= 3
-    assert (study.choose_at, study.faces) == ((1e-3, 1e-4), None)
+def test_the_recipes_can_be_run(name):
+    """Reading them has checked sets, rows and seeds; here by other means."""
+    plan = load_study(name)
+    people = [
+        number
+        for s in plan.sets.values()
+        for number in range(s.first, s.first + s.people)
+    ]  # fmt: skip
+    assert len(set(people)) == len(people)
+    for regime in plan.regimes.values():
+        assert len(set(regime.rows)) == len(regime.rows) > 3
+        for row in regime.rows:
+            for method in parse_method(row):
+                assert regime.labels or not DISTILLERS[method].needs_labels
+    assert plan.needs_threshold
+    assert ("not run" in plan.about) == (name == "study-gpu")
 
 
-@pytest.mark.parametrize(("name", "beside"), [("ekd_fine", "ekd_fine+fitnet"), ("ekd_memory", "")])
-def test_the_weights_of_our_forms_are_those_that_validation_chose(name, beside):
-    chosen = {r["method"]: r["setting"] for r in PUBLISHED if r["chosen"] == "yes"}
-    assert DISTILLERS[name].weight == parse_method(chosen[beside or name])[name]
+def test_the_recorded_study_is_that_of_the_recipe():
+    """Every recorded line is one that the recipe asks for, and its choices are the recipe's."""
+    plan, lines = load_study("study"), rows_of(RESULTS / "decisive_runs.csv")
+    assert lines
+    search = [x for x in lines if x["stage"] == "search"]
+    for k, x in enumerate(lines):
+        before = [y for y in lines if y is not x and (y in search or x["stage"] == "final")]
+        if x["stage"] == "search":  # asked for as soon as weights next to it are known
+            factors = [float(f) * 2.0**e for f in (1,) for e in range(-4, 5)]
+            assert x["setting"] in {scaled(x["row"], f) for f in factors}, k
+            assert int(x["seed"]) in plan.search_seeds
+        else:
+            runs = wanted(plan.only([x["row"]], [x["regime"]]), before)
+            assert (x["setting"], int(x["seed"])) in {(r.setting, r.seed) for r in runs}, k
+        assert int(x["steps"]) == plan.student.steps
+        assert x["row"] in plan.regimes[x["regime"]].rows
 
 
-def test_the_weights_of_later_methods_are_those_that_validation_chose():
-    rows = rows_of(RESULTS / "successor_weights.csv")
-    tried = {row["method"] for row in rows}
-    assert tried >= {"dkd", "gkd", "lskd", "qud", "seed", "thkd"}
-    for name in tried - {r["method"] for r in PUBLISHED}:
-        mine = [row for row in rows if row["method"] == name]
-        (best,) = (row for row in mine if row["chosen"] == "yes")
-        assert float(best["score"]) == max(float(row["score"]) for row in mine)
-        assert DISTILLERS[name].weight == parse_method(best["setting"])[name]
+def test_a_form_of_ekd_is_compared_with_its_likes_and_with_the_controls():
+    of = {row: row for row in load_study("study").regimes["own"].rows}
+    assert [row for row in of if is_ekd(row)] == [
+        "ekd_decisions:128+fitnet:32", "ekd_gallery:128", "ekd_fine:128+fitnet:32",
+        "ekd_gallery:128+fitnet:32", "ekd:64",
+    ]  # fmt: skip
+    alone = opponents("ekd:64", of)
+    assert alone["the best rival"] == ["fitnet:32", "dkd:2", "adadistill:1", "none", "kd:16"]
+    assert list(alone) == ["the best rival", "fitnet alone"]  # no control stands alone
+    beside = opponents("ekd_fine:128+fitnet:32", of)
+    assert {"dkd:2", "dkd:2+fitnet:32", "triplet:8+fitnet:32"} < set(beside["the best rival"])
+    assert not any("ekd" in row for row in beside["the best rival"])
+    assert beside["ekd_labels beside FitNet"] == ["ekd_labels:128+fitnet:32"]
+    assert beside["ekd_l2 beside FitNet"] == ["ekd_l2:2048+fitnet:32"]
 
 
-def test_the_teacher_of_the_study_is_that_of_the_demo():
-    shipped = load_recipe("demo-teacher").config
-    study = load_study("study")
-    assert study.teacher == dataclasses.replace(shipped, device="cpu")
-    assert study.people == 1000
+def test_a_share_of_the_labels_is_wrong():
+    labels = torch.arange(4000) // 4
+    wrong = study.labels_with_errors(labels, 0.3) != labels
+    assert 0.28 < float(wrong.double().mean()) < 0.32
+    assert torch.equal(wrong, study.labels_with_errors(labels, 0.3) != labels)
 
 
-def test_every_method_and_combination_gets_as_many_trials_and_seeds(small, tmp_path):
-    chosen = {"fitnet": "fitnet:16", "ekd": "ekd:16", "sp": "sp:9"}
-    combined = combinations_stage(small, chosen).tried
-    assert combined == {
-        "fitnet+sp": ["fitnet:16+sp:9", "fitnet:8+sp:9"],
-        "ekd+fitnet": ["ekd:16+fitnet:16", "ekd:8+fitnet:16"],
-    }
-    assert parse_method(combined["fitnet+sp"][1]) == {"fitnet": 8, "sp": 9}
-    for faces in (small.faces, None):
-        config = dataclasses.replace(small, faces=faces)
-        stage = dataclasses.replace(final_stage(config, {"sp": "sp:9"}), steps=5)
-        plan = stage.runs(config, tmp_path)
-        assert list(plan) == [  # a seed is complete before the next begins
-            *("teacher", "final/alone-1", "final/sp9-1", "final/alone-2", "final/sp9-2")
-        ]
-        assert plan["teacher"] == dataclasses.replace(small.teacher, flip=faces is not None)
-        for name, run in plan.items():
-            if name != "teacher":
-                alone = run.method == "none"
-                assert run == dataclasses.replace(
-                    small.student,
-                    method="none" if "alone" in name else "sp:9",
-                    teacher=None if alone else str(tmp_path / "teacher"),
-                    teacher_cache=str(tmp_path / "teacher/train.safetensors"),
-                    steps=5,
-                    seed=int(name[-1]),
-                    flip=faces is not None,
-                )
+class Here:
+    """`Runner`, in this process; stops before student number `limit`."""
+
+    limit = 10**6
+    done: list = []  # noqa: RUF012 - set anew by the fixture
+
+    def __init__(self, work, plan, label, *, processes):
+        self.work, self.plan = pickle.loads(pickle.dumps(work)), plan  # noqa: S301
+        assert re.fullmatch(r"\d+ of at most \d+ students", label)
+
+    def run(self):
+        for name, config in self.plan.items():
+            if len(Here.done) == Here.limit:
+                raise KeyboardInterrupt
+            self.work.say(name, self.work.do(name, config, lambda *_: None), lambda _: None)
+            Here.done.append(name)
 
 
-def test_the_plan_of_a_dry_run_adds_up(small):
-    """With 0.6 s a step, ten times that for the teacher: minutes, disk and faces by hand."""
-    cost = Estimate(2**20, 2**18, 2**24, 0, 0.6)
-    costs = dict.fromkeys(["student alone", *small.weights, *small.combinations], cost)
-    costs["teacher"] = dataclasses.replace(cost, step_seconds=6.0)
-    config = dataclasses.replace(small, selection_seeds=(0, 9), people=100)
-    text = "\n".join(dry_run._lines(config, costs, 0.5, "cpu"))
-    for line in (
-        r"teacher +1 runs of +4 steps +0.4 minutes",
-        r"weights +12 runs of +2 steps +0.2 minutes",
-        r"combinations +8 runs of +2 steps +0.2 minutes",
-        r"final students +12 runs of +3 steps +0.4 minutes",
-        r"in all +1 minutes, one run at a time on this cpu",
-        r"disk +1.2 GiB of runs, 0.0 GiB of faces, rendered once: 20 minutes",  # 33 of 37 MiB
-        r"milliseconds a step: .*student alone 600, .*teacher 6000$",
-    ):
-        assert re.search(line, text), line
+@pytest.fixture
+def here(monkeypatch, tmp_path):
+    threads = torch.get_num_threads()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(study, "Runner", Here)
+    Here.limit, Here.done = 10**6, []
+    yield
+    torch.set_num_threads(threads)
 
 
-def test_a_study_of_real_faces_is_read_from_its_file(tmp_path):
-    path = Path(study_run.__file__).parents[1] / "recipes/study.json"
-    text = path.read_text().replace('"about"', '"faces": "photographs", "about"')
-    (tmp_path / "mine.json").write_text(text)
-    assert load_study("mine.json").faces == Path("photographs")
-    (tmp_path / "mine.json").write_text(text.replace('"seeds"', '"sseeds"'))
-    with pytest.raises(ValueError, match=r"mine.json is no study: .*seeds"):
-        load_study("mine.json")
+def test_a_study_from_start_to_end_after_two_stops(small, tmp_path, here, capsys):
+    out = tmp_path / "a"
+    for Here.limit in (3, 7):
+        with pytest.raises(KeyboardInterrupt):
+            run_study(small, out)
+    Here.limit = 10**6
+    run_study(small, out)
+    assert len(Here.done) == len(set(Here.done)) == 2 * 2 * (1 + 2)
+    run_study(small, out)
+    assert len(Here.done) == 12
+    text = capsys.readouterr().out
+    assert text.strip().endswith("study.csv gains.csv study.md study_1e-1.png study_5e-2.png")
+    assert "30 people: 450 genuine and 15,660 impostor pairs" in text
 
-
-def test_the_choice_is_that_of_a_slow_loop():
-    generator = np.random.default_rng(0)
-    candidates = {f"m{k}": [f"m{k}:{w}" for w in range(4)] for k in range(20)}
-    scores = {s: generator.integers(0, 4, 3).tolist() for row in candidates.values() for s in row}
-    expected = {}
-    for name, row in candidates.items():
-        best, best_mean = None, -1.0
-        for setting in row:
-            mean = float(np.mean(scores[setting]))
-            if mean > best_mean + 1e-9:  # the first of equals stays
-                best, best_mean = setting, mean
-        expected[name] = best
-    assert choose(candidates, scores) == expected
-
-
-def test_the_sides_of_a_difference_are_named_by_the_scores():
-    scores = {"student alone": 1.0, "kd": 5.0, "sp": 4.0, "ekd": 9.0, "ekd_paper": 2.0}
-    scores |= {"kd+sp": 6.0, "fitnet+sp": 7.0, "ekd+kd": 8.0, "ekd_paper+sp": 3.0, "sp+ekd": 0.5}
-    pairs = comparisons({"teacher": (), **{name: [s - 1, s + 1] for name, s in scores.items()}})
-    assert len(pairs) == len(set(pairs))
-    by_role = {}
-    for first, second, role in pairs:
-        by_role.setdefault(role, []).append((first, second))
-    students = [name for name in scores if name != "student alone"]
-    assert by_role["student alone"] == [(name, "student alone") for name in students]
-    best = by_role["best single without EKD"]
-    assert best == [(name, "kd") for name in students if name != "kd"]
-    assert by_role["best combination without EKD"] == [
-        ("ekd+kd", "fitnet+sp"),
-        ("ekd_paper+sp", "fitnet+sp"),
-        ("sp+ekd", "fitnet+sp"),
+    runs = rows_of(out / "runs.csv")
+    assert list(runs[0]) == list(rows_of(RESULTS / "decisive_runs.csv")[0])
+    labels = {name: small.sets[name].faces(32).labels for name in ("validation", "test")}
+    tprs = {}
+    for run in runs:
+        folder = out / run["regime"] / f"{run['setting'].replace(':', '')}-{run['seed']}"
+        config = json.loads((folder / "config.json").read_text())
+        assert (config["identity_weight"] == 0) == (run["regime"] == "none")
+        rows = load_file(folder / "rows.safetensors")
+        assert rows.keys() == ({"validation"} if run["stage"] == "search" else labels.keys())
+        tpr = all_pairs_tpr_at_fpr(rows["validation"], labels["validation"], small.choose_at)
+        assert float(run["score"]) == pytest.approx(100 * float(tpr.mean()), abs=6e-4)
+        if run["stage"] == "final":
+            tpr = all_pairs_tpr_at_fpr(rows["test"], labels["test"], small.choose_at)
+            tprs.setdefault((run["regime"], run["row"]), []).append(100 * tpr.numpy())
+    threshold = float((out / "threshold.txt").read_text())
+    assert config["teacher_threshold"] == threshold
+    means = {key: np.mean(values, 0) for key, values in tprs.items()}
+    table = rows_of(out / "study.csv")
+    assert [(x["regime"], x["row"]) for x in table] == list(means)
+    for x in table:
+        for k, name in enumerate(("tpr@1e-1", "tpr@5e-2")):
+            assert float(x[name]) == pytest.approx(means[x["regime"], x["row"]][k], abs=0.006)
+            assert float(x[f"{name}_low"]) <= float(x[name]) <= float(x[f"{name}_high"])
+    gains = rows_of(out / "gains.csv")
+    minus = ["the best rival", "fitnet alone"]
+    assert [(x["regime"], x["minus"]) for x in gains] == [
+        (regime, name) for regime in small.regimes for name in minus
     ]
-    assert by_role["combination without EKD"] == [("ekd+kd", "kd+sp")]
-    assert by_role["part of it"] == [  # "kd" stands above already
-        *(("kd+sp", "sp"), ("fitnet+sp", "sp"), ("ekd+kd", "ekd")),
-        *(("ekd_paper+sp", "ekd_paper"), ("ekd_paper+sp", "sp")),
-        *(("sp+ekd", "sp"), ("sp+ekd", "ekd")),
-    ]
+    for x in gains:  # FitNet is the only rival
+        gap = means[x["regime"], x["row"]] - means[x["regime"], "fitnet:32"]
+        assert float(x["gain@1e-1"]) == pytest.approx(gap[0], abs=0.006)
+        assert float(x["gain@1e-1_low"]) <= float(x["gain@1e-1"]) <= float(x["gain@1e-1_high"])
+        assert bool(x["p@1e-1"]) == (x["minus"] == minus[0])
+
+    for change in ({"calibrated_at": 0.05}, {"sets": small.sets | {"other": People(2000, 9, 9)}}):
+        with pytest.raises(ValueError, match="holds results of other options"):
+            run_study(dataclasses.replace(small, **change), out)
+    # Rows that join later leave what is there alone, and fewer rows leave the others in the table.
+    run_study(small.only(["fitnet"], ["none"]), out)
+    assert rows_of(out / "study.csv") == table
+    assert len(Here.done) == 12
 
 
-@pytest.fixture(scope="module")
-def results():
-    """Test results of two seeds of three methods, and the people they were measured on."""
-    test = SyntheticFaces(30, 4)
-    generator = torch.Generator().manual_seed(0)
-    centres = torch.randn(30, 8, generator=generator)[test.labels]
-
-    def net(noise):
-        rows = centres + noise * torch.randn(120, 8, generator=generator)
-        return report.measure(rows, test.labels, tables.FPRS, 50)
-
-    noises = {
-        "student alone": (1.0, 1.1),
-        "sp": (0.7, 0.6),
-        "ekd": (0.4, 0.5),
-        "ekd+sp": (0.4, 0.3),
-    }
-    return {name: [net(noise) for noise in pair] for name, pair in noises.items()}, test
+def test_of_strangers_kd_gets_means_for_prototypes():
+    """Who needs none is taught by the same teacher everywhere."""
+    plan = load_study("study")
+    work = study.StudyWork(plan, Path(), DEMO_TEACHER, {}, 1)
+    for name, regime in plan.regimes.items():
+        assert work._teacher(regime, "qud:4").head is not None
+        assert (work._teacher(regime, "fitnet:32+dkd:2").head is None) == (name != "own")
 
 
-def by_hand(results, place=0):
-    """Mean over seeds in percent, its spread over them, the ends of its interval."""
-    estimates = 100 * np.array([r.estimate[place] for r in results])
-    samples = np.mean([100 * r.samples[:, place].numpy() for r in results], axis=0)
-    return [estimates.mean(), estimates.std(ddof=1), *np.percentile(samples, [2.5, 97.5])]
-
-
-def difference_by_hand(first, second):
-    samples = [
-        100 * (a.samples - b.samples)[:, 0].numpy() for a, b in zip(first, second, strict=True)
-    ]
-    ends = np.percentile(np.mean(samples, axis=0), [2.5, 97.5])
-    return [by_hand(first)[0] - by_hand(second)[0], *ends]
-
-
-def test_differences_say_interval_and_spread_over_seeds(results):
-    seeds, _ = results
-    row = report._difference("ekd", "student alone", "student alone", seeds)
-    each = [
-        100 * float(a.estimate[0] - b.estimate[0])
-        for a, b in zip(seeds["ekd"], seeds["student alone"], strict=True)
-    ]
-    assert row["seed_std@1e-2"] == pytest.approx(np.std(each, ddof=1), abs=0.01)
-    found = [row[f"difference@1e-2{end}"] for end in ("", "_low", "_high")]
-    assert found == pytest.approx(
-        difference_by_hand(seeds["ekd"], seeds["student alone"]), abs=0.01
+def test_a_teacher_is_trained_once_or_refused(small, tmp_path, here):
+    teacher = TrainConfig(backbone="tiny_teacher", steps=2, device="cpu")
+    plan = dataclasses.replace(
+        small, teacher=teacher, regimes={"own": Regime("own", ("fitnet:32",))}
     )
-    assert row["difference@1e-2_low"] < row["difference@1e-2"] < row["difference@1e-2_high"]
-
-
-def test_all_nets_meet_the_same_draws_of_people(results):
-    _, test = results
-    rows = torch.randn(120, 8, generator=torch.Generator().manual_seed(1))
-    one, other = (report.measure(by * rows, test.labels, tables.FPRS, 7) for by in (1, 4))
-    assert one.samples.shape == (7, 4)
-    assert torch.equal(one.samples[:, 0], other.samples[:, 0])
-    found = study_run._validation_columns(rows, test.labels)["tpr@1e-2"]
-    assert found == pytest.approx(100 * one.estimate[0].item(), abs=0.006)
-
-
-def test_the_page_of_a_study_says_what_its_results_are(results):
-    seeds, test = results
-    settings = {"student alone": "", "sp": "sp:9", "ekd": "ekd:16", "ekd+sp": "ekd:16+sp:9"}
-    info = {"backbone": "tiny", "train_seconds": 1.5}
-    net = Run("", Path(), None, info, [], Profile(1234, 5678, 0.5))
-    methods = {"teacher": Method("", [net], seeds["ekd+sp"][:1], ())}
-    for k, (name, setting) in enumerate(settings.items()):
-        methods[name] = Method(setting, [net, net], seeds[name], [k, k + 2])
-    pairs = [("ekd", "student alone", "student alone"), ("sp", "ekd", "part of it")]
-    text = "\n".join(report._page(methods, pairs, test.labels))
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
-    table = {row[0]: row for row in rows if len(row) == 8}
-    assert table["teacher"][1:4] == ["", "1", ""]
-    for k, (name, setting) in enumerate(settings.items()):
-        mean, spread, low, high = by_hand(seeds[name])
-        assert table[name][1:5] == [
-            *(setting, "2", f"{k + 1:.1f} ± 1.4"),
-            f"{mean:.1f} ± {spread:.1f} [{low:.1f}, {high:.1f}]",
-        ]
-    differences = {tuple(row[:3]): row[3] for row in rows if len(row) == 7}
-    for first, second, role in pairs:
-        value, low, high = difference_by_hand(seeds[first], seeds[second])
-        cell = differences[first, second, role]
-        assert f"{value:+.1f} [{low:+.1f}, {high:+.1f}]" in cell
-        assert cell.startswith("**") == (low > 0 or high < 0)
-    assert "30 identities: 180 genuine and 6,960 impostor pairs" in text
-    assert ["tiny", "1,234", "5,678", "0.50"] in rows
-    assert text.endswith("training: 14 seconds on one core in all.")
-    for sentence in ("standard deviation over seeds", "95 % interval of a paired", "**Bold**"):
-        assert text.count(sentence) == 1
-
-    # Without validation nothing was chosen: a demo's page has no columns of it.
-    without = {name: dataclasses.replace(method, scores=()) for name, method in methods.items()}
-    text = "\n".join(report._page(without, pairs, test.labels))
-    assert "alidation" not in text
-    assert text.splitlines()[0].split("|")[1:3] == [" method        ", " seeds "]
-
-
-def test_the_figure_shows_groups_by_mean_at_its_first_level(results, monkeypatch):
-    seeds, _ = results
-    panels = []
-    monkeypatch.setattr(figures, "DRAWN", (1e-2, 1e-3))
-    monkeypatch.setattr(figures, "plot_methods", lambda groups, *a, **k: panels.append(groups))
-    figures.study_figure(seeds)
-    for place, groups in enumerate(panels):
-        assert [list(group) for group in groups] == [["student alone"], ["ekd", "sp"], ["ekd+sp"]]
-        shown = groups[1]["sp"]
-        mean, _, low, high = by_hand(seeds["sp"], place)
-        assert np.mean(shown.seeds) == pytest.approx(mean)
-        assert [shown.low, shown.high] == pytest.approx([low, high], nan_ok=True)
-    assert len(panels) == 2
-
-
-def test_weights_at_the_end_of_their_row_are_named(small):
-    rows = {"fitnet": (1.0, 2.0, 4.0), "ekd": (1.0, 2.0, 4.0), "sp": (1.0, 2.0, 4.0)}
-    config = dataclasses.replace(small, weights=rows)
-    chosen = {"fitnet": "fitnet:1", "ekd": "ekd:2", "sp": "sp:4"}
-    assert at_edge(config, chosen) == ["fitnet:1", "sp:4"]
+    file, threshold = study._prepare(plan, tmp_path / "a")
+    assert (file, threshold) == (tmp_path / "a" / "teacher", None)
+    assert load_file(tmp_path / "a/teacher_own.safetensors")["embeddings"].shape == (320, 128)
+    before = (file / "model.safetensors").stat().st_mtime_ns
+    study._prepare(plan, tmp_path / "a")
+    assert (file / "model.safetensors").stat().st_mtime_ns == before
+    smaller = dataclasses.replace(small, student=TrainConfig(image_size=16, steps=2, device="cpu"))
+    with pytest.raises(ValueError, match="takes images of 32 pixels: a study needs a net for the"):
+        run_study(smaller, tmp_path / "b")
+    with pytest.raises(ValueError, match="validation people cannot show FPR 1e-4"):
+        run_study(dataclasses.replace(small, choose_at=(1e-4,)), tmp_path / "b")
+    with pytest.raises(FileNotFoundError):
+        run_study(dataclasses.replace(small, teacher="nowhere"), tmp_path / "b")
+    assert not (tmp_path / "b").exists()
+    assert not Here.done
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"weights": {"fitnett": (1.0,)}}, "did you mean 'fitnet'"),
-        ({"weights": {"kd": (1.0,), "sp": (1.0, 2.0)}}, "as many weights"),
-        ({"weights": {"kd": (1.0, -1.0)}, "combinations": ()}, "kd must be positive"),
-        ({"combinations": ("kd+sp",)}, r"must join methods of weights, got \['kd'\]"),
-        ({"combinations": ("sp",)}, "must join"),
-        ({"seeds": (0, 1)}, "share none"),
-        ({"seeds": ()}, "share none"),
-        ({"selection_seeds": ()}, "share none"),
-        ({"selection_steps": 0}, "selection_steps"),
-        ({"shares": (1.0, 1.0)}, "each once"),
-        ({"shares": (1e7,)}, "below a million"),
-        ({"student": TrainConfig(method="sp", teacher="t", **NET)}, "no method of their own"),
-        ({"teacher": TrainConfig(method="sp", teacher="t", **NET)}, "no method of their own"),
-        ({"teacher": TrainConfig(**NET | {"image_size": 32})}, "images of the same size"),
-        ({"choose_at": (0.0,)}, "choose_at"),
+        ({"regimes": {"a": Regime("own", ("fitnett:1",))}}, "did you mean 'fitnet'"),
+        ({"regimes": {"a": Regime("own", ("kd:1", "kd:2"))}}, "are one method"),
+        ({"regimes": {"a": Regime("own", ("kd:1",), labels=False)}}, "'kd' needs them"),
+        ({"regimes": {"a": Regime("own", ("none",), labels=False)}}, "nothing to learn from"),
+        ({"regimes": {"a": Regime("others", ("none",))}}, "no set 'others', needed by regime a"),
+        ({"regimes": {"a": Regime("own", ("none",), wrong_labels=1)}}, "wrong_labels is a share"),
+        ({"regimes": {}}, "needs a regime"),
+        ({"sets": {"new": People(0, 9, 9), "test": People(5, 9, 9)}}, "in 'new' and 'test'"),
+        ({"sets": {"new": People(0, 9, 9)}}, "no set 'calibration', needed for the teacher's"),
+        ({"sets": {"new": People(0, 9, 1)}}, "two images of each"),
+        ({"grid": (1, 1)}, "each once"),
+        ({"grid": (0.0,)}, "positive"),
+        ({"final_seeds": (1, 100)}, "share none"),
+        ({"final_seeds": (1,)}, "two or more"),
+        ({"search_seeds": ()}, "share none"),
+        ({"choose_at": ()}, "rates in"),
+        ({"calibrated_at": 0.0}, "rates in"),
         ({"processes": 0}, "processes"),
+        ({"student": TrainConfig(method="sp", teacher="t")}, "no method of their own"),
+        ({"teacher": TrainConfig(image_size=64)}, "images of the same size"),
     ],
 )
-def test_a_study_that_cannot_be_fair_is_refused(small, change, message):
+def test_a_study_that_cannot_be_is_refused(small, change, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(small, **change)
 
 
-def test_levels_that_validation_cannot_show_are_refused_before_training(small, tmp_path):
-    with pytest.raises(ValueError, match="impostor pairs of the validation set cannot show FPR"):
-        run_study(dataclasses.replace(small, choose_at=(1e-4,)), tmp_path / "a")
-    assert not Here.done
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """A recipe of four rows beside which we stand; a step takes 0.36 s, a teacher's ten times."""
+    monkeypatch.chdir(tmp_path)
+    recipe = json.loads((RECIPES / "study.json").read_text())
+    recipe["regimes"] = {
+        "none": {"people": "new", "labels": False, "rows": ["fitnet:32", "qud:4+fitnet:32"]},
+        "new": {"people": "new", "rows": ["fitnet:32", "none"]},
+    }
+    recipe["student"]["steps"] = 1000
+    Path("mine.json").write_text(json.dumps(recipe))
+
+    def cost(config, **options):
+        assert options["num_identities"] == 1000
+        seconds = 3.6 if config.backbone == "tiny_teacher" else 0.36
+        return Estimate(2**18, 2**18, 2**22, 0, seconds)
+
+    monkeypatch.setattr(dry_run, "estimate", cost)
+    monkeypatch.setattr(dry_run, "_seconds_an_image", lambda size: 0.006)
+    return recipe
 
 
-def test_command_line(tmp_path, capsys):
-    recipe = json.loads((Path(study_run.__file__).parents[1] / "recipes/study.json").read_text())
-    recipe["weights"] = {"kd": [1, 2, 4, 8], "ekd": [16, 32, 64, 128]}
-    recipe["combinations"] = ["ekd+kd"]
-    (tmp_path / "mine.json").write_text(json.dumps(recipe))
+def test_a_dry_run_counts_what_is_left(mine, tmp_path, capsys):
     assert main(["compare", "--recipe", "mine.json", "--dry-run"]) == 0
     text = capsys.readouterr().out
-    counts = dict(re.findall(r"^(\w[\w ]+?) +(\d+) runs", text, re.MULTILINE))
-    assert counts == {"teacher": "1", "weights": "8", "combinations": "2", "final students": "12"}
-    assert re.search(r"in all +\d+ minutes", text)
-    assert re.search(r"milliseconds a step: .*ekd\+kd \d+", text)
+    for expected in (
+        r"none +2 rows +16 to +20 students +2.0 core hours",
+        r"new +2 rows +14 to +16 students +1.6 core hours",  # 8 to 10, and the student alone: 6
+        r"in all +30 to 36 students of 1,000 steps beside 0 that are finished: at most 3.6 core",
+        r"disk +0.4 GiB of runs, 0.3 GiB of faces, rendered once: 9 minutes on",  # 36 of 10 MiB
+        r"milliseconds a step: .*qud\+fitnet 360",
+    ):
+        assert re.search(expected, text), expected
     assert [p.name for p in tmp_path.iterdir()] == ["mine.json"]
 
-    for arguments, message in (
+    (tmp_path / "a").mkdir()
+    done = wanted(load_study("mine.json").only(["none"]), [])
+    write_table(tmp_path / "a" / "runs.csv", [line(run, 1) for run in done])
+    arguments = ["compare", "--recipe", "mine.json", "--dry-run", "--out", "a"]
+    assert main([*arguments, "--regimes", "new", "--only", "none"]) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"in all +5 to 5 students .* beside 1 that are finished", text)
+    assert not re.search(r"^none ", text, re.MULTILINE)
+
+    mine["teacher"] = {"backbone": "tiny_teacher", "steps": 2000, "device": "cpu"}
+    Path("mine.json").write_text(json.dumps(mine))
+    assert main(["compare", "--recipe", "mine.json", "--dry-run"]) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"teacher +2,000 steps +2.0 core hours", text)
+    assert "at most 5.6 core hours" in text
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"final_seeds"', '"seeds"', "is no study: StudyPlan.__init__() got an unexpected keyword"),
+        ('"first"', '"begin"', "is no study: People.__init__() got an unexpected keyword"),
+        ('"teacher": "packaged", ', "", "is no study: it has no 'teacher'"),
+        ("tiny_student", "tiny_studen", "did you mean 'tiny_student'"),
+        ("fitnet:32", "fitnet:x", "the weight of 'fitnet' in"),
+        ('"first": 10000', '"first": 1', "the same people stand in 'own' and 'new'"),
+        ('"first": 10000', '"first": "a"', "is no study: '<' not supported"),
+        ("{", "[", "is no study: "),
+    ],
+)
+def test_a_bad_recipe_is_one_message(mine, capsys, old, new, message):
+    text = Path("mine.json").read_text()
+    assert old in text
+    Path("mine.json").write_text(text.replace(old, new))
+    assert main(["compare", "--recipe", "mine.json"]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("mine.json") == 1
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
         (["--recipe", "studdy"], "did you mean 'study'"),
         (["--recipe", "study", "--only", "fitnett"], "did you mean 'fitnet'"),
-        (["--recipe", "study", "runs/demo"], "give --recipe alone"),
-        (["runs/demo", "--dry-run"], "belong to a study"),
+        (["--recipe", "study", "--regimes", "nne"], "did you mean 'none'"),
+        (["--recipe", "study", "--only", "dkd", "--regimes", "none"], "no method of the study"),
+        (["--recipe", "study", "runs/demo"], "give --recipe without"),
+        (["--recipe", "study", "--faces", "."], "give --recipe without"),
+        (["--recipe", "study", "--resamples", "0"], "at least 1"),
+        (["runs/demo", "--regimes", "none"], "belong to a study"),
         (["--recipe", "no.json"], "no.json"),
-        ([], "name one or more runs"),
-    ):
-        try:
-            code = main(["compare", *arguments])
-        except SystemExit as error:  # tyro's own way out
-            code = error.code
-        assert code == 2
-        assert message in " ".join(capsys.readouterr().err.split())
+    ],
+)
+def test_the_command_refuses_what_it_cannot_do(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(["compare", *arguments]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_fewer_rows_are_those_that_match(small):
+    plan = small.only(["ekd_*"], ["none"])
+    assert {n: r.rows for n, r in plan.regimes.items()} == {
+        "none": ("ekd_decisions:8+fitnet:32",),
+        "wrong": (),
+    }
+    assert small.only(["fitnet:32", "ekd_decisions+fitnet"]) == small == small.only()
+    assert plan.shared() == small.shared()
+
+
+def test_the_figure_has_a_panel_a_regime_with_the_best_on_top():
+    def result(*tprs):
+        values = torch.tensor(tprs, dtype=torch.float64)
+        return BootstrapResult((1e-3, 1e-4), values, values - 0.01, values + 0.01, values[None])
+
+    means = {"fitnet:32": result(0.9, 0.8), "ekd:64": result(0.92, 0.7), "none": result(0.8, 0.6)}
+    runs = {row: [found, found] for row, found in means.items()}
+    regimes = {"new": (runs, means), "empty": ({}, {}), "own": (runs, {"ekd:64": means["ekd:64"]})}
+    for fpr, order in ((1e-3, ["ekd", "fitnet"]), (1e-4, ["fitnet", "ekd"])):
+        panels = study_figure(regimes, fpr).axes
+        assert [panel.get_title(loc="left") for panel in panels] == ["regime: new", "regime: own"]
+        names = [label.get_text() for label in panels[0].get_yticklabels()]
+        assert names == [*order, "student alone"]
+        bold = [label.get_text() for label in panels[0].get_yticklabels()
+                if label.get_fontweight() == "bold"]  # fmt: skip
+        assert bold == ["ekd"]
+        assert f"1e-{3 if fpr == 1e-3 else 4}" in panels[-1].get_xlabel()

@@ -9,7 +9,7 @@ import torch
 
 from ekd_lite.data import SyntheticFaces
 from ekd_lite.data.renderer.parameters import identity_names
-from ekd_lite.distill import DISTILLERS
+from ekd_lite.distill import DISTILLERS, parse_method
 
 RESULTS = Path(__file__).parents[2] / "data" / "results"
 # Sums of the columns of the transcription in our notes; one wrong digit moves one.
@@ -168,3 +168,28 @@ def test_groups_means_and_changes_follow_from_the_runs():
                 )
                 expected = here / there if rate == "fpr" else here - there
             assert float(row[rate]) == pytest.approx(expected, rel=2e-3, abs=2e-4)
+
+
+def rows_of(name):
+    with (RESULTS / name).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+FIRST_STUDY = rows_of("study_weights.csv")
+
+
+@pytest.mark.parametrize(("name", "beside"), [("ekd_fine", "ekd_fine+fitnet"), ("ekd_memory", "")])
+def test_the_weights_of_our_forms_are_those_that_validation_chose(name, beside):
+    chosen = {r["method"]: r["setting"] for r in FIRST_STUDY if r["chosen"] == "yes"}
+    assert DISTILLERS[name].weight == parse_method(chosen[beside or name])[name]
+
+
+def test_the_weights_of_later_methods_are_those_that_validation_chose():
+    rows = rows_of("successor_weights.csv")
+    tried = {row["method"] for row in rows}
+    assert tried >= {"dkd", "gkd", "lskd", "qud", "seed", "thkd"}
+    for name in tried - {r["method"] for r in FIRST_STUDY}:
+        mine = [row for row in rows if row["method"] == name]
+        (best,) = (row for row in mine if row["chosen"] == "yes")
+        assert float(best["score"]) == max(float(row["score"]) for row in mine)
+        assert DISTILLERS[name].weight == parse_method(best["setting"])[name]
