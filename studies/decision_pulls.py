@@ -1,11 +1,12 @@
-"""Which pairs EKD by decisions pulls, and how many are wrong: data/results/decisive_why.csv.
+"""Which pairs EKD by decisions pulls, and how many are wrong: data/results/decision_pulls.csv.
 
-    python studies/decisive_why.py [FOLDER]
+    python studies/decision_pulls.py [FOLDER]
 
 Batches of the regime without labels are shown to a student that FitNet has trained there (seed 1 of
-`ekd-lite compare --recipe study`, whose folder is runs/study if none is named). Pairs are counted by the student's cosine a, in bins of 0.02, apart by what
-the teacher decides and by whether it is right. Beside the counts stand the slopes |dL/da| of three
-losses on one pair, each for a pair that shall be accepted and for one that shall not:
+`ekd-lite compare --recipe study`, in runs/study if no folder is named). Pairs are counted by the
+student's cosine a, in bins of 0.02, apart by what the teacher decides and by whether it is right.
+Beside the counts stand the slopes |dL/da| of three losses on one pair, each for a pair that shall
+be accepted and for one that shall not:
 
     ekd      soft ranks over the student's own thresholds A_m, |2 (R(a) - L or 0) R'(a)|
     hinge    a contrastive loss with its margins at A, the student's threshold at 1e-4
@@ -74,7 +75,7 @@ def main() -> None:
     soft = torch.sigmoid((centres[:, None] - levels) / loss.temperature)
     slope = (soft * (1 - soft)).sum(1) / loss.temperature
     rank = soft.sum(1)
-    path = Path("data/results/decisive_why.csv")
+    path = Path("data/results/decision_pulls.csv")
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         forces = ("ekd_accept", "ekd_reject", "hinge_accept", "hinge_reject")
