@@ -51,10 +51,10 @@ class _Slot:
 
 _SLOTS = {
     "features": _Slot((1.72, _MIDDLE), "FitNet\n(inner layers)", "net"),
-    "embeddings": _Slot((2.8, _MIDDLE), "FitNet", "embeddings"),
+    "embeddings": _Slot((2.8, _MIDDLE), "FitNet,\nShrinkTeaNet", "embeddings"),
     "relations": _Slot((3.84, _MIDDLE), "SP, CCKD,\nRKD, DarkRank", "cosines"),
     "decisions": _Slot((4.84, _MIDDLE), "EKD\n(thresholds)", "cosines"),
-    "margins": _Slot((5.84, _MIDDLE), "MarginDistill.,\nShrinkTeaNet", "logits"),
+    "margins": _Slot((5.84, _MIDDLE), "MarginDistill.\n(prototypes)", "logits"),
     "logits": _Slot((6.86, _MIDDLE), "KD, DKD", "logits"),
     "identity": _Slot((6.86, _BOTTOM), "margin softmax", "logits"),
 }
@@ -153,8 +153,9 @@ def plot_distillation(lit: Collection[str] = (), ax: Axes | None = None) -> Axes
 
     Args:
         lit: losses to emphasise, the rest is pale: "identity" (on the student's logits),
-            "features" and "embeddings" (FitNet), "relations" (SP, CCKD, RKD, DarkRank),
-            "decisions" (EKD), "margins" (MarginDistillation, ShrinkTeaNet) and "logits" (KD, DKD).
+            "features" (FitNet as published), "embeddings" (FitNet in face recognition,
+            ShrinkTeaNet), "relations" (SP, CCKD, RKD, DarkRank; Triplet compares pairs too),
+            "decisions" (EKD), "margins" (MarginDistillation) and "logits" (KD, DKD).
             If there are none, nothing is pale.
         ax: where to draw; a new figure of 7.4 by 4.6 inches without a background if None.
 

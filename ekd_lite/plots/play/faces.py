@@ -69,13 +69,12 @@ class TwoFaces(Widget):
         }
 
     def _sentence(self) -> str:
-        teacher, *students = self.cosines
         level = len(self.fprs) // 2
-        rates = ", ".join(f"{self.tprs[net][level]:.2f} by {net}" for net in students)
+        rates = ", ".join(f"{net} {self.tprs[net][level]:.2f}" for net in self.cosines)
         return (
-            f"At FPR {self.fprs[level]:g} {self.tprs[teacher][level]:.2f} of the genuine pairs are "
-            f"accepted by {teacher} and {rates}. With scripts on, two faces and the FPR can be "
-            "chosen here, and the pairs on which the nets differ light up."
+            f"Shares of the {self.total:,} genuine pairs that are accepted at FPR "
+            f"{self.fprs[level]:g}: {rates}. With scripts on, two faces and the FPR can be chosen "
+            "here, and the pairs on which the nets differ light up."
         )
 
 
@@ -97,7 +96,7 @@ def two_faces(
         fprs: levels that the impostor pairs of the set can show.
 
     Returns:
-        The widget, some 45 kB of HTML for pictures of 32 pixels.
+        The widget, some 32 kB of HTML for pictures of 32 pixels.
 
     Raises:
         ValueError: fewer than two nets, embeddings that do not fit the faces, too many pictures,

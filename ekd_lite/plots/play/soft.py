@@ -100,7 +100,7 @@ def soft_labels(
         rivals: how many other people to show with each, the teacher's likeliest.
 
     Returns:
-        The widget, some 50 kB of HTML for two pictures of 32 pixels and 1,000 people.
+        The widget, some 35 kB of HTML for two pictures of 32 pixels and 1,000 people.
 
     Raises:
         ValueError: another number of pictures, logits of another shape, or fewer people than shown.
