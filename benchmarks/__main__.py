@@ -44,6 +44,7 @@ BENCHES: dict[str, Callable[..., Iterator[Row]]] = {
     "heads": heads.bench_heads,
     "pairs": evaluation.bench_pairs,
     "scores": evaluation.bench_scores,
+    "nearest": evaluation.bench_nearest,
     "lfw": evaluation.bench_lfw,
     "pooling": evaluation.bench_pooling,
     "renderer": images.bench_renderer,
@@ -174,7 +175,7 @@ def as_record(row: Row, facts: dict[str, Any]) -> dict[str, Any]:
         name: {k: round(v, 3) for k, v in values.items()}
         for name, values in (("ms", row.ms), ("mb", row.mb), ("ratios", row.ratios()))
     }
-    made = {
+    made: dict[str, Any] = {
         name: facts[name]
         for name in ("commit", "date", "threads", "load", "clock")
         if name in facts

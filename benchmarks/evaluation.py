@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.timing import Row, Variants, measure
-from ekd_lite.evaluate import all_pairs_tpr_at_fpr, tpr_at_fpr, verification_accuracy
+from benchmarks.timing import REPEATS, Row, Variants, measure
+from ekd_lite.evaluate import all_pairs_tpr_at_fpr, roc, tpr_at_fpr, verification_accuracy
 from ekd_lite.evaluate.ijb import pool_templates
 
 FPRS = (1e-2, 1e-3, 1e-4, 1e-5)
+LEVELS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
 
 def half_product(unit: Tensor) -> None:
@@ -53,16 +54,21 @@ def bench_pairs(*, quick: bool) -> Iterator[Row]:
         )  # fmt: skip
 
 
-def bench_scores(*, quick: bool) -> Iterator[Row]:
-    """TPR at six levels from as many scores as IJB-C has; the bound reads them once."""
-    count = 1_000_000 if quick else 15_658_489
+def ijb_scores(count: int) -> tuple[Tensor, Tensor]:
+    """Scores and flags with IJB-C's share of genuine pairs."""
     rng = np.random.default_rng(0)
     genuine = rng.random(count) < 19_557 / 15_658_489
     scores = torch.from_numpy(
         np.where(genuine, rng.normal(0.6, 0.15, count), rng.normal(0, 0.1, count)).astype("f4")
     )
-    is_genuine = torch.from_numpy(genuine)
-    levels = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+    return scores, torch.from_numpy(genuine)
+
+
+def bench_scores(*, quick: bool) -> Iterator[Row]:
+    """TPR at six levels from as many scores as IJB-C has; the bound reads them once."""
+    count = 1_000_000 if quick else 15_658_489
+    scores, is_genuine = ijb_scores(count)
+    levels, genuine = LEVELS, is_genuine.numpy()
 
     def nearest_points() -> None:
         """insightface's way: all points of the curve, and a list of them for every level."""
@@ -97,6 +103,31 @@ def bench_scores(*, quick: bool) -> Iterator[Row]:
         f"the curve alone takes {row.ms['curve'] / row.ms['ours']:.0f} times ours"
     )
     yield row
+
+
+def bench_nearest(*, quick: bool) -> Iterator[Row]:
+    """The nearest point of the curve; peer: from the whole curve; bound: the other convention."""
+    count = 1_000_000 if quick else 15_658_489
+    scores, is_genuine = ijb_scores(count)
+    yield measure(
+        "TPR from scores, nearest",
+        f"{count / 1e6:.1f} M",
+        {
+            "ours": lambda: tpr_at_fpr(scores, is_genuine, LEVELS, convention="nearest"),
+            "peer": lambda: nearest_on_the_curve(scores, is_genuine),
+            "bound": lambda: tpr_at_fpr(scores, is_genuine, LEVELS),
+        },
+        repeats=REPEATS if quick else 1,
+        memory=False,
+        goal="<= 3 bound",
+    )
+
+
+def nearest_on_the_curve(scores: Tensor, is_genuine: Tensor) -> None:
+    """All points of the thinned curve, and the nearest of them."""
+    fpr, tpr, _ = roc(scores, is_genuine, drop_intermediate=True)
+    for level in LEVELS:
+        tpr[(fpr - level).abs().argmin()]
 
 
 def plain_lfw(left: np.ndarray, right: np.ndarray, same: np.ndarray) -> None:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ekd_lite.evaluate.inputs import Array, Levels, as_flags, as_levels, as_tensor
+from ekd_lite.evaluate.nearest import nearest_tpr
 from ekd_lite.ops import false_accepts_at, largest
 
 
@@ -149,8 +150,6 @@ def tpr_at_fpr(
     warn_if_undefined(levels, genuine.numel(), impostor.numel())
     if not genuine.numel() or not impostor.numel():
         return torch.full((len(levels),), float("nan"), dtype=torch.float64)
-    fpr, tpr, _ = roc(scores, is_genuine, drop_intermediate=True)
-    fpr, tpr = fpr.flip(0), tpr.flip(0)  # so that argmin takes the larger TPR among equal FPRs
-    picked = torch.stack([tpr[(fpr - level).abs().argmin()] for level in levels])
+    picked = nearest_tpr(genuine, impostor, levels)
     can_show = [false_accepts_at(level, impostor.numel()) > 0 for level in levels]
     return torch.where(torch.tensor(can_show), picked, float("nan"))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_curve
 
-from ekd_lite.evaluate import UndefinedMetricWarning, roc, tpr_at_fpr
+from ekd_lite.evaluate import UndefinedMetricWarning, nearest, roc, tpr_at_fpr
 
 
 def slow_tpr_at_fpr(genuine, impostor, fpr):
@@ -116,6 +116,27 @@ def test_nearest_is_insightfaces_rule():
             torch.from_numpy(scores), torch.from_numpy(is_genuine), levels, convention="nearest"
         )
         assert got.tolist() == expected
+
+
+@pytest.mark.parametrize("window", [1, 3, 512])
+def test_nearest_from_a_window_is_nearest_on_the_curve(monkeypatch, window):
+    """Ties, runs of one kind, all genuine above or below, few and many; windows that must grow."""
+    monkeypatch.setattr(nearest, "WINDOW", window)
+    rng = np.random.default_rng(window)
+    for trial in range(150):
+        count = int(rng.choice([2, 3, 5, 40, 400]))
+        is_genuine = rng.random(count) < rng.choice([0.05, 0.5, 0.95])
+        is_genuine[:2] = True, False
+        shift = rng.choice([-9.0, 0.0, 1.0, 9.0])
+        scores = rng.normal(size=count).round(int(rng.choice([0, 1, 8]))) + shift * is_genuine
+        scores, is_genuine = torch.from_numpy(scores), torch.from_numpy(is_genuine)
+        scores = scores.float() if trial % 2 else scores
+        levels = [1.0, 0.7, 0.5, 0.26, 0.1, 0.03, 1e-2]
+        fpr, tpr, _ = roc(scores, is_genuine, drop_intermediate=True)
+        fpr, tpr = fpr.flip(0), tpr.flip(0)  # argmin takes the larger TPR among equal distances
+        wanted = [tpr[(fpr - level).abs().argmin()].item() for level in levels]
+        genuine, impostor = scores[is_genuine], scores[~is_genuine]
+        assert nearest.nearest_tpr(genuine, impostor, levels).tolist() == wanted
 
 
 @settings(max_examples=50, deadline=None)
