@@ -3,9 +3,10 @@
     python studies/decisive_why.py [FOLDER]
 
 Batches of the regime without labels are shown to a student that FitNet has trained there (seed 1 of
-`ekd-lite compare --recipe study`, whose folder is runs/study if none is named). Pairs are counted by the student's cosine a, in bins of 0.02, apart by what
-the teacher decides and by whether it is right. Beside the counts stand the slopes |dL/da| of three
-losses on one pair, each for a pair that shall be accepted and for one that shall not:
+`ekd-lite compare --recipe study`, whose folder is runs/study if none is named). Pairs are counted
+by the student's cosine a, in bins of 0.02, apart by what the teacher decides and by whether it is
+right. Beside the counts stand the slopes |dL/da| of three losses on one pair, each for a pair that
+shall be accepted and for one that shall not:
 
     ekd      soft ranks over the student's own thresholds A_m, |2 (R(a) - L or 0) R'(a)|
     hinge    a contrastive loss with its margins at A, the student's threshold at 1e-4
