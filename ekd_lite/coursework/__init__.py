@@ -8,7 +8,8 @@ Every check calls the function on a few small inputs, compares it with the libra
 where it differs looks for a known mistake that gives the same numbers. It returns `Feedback`,
 which shows itself as text, is true if all is right, and has a `score` for partial credit. It never
 raises, whatever the function does. Where what was measured or chosen is handed in, `check_values`
-compares it with what is right. `two_models` and `small_faces` are what the assignments measure.
+compares it with what is right; `fair` decorates checks of one's own. `two_models` and `small_faces`
+are what the assignments measure.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ from ekd_lite.coursework.exercises.soft_rank import SOFT_RANK, check_soft_rank
 from ekd_lite.coursework.exercises.sp import SP, check_sp
 from ekd_lite.coursework.exercises.tpr_at_fpr import TPR_AT_FPR, check_tpr_at_fpr
 from ekd_lite.coursework.exercises.triplet import TRIPLET, check_triplet
+from ekd_lite.coursework.fair import fair
 from ekd_lite.coursework.feedback import Feedback
 from ekd_lite.coursework.material import SmallFaces, TwoModels, small_faces, two_models
 from ekd_lite.coursework.values import check_values
@@ -119,6 +121,7 @@ __all__ = [
     "check_tpr_at_fpr",
     "check_triplet",
     "check_values",
+    "fair",
     "small_faces",
     "two_models",
 ]
