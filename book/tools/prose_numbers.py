@@ -26,13 +26,18 @@ from rules import ROOT, notebooks
 
 QUOTED = ROOT / "tests" / "book" / "quoted_numbers.csv"
 RESULTS = ROOT / "data" / "results"
-WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven")
+WORDS = (
+    *("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
+    *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen"),
+    *("nineteen", "twenty"),
+)
 BEFORE, AFTER = 12, 6  # cells around a sentence whose outputs it is most likely about
 NUMBER = rf"(?:[+−-]?\d[\d,]*(?:\.\d+)?|\b(?:{'|'.join(WORDS)})\b)"
 # "3.5 to 4 %", "[+0.2, +1.1] points", "two more points"; at most one word in between.
 PHRASE = re.compile(
     rf"(?P<numbers>{NUMBER}(?:\s*(?:to|and|or|/|,|;|±|–|\.\.)\s*{NUMBER})*)\]?"
-    r"[\s~]*(?:(?:more|percentage|whole|full|TPR|good)\s+)?(?:\\?%|per\s?cent\b|points?\b)",
+    r"(?:[\s~$]|\\[ ,;])*(?:(?:more|percentage|whole|full|TPR|good)\s+)?"
+    r"(?:\\?%|per\s?cent\b|points?\b)",
     re.IGNORECASE,
 )
 PLAIN = re.compile(r"[+−-]?\d[\d,]*\.?\d*(?:e[+-]?\d+)?")

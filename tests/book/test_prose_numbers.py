@@ -33,6 +33,7 @@ def texts(markdown):
         ("`3 %` and\n```python\nx = 5 % 3\n```\n2 %", ["2"]),
         ("50 people, point 3, chapter 4", []),
         ("$90\\%$", ["90"]),
+        ("$40/49 = 82\\ \\%$, $= 0.2$ points, fifteen points", ["82", "0.2", "fifteen"]),
     ],
 )
 def test_what_is_collected(markdown, numbers):
