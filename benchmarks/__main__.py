@@ -42,6 +42,7 @@ BENCHES: dict[str, Callable[..., Iterator[Row]]] = {
     "pairwise": losses.bench_pairwise,
     "pointwise": losses.bench_pointwise,
     "heads": heads.bench_heads,
+    "fit": heads.bench_fit,
     "pairs": evaluation.bench_pairs,
     "scores": evaluation.bench_scores,
     "nearest": evaluation.bench_nearest,

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from benchmarks.timing import Row, measure
 from ekd_lite.heads import HEADS, ArcFace, PartialFC
+from ekd_lite.train import TrainConfig, build_optimizer
+from ekd_lite.train.objective import identity_loss
 
 N, DIM = 128, 512
 
@@ -94,3 +96,56 @@ def bench_heads(*, quick: bool) -> Iterator[Row]:
                     "bound": lambda w=fixed, x=rows: three_products(x, w),
                 },
             )
+
+
+def bench_fit(*, quick: bool) -> Iterator[Row]:
+    """Heads as `fit` uses them; bound: the three products."""
+    generator = torch.Generator().manual_seed(0)
+    embeddings = torch.randn(N, DIM, generator=generator, requires_grad=True)
+
+    def step(loss: Tensor, weight: Tensor, update: torch.optim.Optimizer | None = None) -> None:
+        embeddings.grad = weight.grad = None
+        loss.backward()  # type: ignore[no-untyped-call]
+        if update is not None:
+            update.step()
+
+    for count in (20_000,) if quick else (20_000, 85_742):
+        labels = torch.randint(count, (N,), generator=generator)
+        whole = ArcFace(DIM, count)
+        fixed, size = whole.prototypes.detach().clone(), f"C={count // 1000}k"
+
+        yield measure(
+            "arcface in fit", size,
+            {
+                "ours": lambda h=whole, y=labels: step(
+                    identity_loss(h, embeddings, y), h.prototypes
+                ),
+                "peer": lambda h=whole, y=labels: step(
+                    F.cross_entropy(h(embeddings, y), y), h.prototypes
+                ),
+                "bound": lambda w=fixed: three_products(embeddings.detach(), w),
+            },
+            repeats=3, goal="<= 1.5 bound",
+            note="loss and gradient; peer: the readable head, as before",
+        )  # fmt: skip
+        config = TrainConfig(optimizer="adamw")
+        rows, dense = (
+            PartialFC(ArcFace, DIM, count, sample_rate=0.1, sparse=sparse)
+            for sparse in (True, False)
+        )
+        updates = [build_optimizer([head], config) for head in (rows, dense)]
+        some = fixed[: count // 10]
+        yield measure(
+            "a tenth in fit", size,
+            {
+                "ours": lambda h=rows, y=labels, u=updates[0]: step(
+                    h(embeddings, y), h.prototypes, u
+                ),
+                "peer": lambda h=dense, y=labels, u=updates[1]: step(
+                    h(embeddings, y), h.prototypes, u
+                ),
+                "bound": lambda w=some: three_products(embeddings.detach(), w),
+            },
+            repeats=3, goal="<= 1.6 bound",
+            note="loss, gradient and AdamW; peer: gradient and update of all rows, as before",
+        )  # fmt: skip

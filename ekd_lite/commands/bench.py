@@ -16,8 +16,9 @@ class Bench:
     """Time the parts against a peer's formula and the lower bound; works in a clone only."""
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """Which: pairwise, pointwise, heads, pairs, scores, lfw, pooling, renderer, readers, sampler,
-    inference, training, methods, launches, demo, whole, ranks, tables; all if left out."""
+    """Which: pairwise, pointwise, heads, fit, pairs, scores, nearest, lfw, pooling, renderer,
+    readers, sampler, inference, training, methods, launches, demo, whole, ranks, tables; all if
+    left out."""
     quick: bool = False
     """Small sizes only."""
     cpu: bool = False

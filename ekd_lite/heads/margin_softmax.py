@@ -26,6 +26,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ekd_lite.heads.margin import NormFace, check_head_input, check_labels
+from ekd_lite.ops import unit_rows
 from ekd_lite.parallel import max_over_ranks, sum_over_ranks
 
 EPS = 1e-6  # as in unit_rows: a shorter prototype has no direction
@@ -40,6 +42,7 @@ def margin_softmax(
     target: Callable[[Tensor], Tensor],
     scale: float,
     is_here: Tensor | None = None,
+    is_split: bool = True,
 ) -> Tensor:
     """Cross-entropy with a margin, the mean over rows.
 
@@ -51,12 +54,16 @@ def margin_softmax(
         target: T, elementwise and differentiable.
         scale: factor s.
         is_here: which of the M count, (M,), where they were not picked out; None for all.
+        is_split: the prototypes of other processes belong to the softmax; False where each process
+            has all of them, and rows of its own.
 
     Returns:
         The loss, 0-dim, the same on all processes. The gradient of `unit` is this process's part;
         the sum over the processes is the whole.
     """
-    loss: Tensor = _MarginSoftmax.apply(unit, prototypes, row, column, target, scale, is_here)  # type: ignore[no-untyped-call]
+    loss: Tensor = _MarginSoftmax.apply(
+        unit, prototypes, row, column, target, scale, is_here, is_split
+    )  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -71,6 +78,7 @@ class _MarginSoftmax(torch.autograd.Function):
         target: Callable[[Tensor], Tensor],
         scale: float,
         is_here: Tensor | None,
+        is_split: bool,
     ) -> Tensor:
         length = torch.linalg.vector_norm(prototypes, dim=1)
         inverse = torch.where(length <= EPS, 0.0, 1 / length)
@@ -81,13 +89,15 @@ class _MarginSoftmax(torch.autograd.Function):
         buffer[row, column] = (
             scale * own if is_here is None else torch.where(is_here, scale * own, plain)
         )
-        peak = max_over_ranks(buffer.max(dim=1).values)
+        peak = buffer.max(dim=1).values
+        peak = max_over_ranks(peak) if is_split else peak
         buffer -= peak[:, None]
         true = torch.zeros_like(peak)
         own = buffer[row, column]
         true[row] = own if is_here is None else torch.where(is_here, own, 0.0)
         total = buffer.exp_().sum(dim=1)
-        total, true = sum_over_ranks(torch.stack([total, true])).unbind()
+        if is_split:
+            total, true = sum_over_ranks(torch.stack([total, true])).unbind()
         ctx.scale = scale
         ctx.save_for_backward(unit, prototypes, inverse, buffer, total, row, column, slope, is_here)
         return (total.log() - true).mean()
@@ -108,7 +118,35 @@ class _MarginSoftmax(torch.autograd.Function):
             grad_prototypes = buffer.T @ unit
             along = torch.linalg.vecdot(grad_prototypes, prototypes) * inverse.square()
             grad_prototypes.addcmul_(prototypes, along[:, None], value=-1)
-        return grad_unit, grad_prototypes, None, None, None, None, None
+        return grad_unit, grad_prototypes, None, None, None, None, None, None
+
+
+def closed_form_loss(head: NormFace, embeddings: Tensor, labels: Tensor) -> Tensor:
+    """`cross_entropy(head(embeddings, labels), labels)` by `margin_softmax`, of this process alone.
+
+    Args:
+        head: whose margin depends on the angle alone (`has_closed_form`).
+        embeddings: (N, D), not normalised.
+        labels: (N,).
+    """
+    check_head_input(embeddings, head.prototypes)
+    check_labels(labels, len(embeddings), len(head.prototypes))
+    with torch.autocast(embeddings.device.type, enabled=False):
+        return margin_softmax(
+            unit_rows(embeddings),
+            head.prototypes,
+            row=torch.arange(len(labels), device=labels.device),
+            column=labels.long(),
+            target=head.target,
+            scale=head.scale,
+            is_split=False,
+        )
+
+
+def has_closed_form(head: type[NormFace]) -> bool:
+    """Whether a head changes nothing but the true identity's cosine, by a function of it alone."""
+    names = "forward", "cosines", "checked_cosines"
+    return all(getattr(head, name) is getattr(NormFace, name) for name in names)
 
 
 def _target_and_slope(target: Callable[[Tensor], Tensor], cosine: Tensor) -> tuple[Tensor, Tensor]:

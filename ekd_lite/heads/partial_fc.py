@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from ekd_lite import ops
 from ekd_lite.heads.margin import NormFace, check_head_input, check_labels
-from ekd_lite.heads.margin_softmax import margin_softmax
+from ekd_lite.heads.margin_softmax import has_closed_form, margin_softmax
 from ekd_lite.ops import generator_for, hashed_uniforms, is_free_to_fetch, unit_rows
 from ekd_lite.parallel import gather_batch, rank, world_size
 
@@ -47,8 +47,9 @@ class PartialFC(nn.Module):
         scale: factor s.
         margin: m of the head.
         sample_rate: share of the shard that takes part in a step, in (0, 1].
-        sparse: with a share below one, give the prototypes a sparse gradient, for SparseAdam or SGD
-            without momentum and decay; saves writing zeros for all that did not take part.
+        sparse: with a share below one, give the prototypes a sparse gradient, which saves writing
+            zeros for all that did not take part; for SparseAdam, SGD without momentum and decay, or
+            the optimizers of `ekd_lite.train.rowwise`.
         seed: of the initial prototypes and of the draws.
 
     Attributes:
@@ -75,7 +76,7 @@ class PartialFC(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if head.forward is not NormFace.forward:
+        if not has_closed_form(head):
             raise ValueError(
                 f"{head.__name__} looks at more than the angle to the true prototype and cannot be "
                 "sharded: use NormFace, SphereFace, CosFace or ArcFace"
@@ -222,7 +223,9 @@ class _SelectRows(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (index,) = ctx.saved_tensors
         if ctx.sparse:
-            rows = torch.sparse_coo_tensor(index[None], grad, ctx.shape, check_invariants=False)
+            rows = torch.sparse_coo_tensor(
+                index[None], grad, ctx.shape, check_invariants=False, is_coalesced=True
+            )  # each index once, and in order
             return rows, None, None
         return grad.new_zeros(ctx.shape).index_copy_(0, index, grad), None, None
 

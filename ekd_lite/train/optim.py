@@ -9,10 +9,13 @@ import torch
 from torch import nn
 
 from ekd_lite.train.config import TrainConfig
+from ekd_lite.train.rowwise import RowwiseAdamW, RowwiseSGD
 
 
 def build_optimizer(modules: Iterable[nn.Module], config: TrainConfig) -> torch.optim.Optimizer:
     """AdamW or SGD over all parameters; vectors (batch norm, biases, PReLU) are not decayed.
+
+    Of a parameter with a sparse gradient the rows in it alone are touched.
 
     Told apart by their shape, not by name: TFace looks for "bn" in the name and finds none of the
     36,992 batch-norm parameters of its IR_50.
@@ -25,8 +28,8 @@ def build_optimizer(modules: Iterable[nn.Module], config: TrainConfig) -> torch.
     # One launch for all parameters; on a CPU torch's loop, whose last bits recorded runs have.
     fused = True if parameters and all(p.device.type == "cuda" for p in parameters) else None
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=0.9, fused=fused)
-    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=fused)
+        return RowwiseSGD(groups, lr=config.learning_rate, momentum=0.9, fused=fused)
+    return RowwiseAdamW(groups, lr=config.learning_rate, fused=fused)
 
 
 def learning_rate_at(step: int, config: TrainConfig) -> float:

@@ -282,6 +282,7 @@ def _build_head(config: TrainConfig, num_identities: int) -> NormFace | PartialF
         scale=config.scale,
         margin=config.margin,
         sample_rate=config.partial_fc,
+        sparse=True,  # of rows that took no part neither gradient nor moments are touched
         seed=config.seed,
     )
 

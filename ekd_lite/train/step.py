@@ -70,7 +70,8 @@ def train_step(state: TrainState, *batches: Batch) -> dict[str, Tensor]:
     while True:
         losses = _backward(state, batches)
         state.scaler.unscale_(state.optimizer)
-        norm = _gradient_norm(state)
+        gradients = _gradients(state)
+        norm = _gradient_norm(state, *gradients)
         # One message for all that the processes must agree on: the mean losses, and who met a NaN.
         values = torch.stack([*losses.values(), norm])
         is_bad = ~values.isfinite()
@@ -86,7 +87,9 @@ def train_step(state: TrainState, *batches: Batch) -> dict[str, Tensor]:
             state.scaler.update(scale / 2)
             continue
         raise BadBatchError(_describe(state.step, batches, losses, is_bad))
-    _clip(state, norm, means[-1])
+    limit = state.config.clip_norm
+    if limit and means[-1] > limit:
+        torch._foreach_mul_([*gradients[0], *gradients[1]], limit / norm)
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.optimizer.zero_grad(set_to_none=True)
@@ -110,11 +113,21 @@ def _backward(state: TrainState, batches: tuple[Batch, ...]) -> dict[str, Tensor
     return sums
 
 
-def _gradient_norm(state: TrainState) -> Tensor:
+def _gradients(state: TrainState) -> tuple[list[Tensor], list[Tensor]]:
+    """Gradients that all processes have, and those of a shard; of sparse ones their rows."""
+    found: tuple[list[Tensor], list[Tensor]] = [], []
+    for parameters, numbers in zip(state.parameters(), found, strict=True):
+        for parameter in parameters:
+            if parameter.grad is not None and parameter.grad.is_sparse:
+                parameter.grad = parameter.grad.coalesce()  # of several batches the sum
+                numbers.append(parameter.grad.values())
+            elif parameter.grad is not None:
+                numbers.append(parameter.grad)
+    return found
+
+
+def _gradient_norm(state: TrainState, shared: list[Tensor], sharded: list[Tensor]) -> Tensor:
     """Euclidean norm of the whole gradient; shards of a PartialFC count with those elsewhere."""
-    shared, sharded = (
-        [p.grad for p in group if p.grad is not None] for group in state.parameters()
-    )
     squared = [
         torch.stack(torch._foreach_norm(gradients)).square().sum() if gradients else None
         for gradients in (shared, sharded)
@@ -123,14 +136,6 @@ def _gradient_norm(state: TrainState) -> Tensor:
     if squared[1] is not None:
         total = total + sum_over_ranks(squared[1])
     return total.sqrt()
-
-
-def _clip(state: TrainState, norm: Tensor, known: float) -> None:
-    """Shorten the gradient to `clip_norm` if it is longer; `known` is its norm on the host."""
-    limit = state.config.clip_norm
-    if limit and known > limit:
-        gradients = [p.grad for group in state.parameters() for p in group if p.grad is not None]
-        torch._foreach_mul_(gradients, limit / norm)
 
 
 def _describe(
