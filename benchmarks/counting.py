@@ -15,7 +15,6 @@ anyway are left out: step counters, of an optimizer, of a loss that draws, of a 
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -25,9 +24,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.gpu_checks import small_state
+from benchmarks.gpu_checks import as_on_a_gpu, small_state
 from benchmarks.timing import Row
-from ekd_lite import ops
 from ekd_lite.distill import parse_method
 from ekd_lite.train import Batch, TrainState, train_step
 from ekd_lite.train.objective import identity_loss
@@ -132,14 +130,3 @@ def bench_launches(*, quick: bool) -> Iterator[Row]:
             f"launches, {name}", "N=24", counts, goal="<= 1.1 bound",
             note=f"counts, no milliseconds; the host waits {ours.waits.total()} time(s)",
         )  # fmt: skip
-
-
-@contextlib.contextmanager
-def as_on_a_gpu() -> Iterator[None]:
-    """Losses and heads do on the CPU what they do where numbers are dear to fetch."""
-    before = ops.FREE_TO_FETCH
-    ops.FREE_TO_FETCH = frozenset()
-    try:
-        yield
-    finally:
-        ops.FREE_TO_FETCH = before

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ekd_lite import ops
 from ekd_lite.data import NeighbourSampler, SyntheticFaces
 from ekd_lite.distill import DISTILLERS, Setting
 from ekd_lite.evaluate import all_pairs_tpr_at_fpr, embed
@@ -106,6 +107,17 @@ def exact_products() -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
+@contextlib.contextmanager
+def as_on_a_gpu() -> Iterator[None]:
+    """Losses and heads do on the CPU what they do where numbers are dear to fetch."""
+    before = ops.FREE_TO_FETCH
+    ops.FREE_TO_FETCH = frozenset()
+    try:
+        yield
+    finally:
+        ops.FREE_TO_FETCH = before
+
+
 def alike(count: int, width: int, *, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """Student and teacher (N, D), float64, whose four images a person are alike, and labels."""
     generator = torch.Generator().manual_seed(seed)
@@ -161,7 +173,8 @@ def _partial_fc(rate: float, device: torch.device, tiny: bool) -> list[Tensor]:
     head = head.double().to(device)
     rows, _, labels = alike(count, width)
     embeddings = rows.to(device).requires_grad_(True)
-    return _backward(head(embeddings, labels.to(device)), embeddings, head.prototypes)
+    with as_on_a_gpu():  # so that both draw the same identities
+        return _backward(head(embeddings, labels.to(device)), embeddings, head.prototypes)
 
 
 def _net(name: str, device: torch.device, tiny: bool) -> list[Tensor]:
@@ -238,7 +251,8 @@ def small_state(
 def _steps(method: str, share: float, device: torch.device, tiny: bool) -> list[Tensor]:
     """Losses of some whole steps of training, with a share of the prototypes or (0) all of them."""
     state, batch = small_state(method, device, share=share)
-    return [train_step(state, batch(number))["loss"] for number in range(3)]
+    with as_on_a_gpu() if share else contextlib.nullcontext():
+        return [train_step(state, batch(number))["loss"] for number in range(3)]
 
 
 def _learning(precision: str, device: torch.device, tiny: bool) -> float:

@@ -7,8 +7,8 @@ form that they have where numbers are dear to fetch; that form must give what th
 import pytest
 import torch
 
-from benchmarks.counting import as_on_a_gpu, bare_step, count
-from benchmarks.gpu_checks import alike, deviation, small_state
+from benchmarks.counting import bare_step, count
+from benchmarks.gpu_checks import alike, as_on_a_gpu, deviation, small_state
 from ekd_lite.distill import DISTILLERS, EKDLoss, FineEKDLoss, GalleryEKDLoss
 from ekd_lite.distill.masked_pairs import false_accepts_on_device, remember_usable
 from ekd_lite.heads import ArcFace, PartialFC
