@@ -18,7 +18,7 @@ with these differences:
   own threshold. What both reject with room to spare needs no mending.
 * `thresholds="own"` ranks each net by its own thresholds, as EKD does. Nothing then fixes the scale
   of the student's similarities: alone and with a large weight its embeddings collapse into few
-  dimensions, beside FitNet, which fixes them, it is the best we found (book, chapter 12).
+  dimensions. FitNet beside it fixes them (book, chapter 12).
   `thresholds="teacher"` ranks both nets by the teacher's.
 * With `memory` M the batch is also compared with the last M images, whose embeddings in both nets
   are remembered (after the cross-batch memory of Wang et al., CVPR 2020); the gradient goes to the
