@@ -19,6 +19,7 @@ MATPLOTLIB = "https://matplotlib.org/stable/api"
 
 PAGES = {
     "collections.abc.Callable": f"{PYTHON}/collections.abc.html#collections.abc.Callable",
+    "collections.abc.Collection": f"{PYTHON}/collections.abc.html#collections.abc.Collection",
     "collections.abc.Iterable": f"{PYTHON}/collections.abc.html#collections.abc.Iterable",
     "collections.abc.Iterator": f"{PYTHON}/collections.abc.html#collections.abc.Iterator",
     "collections.abc.Mapping": f"{PYTHON}/collections.abc.html#collections.abc.Mapping",
