@@ -13,6 +13,7 @@ from ekd_lite.experiments import Run, level, markdown_table, mean_and_spread, ov
 from ekd_lite.experiments.report import Method, comparisons
 from ekd_lite.experiments.tables import FPRS, difference_cell
 from ekd_lite.models import Profile
+from tests.oracles.seeds import draws_over_seeds
 
 
 @pytest.mark.parametrize(
@@ -95,15 +96,17 @@ def results():
 def by_hand(results, place=0):
     """Mean over seeds in percent, its spread over them, the ends of its interval."""
     estimates = 100 * np.array([r.estimate[place] for r in results])
-    samples = np.mean([100 * r.samples[:, place].numpy() for r in results], axis=0)
-    return [estimates.mean(), estimates.std(ddof=1), *np.percentile(samples, [2.5, 97.5])]
+    draws = drawn(results, place)
+    return [estimates.mean(), estimates.std(ddof=1), *np.percentile(draws, [2.5, 97.5])]
+
+
+def drawn(results, place=0):
+    estimates = [100 * float(r.estimate[place]) for r in results]
+    return draws_over_seeds(estimates, [100 * r.samples[:, place].numpy() for r in results])
 
 
 def difference_by_hand(first, second):
-    samples = [
-        100 * (a.samples - b.samples)[:, 0].numpy() for a, b in zip(first, second, strict=True)
-    ]
-    ends = np.percentile(np.mean(samples, axis=0), [2.5, 97.5])
+    ends = np.percentile(drawn(first) - drawn(second), [2.5, 97.5])
     return [by_hand(first)[0] - by_hand(second)[0], *ends]
 
 
@@ -120,6 +123,8 @@ def test_differences_say_interval_and_spread_over_seeds(results):
         difference_by_hand(seeds["ekd"], seeds["student alone"]), abs=0.01
     )
     assert row["difference@1e-2_low"] < row["difference@1e-2"] < row["difference@1e-2_high"]
+    one = report._difference("ekd", "sp", "", {name: runs[:1] for name, runs in seeds.items()})
+    assert one["difference@1e-2_high"] - one["difference@1e-2_low"] < found[2] - found[1]  # people
 
 
 def test_all_nets_meet_the_same_draws_of_people(results):
@@ -153,5 +158,5 @@ def test_the_page_says_what_its_results_are(results):
     assert "30 identities: 180 genuine and 6,960 impostor pairs" in text
     assert ["tiny", "1,234", "5,678", "0.50"] in rows
     assert text.endswith("training: 14 seconds on one core in all.")
-    for sentence in ("standard deviation over seeds", "95 % interval of a paired", "**Bold**"):
+    for sentence in ("standard deviation over seeds", "95 % interval of paired draws", "**Bold**"):
         assert text.count(sentence) == 1

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from ekd_lite.evaluate import all_pairs_tpr_at_fpr
+from tests.oracles.seeds import draws_over_seeds
 
 STUDIES = Path(__file__).parents[2] / "studies"
 
@@ -188,6 +189,12 @@ def test_measured_on_validation_for_choices_and_on_test_in_the_end(
         assert 100 * kept.estimate[0].item() == pytest.approx(tpr)
 
 
+def drawn(seeds):
+    """Mean over seeds and its draws at the first level, in percent; a seed's first draw is it."""
+    estimates = [100 * draws[0, 0] for draws in seeds]
+    return np.mean(estimates), draws_over_seeds(estimates, [100 * draws[:, 0] for draws in seeds])
+
+
 def test_differences_are_of_means_over_seeds_by_the_same_draws(script, tmp_path):
     table = script.Table(tmp_path / "table.csv")
     generator = torch.Generator().manual_seed(0)
@@ -212,11 +219,12 @@ def test_differences_are_of_means_over_seeds_by_the_same_draws(script, tmp_path)
     rows = {(r["stage"], r["method"], r["labels"] == "yes"): r for r in table.rows if not r["seed"]}
     assert len(rows) == sum(not row["seed"] for row in table.rows) == 4 + 3 + 3
     for (stage, *key), row in rows.items():
-        mine = np.mean(samples[tuple(key)], axis=0)
+        mine, draws = drawn(samples[tuple(key)])
         if stage != "mean":
-            mine = mine - np.mean(samples[alone if stage == "minus" else fitnet], axis=0)
-        assert float(row["tpr@1e-2"]) == pytest.approx(100 * mine[0, 0], abs=0.006)
-        ends = np.percentile(100 * mine[:, 0], [2.5, 97.5])
+            other, others = drawn(samples[alone if stage == "minus" else fitnet])
+            mine, draws = mine - other, draws - others
+        assert float(row["tpr@1e-2"]) == pytest.approx(mine, abs=0.006)
+        ends = np.percentile(draws, [2.5, 97.5])
         found = [float(row[f"tpr@1e-2_{end}"]) for end in ("low", "high")]
         assert found == pytest.approx(ends.tolist(), abs=0.006)
 
