@@ -68,6 +68,8 @@ class ImageFolder(DecodedFaces):
             circle, or with "last" a folder that holds both images and folders of images.
     """
 
+    nested: Nested = None
+
     def __init__(
         self,
         root: str | Path,
