@@ -17,7 +17,9 @@ import torch
 from PIL import Image
 
 from ekd_lite.__main__ import main
+from ekd_lite.data import load_splits
 from ekd_lite.experiments import runner
+from ekd_lite.train import Teacher
 from tests.processes import die_with_parent, start
 
 
@@ -94,6 +96,19 @@ def test_demo_leaves_what_it_promises(demo):
     assert "student alone" in output
     assert "Differences of the means over seeds" in output
     assert (folder / "ekd_paper-1" / "log.jsonl").read_text().count("\n") == 1
+
+
+@pytest.mark.starts_process
+@pytest.mark.filterwarnings("ignore:.*eyes are not where")
+def test_decisions_have_the_teacher_s_threshold_of_strangers(demo, people):
+    work, output = demo
+    folder = work / "runs" / "demo"
+    strangers = load_splits(people, image_size=16, progress=False).validation
+    threshold = Teacher.from_file(folder / "teacher").threshold_at(strangers, 11 / 216)
+    assert f"the teacher accepts a pair from cosine {threshold:.3f} on" in output
+    for name, found in (("ekd_decisions+fitnet-1", round(threshold, 6)), ("fitnet-1", None)):
+        config = json.loads((folder / name / "config.json").read_text())
+        assert config["teacher_threshold"] == found
 
 
 @pytest.mark.starts_process
