@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ekd_lite.data import FaceSet, IdentityBalancedSampler, NeighbourSampler, capped_workers
+from ekd_lite.data.augment import augment
 from ekd_lite.data.faceset import check_pixels
 from ekd_lite.data.sampler import BatchStream
 from ekd_lite.ops import generator_for
@@ -217,9 +218,12 @@ def prepare(
         labels: (N,).
         index: which images of the set they are, (N,).
         cache: what `cache_teacher` made, or None to ask the teacher now.
-        position: number of the batch since the start of the run, which decides who is mirrored.
+        position: number of the batch since the start of the run, which decides who is mirrored,
+            and how images are changed.
     """
     config, device = state.config, state.device
+    if config.augment:
+        images = augment(images, generator_for(config.seed, 8, position, rank()))
     memory_format = torch.channels_last if config.channels_last else torch.preserve_format
     images = images.to(device, non_blocking=True, memory_format=memory_format)
     mirrored = torch.zeros(len(index), dtype=torch.bool)

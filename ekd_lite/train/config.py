@@ -67,6 +67,9 @@ class TrainConfig:
     """Images the margin softmax sees; the EKD authors give it only the general part."""
     flip: bool = False
     """Mirror half of the images. Not for procedural faces: a mole on the left cheek is identity."""
+    augment: bool = False
+    """Shift images, change their light, make some coarser or compress them, at random. The target
+    stays the teacher's embedding of the unchanged image, unless it is asked in every step."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """AdamW, or SGD with momentum 0.9."""
     learning_rate: float = 3e-3

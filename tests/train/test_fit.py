@@ -11,6 +11,7 @@ import torch
 from ekd_lite.distill import DISTILLERS
 from ekd_lite.evaluate import all_pairs_tpr_at_fpr, embed
 from ekd_lite.train import TrainConfig, build_state, fit, load_model, train_step
+from ekd_lite.train.batches import prepare
 from ekd_lite.train.log import read_json_lines
 from ekd_lite.train.optim import build_optimizer, learning_rate_at, margin_at
 from ekd_lite.train.step import Batch
@@ -279,3 +280,17 @@ def test_more_readers_than_the_machine_can_carry_are_capped_aloud(monkeypatch):
     ):
         pass
     assert asked == [8]
+
+
+def test_changed_images_keep_the_target_of_the_unchanged(teacher):
+    faces, index = ColourFaces(), torch.arange(8)
+    cache = [torch.randn(len(faces), 16)]
+    config = TrainConfig(method="fitnet", teacher=teacher, augment=True, **SMALL)
+    state = build_state(config, 12, load_model(teacher), "cpu")
+    given = faces.batch(index), faces.labels[index], index, cache
+    first, again, later = (prepare(state, *given, position=p) for p in (3, 3, 4))
+    assert torch.equal(first.images, again.images)
+    assert not torch.equal(first.images, later.images)
+    for batch in (first, later):
+        assert (batch.images != given[0]).flatten(1).any(dim=1).all()
+        assert torch.equal(batch.teacher_embeddings, cache[0][index])

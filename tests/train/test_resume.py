@@ -77,7 +77,9 @@ def assert_same(first, second, path=""):
     ],
 )
 def test_five_stops_change_nothing(tmp_path, teacher, method, workers):
-    config = TrainConfig(**SMALL, method=method, teacher=teacher, flip=True, workers=workers)
+    config = TrainConfig(
+        **SMALL, method=method, teacher=teacher, flip=True, augment=True, workers=workers
+    )
     fit(config, ColourFaces(), tmp_path / "whole", progress=False)
     for step in (1, 4, 5, 11, 19):  # before, at and after checkpoints and log lines
         with pytest.raises(Killed):
