@@ -11,6 +11,7 @@ of `data/results/` from these. Photographs stay outside of the repository.
 
 The plan, written down before its first run (`BLOCKS`):
 
+    weights   DKD on class means at three weights, for the validation people to choose
     methods   seven ways to teach a small residual net (`tiny_teacher`) at 64 pixels, three seeds
     data      that net from 1/8, 1/4 and 1/2 of the people, and with drawn faces added
     length    and for a quarter, half and twice the steps
@@ -71,11 +72,14 @@ ROWS = {
         Row("alone", "none", True),
         Row("fitnet, no labels", "fitnet:64", False),
         Row("fitnet", "fitnet:64", True),
-        Row("dkd on class means", "dkd:2", True),
+        Row("dkd on class means", "dkd:0.25", True),
         Row("ekd_memory", "ekd_memory:128", True),
         Row("ekd_labels + fitnet", "ekd_labels:32+fitnet:64", True),
         Row("ekd_decisions + fitnet, no labels", "ekd_decisions:32+fitnet:64", False),
     )
+}
+TRIED = {
+    f"dkd:{weight}": Row(f"dkd:{weight}", f"dkd:{weight}", True) for weight in (0.0625, 0.25, 2)
 }
 BARE = "fitnet, no labels"
 
@@ -95,7 +99,7 @@ class Run:
     @property
     def name(self) -> str:
         """Its folder."""
-        row = ROWS[self.row]
+        row = (ROWS | TRIED)[self.row]
         method = row.method.replace(":", "") + ("" if row.labels else "-no-labels")
         more = f"-of{self.share:g}" * (self.share < 1) + "-drawn" * self.drawn
         return f"{self.backbone}-{self.size}/{method}{more}-{self.steps}-{self.seed}"
@@ -108,7 +112,7 @@ class Run:
     @property
     def config(self) -> TrainConfig:
         """How it is trained. Without labels there are no labelled batches either."""
-        row = ROWS[self.row]
+        row = (ROWS | TRIED)[self.row]
         some: dict[str, Any] = {"general": 48, "identities": 12, "images_per_identity": 4}
         if "decisions" in row.method:
             some |= {"sampler": "neighbours", "teacher_threshold": THRESHOLD}
@@ -135,6 +139,7 @@ class Run:
 
 BOTH = (BARE, "ekd_decisions + fitnet, no labels")
 BLOCKS = {
+    "weights": [Run("dkd:2", 0), Run("dkd:0.25", 9), Run("dkd:0.0625", 9)],
     "methods": [Run(row, seed) for seed in (0, 1, 2) for row in ROWS],
     "data": [Run(BARE, 0, share=share) for share in (0.125, 0.25, 0.5)]
     + [Run(BARE, 0, drawn=True)],

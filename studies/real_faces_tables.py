@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from lfw import Row, read_all, read_faces, read_index, split_people
 from lfw_reference import on_pairs
-from real_faces import BARE, BLOCKS, ROWS, STEPS, Run, is_done, sface
+from real_faces import BARE, BLOCKS, ROWS, STEPS, TRIED, Run, is_done, sface
 from real_faces_failures import failures
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -109,7 +109,7 @@ def cells(result: Iterable[Tensor]) -> Row:
 
 def about(run: Run) -> Row:
     """What a student was."""
-    row = ROWS[run.row]
+    row = (ROWS | TRIED)[run.row]
     return {
         "row": run.row,
         "method": row.method,

@@ -6,6 +6,7 @@ interrupted goes on where it was, a finished one is not done again.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import queue
@@ -123,9 +124,11 @@ def print_splits(splits: Splits) -> None:
 
 
 def print_tpr(name: str, tprs: Sequence[float], *, write: Callable[..., None] = tqdm.write) -> None:
-    """Print a net's line: TPR at every level, in percent."""
+    """Print a net's line: TPR in percent at every level that the people can show."""
     numbers = "  ".join(
-        f"{100 * tpr:5.1f} % at {fpr:.0e}" for tpr, fpr in zip(tprs, FPRS, strict=True)
+        f"{100 * tpr:5.1f} % at {fpr:.0e}"
+        for tpr, fpr in zip(tprs, FPRS, strict=True)
+        if not math.isnan(tpr)
     )
     write(f"{name:16} TPR on unseen identities: {numbers}", file=sys.stdout)
     sys.stdout.flush()
