@@ -21,7 +21,8 @@ The plan, written down before its first run (`BLOCKS`):
 It is cut to a few hours of two cores. The methods are compared on a net of half MobileFaceNet's
 multiply-adds, because it learns from four times as many images an hour on this machine. Weights
 were not searched: FitNet's is the best of the trials at 32 pixels, those of the others stand in the
-proportion to it that earlier trials found. Optimizers and learning rates were chosen on validation
+proportion to it that earlier trials found; only DKD's was, for on class means that of drawn faces
+did harm, and the smallest of three was the best. Optimizers and learning rates were chosen on validation
 people, from short runs of FitNet without labels (`OPTIMIZER`).
 """
 
@@ -72,7 +73,7 @@ ROWS = {
         Row("alone", "none", True),
         Row("fitnet, no labels", "fitnet:64", False),
         Row("fitnet", "fitnet:64", True),
-        Row("dkd on class means", "dkd:0.25", True),
+        Row("dkd on class means", "dkd:0.0625", True),
         Row("ekd_memory", "ekd_memory:128", True),
         Row("ekd_labels + fitnet", "ekd_labels:32+fitnet:64", True),
         Row("ekd_decisions + fitnet, no labels", "ekd_decisions:32+fitnet:64", False),
@@ -145,7 +146,7 @@ BLOCKS = {
     + [Run(BARE, 0, drawn=True)],
     "length": [Run(BARE, 0, steps=steps) for steps in (STEPS // 4, STEPS // 2, 2 * STEPS)],
     "phone64": [Run(row, 0, PHONE) for row in (*BOTH, "alone")],
-    "phone112": [Run(row, 0, PHONE, 112) for row in BOTH],
+    "phone112": [Run(BARE, 0, PHONE, 112)],
 }
 
 

@@ -1,7 +1,7 @@
 """The tables of `studies/real_faces.py`: numbers about real faces, no picture and no embedding.
 
     python studies/real_faces_tables.py --data ../shared/data --work /work/runs/real
-    python studies/real_faces_tables.py --data ... --work ... --only views cost
+    python studies/real_faces_tables.py --data ... --work ... --only real_faces_cost
 
 They lie in `data/results/`:
 
@@ -198,6 +198,17 @@ def views(nets: Nets, count: int = 200) -> Iterator[Row]:
             gap = (normalize(cached[chosen], dim=1) * rows).sum(1)
             yield {"view": "the cached row", "images": str(count), **_quantiles(gap)}
         yield {"view": name, "images": str(count), **_quantiles((plain * rows).sum(1))}
+    yield from _other_pictures(cached, packed.labels)
+
+
+def _other_pictures(rows: Tensor, labels: Tensor) -> Iterator[Row]:
+    """To compare with: another photograph of the same person, and of the next one."""
+    starts = torch.cat([torch.zeros(1, dtype=torch.int64), labels.diff().nonzero().flatten() + 1])
+    several = starts[torch.bincount(labels) > 1]
+    unit = normalize(rows, dim=1)
+    for name, other in (("another photograph", several + 1), ("another person", several - 1)):
+        row = {"view": name, "images": str(len(several) - 1)}
+        yield row | _quantiles((unit[several[1:]] * unit[other[1:]]).sum(1))
 
 
 def _quantiles(cosines: Tensor) -> Row:
