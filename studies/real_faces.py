@@ -19,11 +19,11 @@ The plan, written down before its first run (`BLOCKS`):
     phone112  the same at 112 pixels, under SFace
 
 It is cut to a few hours of two cores. The methods are compared on a net of half MobileFaceNet's
-multiply-adds, because it learns from four times as many images an hour on this machine. Weights
-were not searched: FitNet's is the best of the trials at 32 pixels, those of the others stand in the
-proportion to it that earlier trials found; only DKD's was, for on class means that of drawn faces
-did harm, and the smallest of three was the best. Optimizers and learning rates were chosen on validation
-people, from short runs of FitNet without labels (`OPTIMIZER`).
+multiply-adds, because it learns from four times as many images an hour on this machine. FitNet's
+weight is the best of the trials at 32 pixels, and those of the others stand in the proportion to it
+that earlier trials found. Only DKD was searched: on class means, that of drawn faces did harm, and
+the smallest of three was the best. Optimizers and learning rates were chosen on validation people,
+from short runs of FitNet without labels (`OPTIMIZER`).
 """
 
 from __future__ import annotations
