@@ -218,8 +218,8 @@ def _quantiles(cosines: Tensor) -> Row:
 def cost(nets: Nets) -> Iterator[Row]:
     """What the nets cost, and what int8 does to them: the seed 0 of FitNet without labels."""
     labels = nets.test.images.labels
-    plain = [r for r in nets.runs if (r.row, r.seed, r.steps, r.share) == (BARE, 0, STEPS, 1)]
-    best = {(run.backbone, run.size): run for run in plain if not run.drawn}
+    plain = [r for r in nets.runs if (r.row, r.seed, r.share, r.drawn) == (BARE, 0, 1, False)]
+    best = {(run.backbone, run.size): run for run in plain if run.steps in (STEPS // 2, STEPS)}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         teacher = sface(nets.work)
@@ -249,7 +249,8 @@ def cost(nets: Nets) -> Iterator[Row]:
                 for by in COUNTS:
                     tpr = all_pairs_tpr_at_fpr(rows, labels, LEVELS, by=by)  # type: ignore[arg-type]
                     found |= {f"{n}_by_{by}": percent(t) for n, t in zip(TPR, tpr, strict=True)}
-                head = {"net": backbone, "size": str(size), "parameters": str(profile.parameters)}
+                head = {"net": backbone, "size": str(size), "steps": str(run.steps)}
+                head |= {"parameters": str(profile.parameters)}
                 yield (
                     head
                     | {"macs": str(profile.macs), "format": name, "ms": f"{times[name]:.2f}"}
