@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -52,6 +52,31 @@ def bench_pairs(*, quick: bool) -> Iterator[Row]:
             "all pairs", f"M={n // 1000}k", variants, memory=n in (10_000, 50_000),
             goal="<= 1.4 bound",
         )  # fmt: skip
+        if n <= 10_000:
+            yield measure(
+                "all pairs, 2 threads", f"M={n // 1000}k",
+                {
+                    "ours": with_threads(2, variants["ours"]),
+                    "peer": with_threads(1, variants["ours"]),
+                    "bound": with_threads(2, variants["bound"]),
+                },
+                memory=False, goal="<= 1.4 bound",
+                note="peer: ours with one thread; read it on an idle machine, by the wall clock",
+            )  # fmt: skip
+
+
+def with_threads(count: int, run: Callable[[], object]) -> Callable[[], object]:
+    """The same with so many threads of torch."""
+
+    def again() -> object:
+        before = torch.get_num_threads()
+        torch.set_num_threads(count)
+        try:
+            return run()
+        finally:
+            torch.set_num_threads(before)
+
+    return again
 
 
 def ijb_scores(count: int) -> tuple[Tensor, Tensor]:

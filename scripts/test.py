@@ -20,7 +20,7 @@ PYTHON = [sys.executable, "-m"]
 # A file stays with one worker, so that what its fixtures start or train is made once; files are
 # taken in the order given, or that of tests/conftest.py.
 WORKERS = ["-q", "-n", str(os.cpu_count() or 1), "--dist", "loadfile", "--no-loadscope-reorder"]
-LONGEST = ("06", "08", "04", "07", "05")  # 118, 91, 79, 69, 45 CPU s on a busy machine; 01: 28
+LONGEST = ("06", "04", "07", "08", "02")  # 85, 81, 60, 51, 40 CPU s on a busy machine; 05: 30
 IGNORED = [f"--ignore={path}" for path in PAGE_TESTS]  # the book's step runs these
 
 
@@ -51,13 +51,14 @@ STEPS = {
 ENVIRONMENT = {
     "notebooks": {"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**30)},
 }
-# Steps of one row run side by side: building the book and mypy use one core each. The tests have
-# the machine to themselves, because some of them wait for a process only so long.
+# Steps of one row run side by side: building the book, mypy and the checks of .github use one core
+# each. The tests have the machine to themselves, because some of them wait for a process only so
+# long.
 ROWS = {
-    "lint": [["ruff"], ["format"], ["github"], ["mypy"]],
+    "lint": [["ruff"], ["format"], ["github", "mypy"]],
     # Also for machines without Chromium or POSIX: macOS and Windows run it in CI.
-    "quick": [["ruff"], ["format"], ["github"], ["mypy", "quick tests"]],
-    "": [["ruff"], ["format"], ["github"], ["mypy", "book", "notebooks"], ["tests"]],
+    "quick": [["ruff"], ["format"], ["github", "mypy", "quick tests"]],
+    "": [["ruff"], ["format"], ["github", "mypy", "book", "notebooks"], ["tests"]],
 }
 
 

@@ -1,5 +1,6 @@
 """The book runs anywhere: the wheel holds what chapters read, copies run without a checkout."""
 
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -15,7 +16,7 @@ import anywhere  # noqa: E402
 
 pytestmark = pytest.mark.starts_process
 COPIES = sorted((ROOT / "book" / "colab").glob("*.ipynb"))
-CHEAP = ("01", "05")  # in every `make test`; `make colab` and its workflow run all
+CHEAP = ("12", "13")  # 8 and 22 CPU s, and they read tables; `make colab` runs all copies
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +90,21 @@ else:
 def test_a_copy_that_needs_a_checkout_is_found(library, tmp_path):
     path = notebook(tmp_path / "a.ipynb", "x = 1", "open('data/results/demo.csv')", "y = 2")
     assert anywhere.execute(path, library).startswith("code cell 2: FileNotFoundError")
+
+
+def undefined_names(*copies):
+    call = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F821"]
+    told = subprocess.run(
+        [*call, "--output-format", "concise", *map(str, copies)], capture_output=True, text=True
+    )
+    return [line for line in told.stdout.splitlines() if "F821" in line]
+
+
+def test_no_copy_uses_what_only_a_removed_cell_defines(tmp_path):
+    assert len(COPIES) == 17
+    assert undefined_names(*COPIES) == []
+    path = notebook(tmp_path / "a.ipynb", "%matplotlib inline", "x = 1", "print(x + seven)")
+    assert "`seven`" in "".join(undefined_names(path))
 
 
 @pytest.mark.parametrize(
