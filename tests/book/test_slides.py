@@ -67,7 +67,7 @@ def shown(deck):
 
 
 def test_a_deck_begins_with_title_and_goals_and_has_the_sections_in_order(shown):
-    assert shown[0].startswith("7. Soup Soup is hot. It is made of stock. And salt , as Stock says.")
+    assert shown[0].startswith("7. Soup Soup is hot. It is made of stock. And salt , as Stock says")
     assert shown[1] == "You will be able to boil; taste."
     heads = [one.split(" ")[0] for one in shown[2:]]
     order = ["7.1.", "7.1.", "Deeper", "Deeper", "7.2.", "7.3.", "7.4."]
