@@ -22,10 +22,12 @@ from pathlib import Path
 
 import portable
 import printing
+import slides
 from rules import BOOK, CHAPTERS, ROOT, TWINS, check, notebooks
 
 SITE = Path("_build") / "html"
-PAGE_TESTS = ("tests/book/test_site.py", "tests/book/test_browser.py")  # of a built site
+# Of a built site.
+PAGE_TESTS = ("tests/book/test_site.py", "tests/book/test_slides.py", "tests/book/test_browser.py")
 TIMEOUT = 300
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"  # it has no __main__
 
@@ -98,6 +100,7 @@ def sphinx(out: Path) -> None:
     done = subprocess.run([sys.executable, "-c", JUPYTER_BOOK, *call], cwd=ROOT, check=False)
     if done.returncode:
         sys.exit("the book has warnings or errors: see above")
+    slides.write(out / SITE)
 
 
 def report(problems: list[str], well: str = "pairs agree, house rules hold") -> int:

@@ -62,7 +62,7 @@ def labels_of(site: Path) -> dict[str, Target]:
     found: dict[str, Target] = {}
     for path in sorted(site.rglob("*.html")):
         page = path.relative_to(site).with_suffix("").as_posix()
-        if page.startswith(("_static", "_modules")):
+        if page.startswith(("_static", "_modules", "slides/")):  # slides repeat their chapter's
             continue
         text = path.read_text(encoding="utf-8")
         for number, label in EQUATION.findall(text):

@@ -24,6 +24,7 @@ from ekd_lite.coursework.exercises.conv_macs import CONV_MACS, check_conv_macs
 from ekd_lite.coursework.exercises.cosface import COSFACE, check_cosface
 from ekd_lite.coursework.exercises.cosine_logits import COSINE_LOGITS, check_cosine_logits
 from ekd_lite.coursework.exercises.darkrank import DARKRANK, check_darkrank
+from ekd_lite.coursework.exercises.decisions import DECISIONS, check_decisions
 from ekd_lite.coursework.exercises.dkd import DKD, check_dkd
 from ekd_lite.coursework.exercises.ekd import EKD, check_ekd
 from ekd_lite.coursework.exercises.equal_error_rate import (
@@ -31,6 +32,7 @@ from ekd_lite.coursework.exercises.equal_error_rate import (
     check_equal_error_rate,
 )
 from ekd_lite.coursework.exercises.fitnet import FITNET, check_fitnet
+from ekd_lite.coursework.exercises.gallery import GALLERY, check_gallery
 from ekd_lite.coursework.exercises.general_batch import check_general_batch
 from ekd_lite.coursework.exercises.impostor_thresholds import (
     IMPOSTOR_THRESHOLDS,
@@ -82,6 +84,8 @@ EXERCISES: tuple[Exercise, ...] = (
     IMPOSTOR_THRESHOLDS,
     SOFT_RANK,
     EKD,
+    DECISIONS,
+    GALLERY,
     ADADISTILL,
     DKD,
     QUD,
@@ -101,10 +105,12 @@ __all__ = [
     "check_cosface",
     "check_cosine_logits",
     "check_darkrank",
+    "check_decisions",
     "check_dkd",
     "check_ekd",
     "check_equal_error_rate",
     "check_fitnet",
+    "check_gallery",
     "check_general_batch",
     "check_impostor_thresholds",
     "check_kd",

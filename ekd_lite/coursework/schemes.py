@@ -1,4 +1,4 @@
-"""The marking schemes of the three assignments: which name is worth how many points."""
+"""The marking schemes of the four assignments: which name is worth how many points."""
 
 from __future__ import annotations
 
@@ -48,5 +48,12 @@ SCHEMES: dict[str, tuple[Task, ...]] = {
         Task("Thresholds of a batch", 3, "thresholds", coursework.check_impostor_thresholds),
         Task("EKD", 6, "ekd", coursework.check_ekd),
         Task("Does distillation help here? (text)", 4),
+    ),
+    "decisions": (
+        Task("EKD by decisions", 6, "decisions", coursework.check_decisions),
+        Task("EKD in a gallery", 4, "gallery", coursework.check_gallery),
+        Task("DKD", 3, "dkd", coursework.check_dkd),
+        Task("Centres of AdaDistill", 3, "adadistill", coursework.check_adadistill),
+        Task("What do decisions add? (text)", 4),
     ),
 }

@@ -101,6 +101,67 @@ def ekd(student, teacher, labels, student_thresholds, teacher_thresholds, tau, t
     return 0.02 * sides[0] + 0.01 * sides[1]
 
 
+def decisions(student, teacher, levels, hard, threshold, temperature, bug=""):
+    accepted, rejected = [], []
+    for i in range(len(student)):
+        for j in range(i if bug == "diagonal pairs counted" else i + 1, len(student)):
+            measure = torch.dot if bug == "embeddings not normalised" else cosine
+            a, b = measure(student[i], student[j]), float(measure(teacher[i], teacher[j]))
+            z = (a - levels) * (temperature if bug == "temperature multiplied" else 1 / temperature)
+            rank = ((1 + torch.tanh(z / 2)) / 2).sum()
+            is_one = (float(a) if bug == "student decides" else b) >= threshold
+            target = len(levels) if is_one else 0
+            if bug == "one for all levels":
+                target = int(is_one)
+            if bug == "teacher's rank for its decision":
+                target = len(levels) / (1 + math.exp(-(b - threshold) / temperature))
+            gap = rank - target
+            cost = gap.abs() if bug == "absolute difference" else gap * gap
+            if is_one:
+                accepted.append(cost)
+            elif bug == "all rejected pairs" or (b if bug == "hard by the teacher" else a) > hard:
+                rejected.append(cost)
+    sides = [
+        sum(side) / (1 if bug == "sums for means" else max(1, len(side)))
+        for side in (accepted, rejected)
+    ]
+    if bug == "weights exchanged":
+        sides.reverse()
+    return 0.02 * sides[0] + 0.01 * sides[1]
+
+
+def gallery(student, teacher, labels, rows, row_labels, s_levels, t_levels, tau, bug=""):
+    if bug != "missing detach":
+        teacher, rows = teacher.detach(), rows.detach()
+    if bug == "pairs of the batch":
+        rows, row_labels = teacher, labels
+    if bug == "one set of levels":
+        s_levels = t_levels
+    sides: tuple[list[Any], list[Any]] = ([], [])
+    for i, mine in enumerate(labels.tolist()):
+        for j, theirs in enumerate(row_labels.tolist()):
+            measure = torch.dot if bug == "vectors not normalised" else cosine
+            a, b = measure(student[i], rows[j]), measure(teacher[i], rows[j])
+            ra, rb = torch.sigmoid((a - s_levels) / tau), torch.sigmoid((b - t_levels) / tau)
+            gap = (ra.sum() - rb.sum()) ** 2
+            if bug == "every level by itself":
+                gap = ((ra - rb) ** 2).sum()
+            if bug == "absolute difference":
+                gap = (ra.sum() - rb.sum()).abs()
+            hard = [bool(a > min(s_levels)), bool(b > min(t_levels))]
+            takes_part = {
+                "hard for the student alone": hard[0],
+                "hard for both nets": all(hard),
+                "all impostors": True,
+            }.get(bug, any(hard))
+            if mine == theirs or takes_part:
+                sides[int(mine != theirs)].append(gap)
+    means = [sum(s) / (1 if bug == "sums for means" else max(1, len(s))) for s in sides]
+    if bug == "weights exchanged":
+        means.reverse()
+    return 0.02 * means[0] + 0.01 * means[1]
+
+
 WRONG = {
     impostor_thresholds: [
         "thresholds from genuine scores",
@@ -137,5 +198,31 @@ WRONG = {
         "all impostors",
         "sums for means",
         "weights exchanged",
+    ],
+    decisions: [
+        "one for all levels",
+        "teacher's rank for its decision",
+        "student decides",
+        "all rejected pairs",
+        "hard by the teacher",
+        "weights exchanged",
+        "diagonal pairs counted",
+        "temperature multiplied",
+        "absolute difference",
+        "sums for means",
+        "embeddings not normalised",
+    ],
+    gallery: [
+        "missing detach",
+        "pairs of the batch",
+        "one set of levels",
+        "hard for the student alone",
+        "hard for both nets",
+        "all impostors",
+        "weights exchanged",
+        "every level by itself",
+        "absolute difference",
+        "sums for means",
+        "vectors not normalised",
     ],
 }

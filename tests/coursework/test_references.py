@@ -7,10 +7,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from ekd_lite.coursework.exercise import normal
 from ekd_lite.coursework.exercises.bootstrap import BOOTSTRAP
 from ekd_lite.coursework.exercises.conv_macs import CONV_MACS
+from ekd_lite.coursework.exercises.decisions import DECISIONS
 from ekd_lite.coursework.exercises.ekd import EKD
+from ekd_lite.coursework.exercises.gallery import GALLERY
 from ekd_lite.coursework.exercises.learning_rate import LEARNING_RATE
 from ekd_lite.coursework.exercises.triplet import TRIPLET
-from ekd_lite.distill import EKDLoss, TripletDistillationLoss
+from ekd_lite.distill import EKDLoss, FineEKDLoss, GalleryEKDLoss, TripletDistillationLoss
 from ekd_lite.distill.triplet import semi_hard_triplets
 from ekd_lite.evaluate import bootstrap_tpr_at_fpr
 from ekd_lite.ops import unit_rows
@@ -26,6 +28,36 @@ def test_ekd_is_the_librarys_with_fixed_thresholds(case):
     loss.teacher_thresholds.copy_(theirs)
     loss.num_updates.fill_(1)
     torch.testing.assert_close(EKD.reference(*case.arguments), loss(student, teacher, labels))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_decisions_are_the_librarys_at_the_levels_that_it_has_counted(seed):
+    labels = torch.arange(20).repeat_interleave(4)
+    centres = normal(seed, 20, 8)[labels]
+    student, teacher = (centres + a * normal(seed + b, 80, 8) for a, b in ((0.9, 1), (0.4, 2)))
+    loss = FineEKDLoss(8, 8, targets="decisions", threshold=0.6, fprs=(1e-1, 1e-2), hard_fpr=0.2)
+    want = loss.double()(student, teacher, None)
+    levels, (hard,) = (loss.thresholds(fprs)[0] for fprs in ([1e-1, 1e-2], [0.2]))
+    got = DECISIONS.reference(student, teacher, levels, hard.item(), 0.6, loss.temperature)
+    torch.testing.assert_close(got, want)
+    assert want > 0 and len(levels) == 2
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_gallery_is_the_librarys_with_all_rows(seed):
+    row_labels = torch.arange(20).repeat_interleave(5)
+    centres = normal(seed, 20, 8)
+    rows = centres[row_labels] + 0.4 * normal(seed + 1, 100, 8)
+    labels = torch.arange(12)
+    teacher = centres[labels] + 0.4 * normal(seed + 2, 12, 8)
+    student = centres[labels] + 0.9 * normal(seed + 3, 12, 8)
+    fprs = (1e-1, 1e-2)
+    loss = GalleryEKDLoss(rows, row_labels, fprs=fprs, hard_fpr=0.1, impostors=100, extrapolated=0)
+    want = loss.double()(student, teacher, labels)
+    levels = loss.thresholds(fprs)
+    got = GALLERY.reference(student, teacher, labels, rows, row_labels, *levels, loss.temperature)
+    torch.testing.assert_close(got, want)
+    assert want > 0 and levels.shape == (2, 2)
 
 
 @pytest.mark.parametrize("seed", range(5))

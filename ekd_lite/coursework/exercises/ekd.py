@@ -21,7 +21,8 @@ EMPTY_SIDE = (
 )
 
 
-def _mean(values: Tensor) -> Tensor:
+def mean_or_zero(values: Tensor) -> Tensor:
+    """The mean, and 0 of nothing."""
     return values.sum() / max(1, len(values))
 
 
@@ -36,7 +37,7 @@ def _loss(
     similarity: Function = cosines,
     gap: Function = _squares,
     hardness: Function = lambda pairs: pairs.student,
-    mean: Function = _mean,
+    mean: Function = mean_or_zero,
     weights: tuple[float, float] = (POSITIVE_WEIGHT, NEGATIVE_WEIGHT),
 ) -> Function:
     """The loss in the plainest form, from every pair of the batch, with one part exchanged.
