@@ -14,7 +14,7 @@ The plan, written down before its first run (`BLOCKS`):
     weights   DKD on class means at three weights, for the validation people to choose
     methods   seven ways to teach a small residual net (`tiny_teacher`) at 64 pixels, three seeds
     data      that net from 1/8, 1/4 and 1/2 of the people, and with drawn faces added
-    length    and for a quarter, half and twice the steps
+    length    and for a quarter, half, twice and four times the steps
     phone64   MobileFaceNet at 64 pixels, half of the steps: alone, and under SFace
     phone112  the same at 112 pixels, under SFace
 
@@ -138,13 +138,14 @@ class Run:
         )
 
 
+LENGTHS = (STEPS // 4, STEPS // 2, 2 * STEPS, 4 * STEPS)
 BOTH = (BARE, "ekd_decisions + fitnet, no labels")
 BLOCKS = {
     "weights": [Run("dkd:2", 0), Run("dkd:0.25", 9), Run("dkd:0.0625", 9)],
     "methods": [Run(row, seed) for seed in (0, 1, 2) for row in ROWS],
     "data": [Run(BARE, 0, share=share) for share in (0.125, 0.25, 0.5)]
     + [Run(BARE, 0, drawn=True)],
-    "length": [Run(BARE, 0, steps=steps) for steps in (STEPS // 4, STEPS // 2, 2 * STEPS)],
+    "length": [Run(BARE, 0, steps=steps) for steps in LENGTHS],
     "phone64": [Run(row, 0, PHONE, steps=STEPS // 2) for row in (*BOTH, "alone")],
     "phone112": [Run(BARE, 0, PHONE, 112, steps=STEPS // 2)],
 }
