@@ -46,7 +46,7 @@ OnStep = Callable[[TrainState, dict[str, float]], None]
 def fit(
     config: TrainConfig,
     faces: FaceSet,
-    out: Path,
+    out: str | Path,
     *,
     teacher: Any = None,
     teacher_embeddings: Sequence[Tensor] | None = None,
@@ -103,7 +103,7 @@ def fit(
     with process_group(device, timeout=config.rank_timeout):
         # In a function of its own: nothing may hold the group when it is destroyed.
         given = _Given(teacher, teacher_embeddings, student, init_from)
-        return _fit(config, faces, out, device, given, methods, progress, on_step)
+        return _fit(config, faces, Path(out), device, given, methods, progress, on_step)
 
 
 @dataclass(frozen=True)

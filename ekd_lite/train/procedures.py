@@ -34,7 +34,7 @@ def bend_teacher(
     teacher: TrainConfig,
     student: TrainConfig,
     faces: FaceSet,
-    out: Path,
+    out: str | Path,
     *,
     pull: str = "fitnet",
     progress: bool = True,
@@ -70,6 +70,7 @@ def bend_teacher(
     if student.method == "none":
         raise ValueError("the student's method is 'none': nothing would come from the bent teacher")
     parse_method(pull)  # before the first run, not after it
+    out = Path(out)
     alone: dict[str, Any] = {
         "method": "none",
         "teacher": None,

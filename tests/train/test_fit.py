@@ -46,6 +46,12 @@ def test_training_makes_faces_tell_apart(teacher):
     assert before < 0.9 < 0.99 < after
 
 
+def test_the_folder_may_be_text(tmp_path):
+    config = TrainConfig(steps=1, **SMALL)
+    path = fit(config, ColourFaces(), f"{tmp_path}/run", progress=False)
+    assert path == tmp_path / "run" / "model.safetensors"
+
+
 @pytest.mark.parametrize("method", DISTILLERS)
 def test_every_method_trains_and_resumes(tmp_path, teacher, method):
     for steps_done in (2, 4):
