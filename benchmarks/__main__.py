@@ -124,6 +124,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--cpu", action="store_true", help="processor time of the process")
     parser.add_argument("--json", type=Path, help="write the rows and what they belong to")
     parser.add_argument("--compare", type=Path, help=f"an earlier --json file, e.g. {BASELINE}")
+    parser.add_argument(
+        "--only", action="append", default=[], help='rows of pairwise, as "sp", "N=64" or "sp N=64"'
+    )
     parser.add_argument("--threads", type=int, help="threads of torch")
     options = parser.parse_args(arguments)
     unknown = [name for name in options.names if name not in BENCHES]
@@ -131,6 +134,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"unknown: {', '.join(unknown)}; known: {', '.join(BENCHES)}")
     before = json.loads(options.compare.read_text()) if options.compare else {}
     timing.clock = time.process_time if options.cpu else time.perf_counter
+    timing.only = options.only
     if options.threads:
         torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore")

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks import timing
 from benchmarks.timing import Row, Variants, measure
 from ekd_lite.distill import (
     CCKDLoss,
@@ -155,7 +156,7 @@ def bench_pairwise(*, quick: bool) -> Iterator[Row]:
     """Losses that compare the images of a batch with one another, 512 dimensions."""
     for name, (ours, plain, goal, most_plain) in PAIRWISE.items():
         for n in SIZES[:4] if quick else SIZES:
-            if n > MOST.get(name, n):
+            if n > MOST.get(name, n) or not timing.is_wanted(name, f"N={n}"):
                 continue
             batch = make_batch(n)
             floor = ekd_bound if name.startswith("ekd") else bound

@@ -19,6 +19,7 @@ import torch
 Variants = dict[str, Callable[[], object]]
 REPEATS = 9
 clock = time.perf_counter  # or time.process_time, which leaves out what others do
+only: list[str] = []  # rows of pairwise losses to time; empty for all
 
 
 @dataclass
@@ -56,6 +57,11 @@ class Row:
         if "bound" in self.ms:
             found["ours/bound"] = self.ms["ours"] / self.ms["bound"]
         return found
+
+
+def is_wanted(item: str, size: str) -> bool:
+    """Whether a row was asked for, by its item, its size or both."""
+    return not only or bool({item, size, f"{item} {size}"} & set(only))
 
 
 def interleave(variants: Variants, *, repeats: int = REPEATS) -> dict[str, float]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 # Where the host may look at numbers for nothing. Elsewhere it waits until the device has done all
@@ -48,7 +49,10 @@ def unit_rows(x: Tensor, *, eps: float = 1e-6) -> Tensor:
     Returns:
         Unit rows, shape (N, D), float64 if `x` is float64 and float32 otherwise.
     """
-    unit: Tensor = _UnitRows.apply(x if x.dtype == torch.float64 else x.float(), eps)  # type: ignore[no-untyped-call]
+    x = x if x.dtype == torch.float64 else x.float()
+    if not (x.requires_grad and torch.is_grad_enabled()):
+        return _unit_and_inverse(x, eps)[0]
+    unit: Tensor = _UnitRows.apply(x, eps)  # type: ignore[no-untyped-call]
     return unit
 
 
@@ -68,14 +72,20 @@ class _UnitRows(torch.autograd.Function):
         again = torch.is_grad_enabled()  # a second derivative must see both depend on x
         if again:
             unit, inverse = _unit_and_inverse(x, ctx.eps)
-        along = torch.linalg.vecdot(grad, unit).unsqueeze(-1)
-        across = torch.addcmul(grad, unit, along, value=-1)
-        return across * inverse if again else across.mul_(inverse), None
+        product = grad * unit
+        along = product.sum(dim=-1, keepdim=True)
+        if again:
+            return torch.addcmul(grad, unit, along, value=-1) * inverse, None
+        return torch.addcmul(grad, unit, along, value=-1, out=product).mul_(inverse), None
 
 
 def _unit_and_inverse(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Unit rows, and one over their lengths; zero for a row that is too short."""
     squared = (x * x).sum(dim=-1, keepdim=True)
+    if not squared.requires_grad:  # the same in half of the operations
+        squared.nan_to_num_(nan=math.nan, posinf=math.nan)
+        inverse = F.threshold_(squared, eps * eps, math.inf).rsqrt_()  # NaN passes
+        return x * inverse, inverse
     # A length beyond float32 must not pass for no length either, as 1 / inf would let it.
     squared = torch.where(squared == torch.inf, torch.nan, squared)
     # Written with "short", which is false for NaN: a NaN must not pass for a dead embedding.
@@ -91,7 +101,8 @@ def false_accepts_at(fpr: float, num_impostor: int) -> int:
     The level is taken as the decimal number it prints as, so that 0.29 of 100 pairs is 29 pairs and
     not the 28 that binary floating point gives.
     """
-    return math.floor(_as_decimal(fpr) * num_impostor)
+    rate = _as_decimal(fpr)
+    return rate.numerator * int(num_impostor) // rate.denominator
 
 
 @functools.lru_cache(maxsize=64)

@@ -76,7 +76,10 @@ class CCKDLoss(nn.Module):
 
 def polynomial(x: Tensor, coefficients: Sequence[float]) -> Tensor:
     """c_0 + c_1 x + c_2 x^2 + ..., elementwise, by Horner's rule."""
-    total = torch.full_like(x, coefficients[-1])
-    for coefficient in coefficients[-2::-1]:
-        total.mul_(x).add_(coefficient)
+    if len(coefficients) == 1:
+        return torch.full_like(x, coefficients[0])
+    total = x * coefficients[-1]
+    for power, coefficient in enumerate(coefficients[-2::-1]):
+        total = total.mul_(x) if power else total
+        total = total.add_(coefficient) if coefficient else total
     return total

@@ -33,6 +33,7 @@ batch (`ekd_lite.parallel`); the authors' is W times it, so that their 0.02 acts
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from collections.abc import Sequence
@@ -47,6 +48,7 @@ from ekd_lite.distill.ekd_pairs import (
     genuine_pairs,
     hardest_pairs,
     pair_gradient,
+    true_places,
     upper_cosines,
 )
 from ekd_lite.distill.inputs import (
@@ -172,19 +174,21 @@ class EKDLoss(nn.Module):
             counts = f"{len(genuine)} genuine and {num_impostor} impostor pairs"
             raise ValueError(f"{counts}: the official loss needs both, mode='corrected' not")
         nets = student.flatten(), teacher.flatten()
-        of_genuine = [cosines[genuine] for cosines in nets]
+        of_genuine = [cosines.index_select(0, genuine) for cosines in nets]
         for cosines in nets:
-            cosines[genuine] = NO_PAIR  # from here on impostors only
+            cosines.index_fill_(0, genuine, NO_PAIR)  # from here on impostors only
         impostor = self._update(*nets, num_impostor)
-        pairs = [
-            torch.cat([first, cosines[impostor]]).to(student.dtype)
-            for first, cosines in zip(of_genuine, nets, strict=True)
+        of_impostor = [cosines.index_select(0, impostor) for cosines in nets]
+        parts = [
+            own.to(student.dtype)
+            for both in zip(of_genuine, of_impostor, strict=True)
+            for own in both
         ]
         thresholds = torch.stack([self.student_thresholds, self.teacher_thresholds])
         loss, slope, self.stats = compare_ranks(
-            torch.stack(pairs),
+            torch.cat(parts).view(2, -1),
             len(genuine),
-            thresholds[:, self.num_updates > 0],
+            thresholds.index_select(1, true_places(self.num_updates > 0)),
             temperature=self.temperature,
             weights=(self.positive_weight, self.negative_weight),
         )
@@ -208,9 +212,12 @@ class EKDLoss(nn.Module):
         top, place = impostors[0].topk(depth)
         if self.training:
             if self._is_new:  # the first step may ask
-                self._warn([false_accepts_at(fpr, pairs) for fpr in self.fprs], level=6)
-            ranks = false_accepts_on_device(pairs - is_genuine.sum(), self.fprs)
-            self._average(top, impostors[1].topk(depth).values, ranks)
+                self._warn(_places_of_levels(self.fprs, pairs)[0], level=6)
+            at = false_accepts_on_device(pairs - is_genuine.sum(), self.fprs)
+            other = impostors[1].topk(depth).values
+            # A NaN stands first; -2 does if there is no impostor.
+            is_usable = (top[0] + other[0]).isfinite() & (top[0] > NO_PAIR / 2)
+            self._average(torch.stack([top[at], other[at]]), is_usable & (at > self._lowest))
         is_hard = torch.zeros_like(is_genuine)
         is_hard.scatter_(0, place[:count], ~(top[:count] < NO_PAIR / 2))
         thresholds = torch.stack([self.student_thresholds, self.teacher_thresholds])
@@ -226,15 +233,20 @@ class EKDLoss(nn.Module):
         if count == 0:
             return torch.zeros(0, dtype=torch.int64, device=student.device)
         # Only the highest tenth need be in order: there lie the thresholds and the hardest pairs.
-        ranks = [false_accepts_at(fpr, num_impostor) for fpr in self.fprs]
-        student_top = largest(student, max(count, *(rank + 1 for rank in ranks)))
+        ranks, at = _places_of_levels(self.fprs, num_impostor)
+        depth, is_every = max(ranks) + 1, count == num_impostor
+        top = largest(student, depth if is_every else max(depth, count))
         if self.training:
-            self._warn(ranks, level=7)
-            at = torch.tensor(ranks, device=student_top.device)
-            self._average(student_top, largest(teacher, max(ranks) + 1), at)
-        return hardest_pairs(student, student_top[count - 1], count)
+            if self._is_new:
+                self._warn(ranks, level=7)
+            other = largest(teacher, depth)
+            # A NaN embedding must not outlive its batch in the running thresholds. It stands first.
+            if math.isfinite(top[0].item() + other[0].item()):
+                batch = [top.index_select(0, at), other.index_select(0, at).to(top.dtype)]
+                self._average(torch.stack(batch), at > self._lowest)
+        return hardest_pairs(student, 0.75 * NO_PAIR if is_every else top[count - 1], count)
 
-    def _warn(self, ranks: list[int], *, level: int) -> None:
+    def _warn(self, ranks: Sequence[int], *, level: int) -> None:
         """Tell of levels that the first batch cannot show, at the line that called the loss."""
         self._is_new = False
         too_fine = [fpr for fpr, rank in zip(self.fprs, ranks, strict=True) if rank == 0]
@@ -245,27 +257,36 @@ class EKDLoss(nn.Module):
                 stacklevel=level,  # past Module.__call__
             )
 
-    def _average(self, student_top: Tensor, teacher_top: Tensor, at: Tensor) -> None:
-        """One step of the running averages, from both nets' largest impostor cosines, sorted.
+    @property
+    def _lowest(self) -> int:
+        """A level takes part where its place among the impostors is above this."""
+        return 0 if self.mode == "corrected" else -1
+
+    def _average(self, batch: Tensor, use: Tensor) -> None:
+        """One step of the running averages.
 
         Args:
-            student_top: the student's.
-            teacher_top: the teacher's.
-            at: places of the levels in both, (L,).
+            batch: thresholds of both nets in the batch, (2, L).
+            use: which levels to average in, (L,).
         """
-        running = torch.stack([self.student_thresholds, self.teacher_thresholds])
-        batch = torch.stack([student_top[at], teacher_top[at].to(student_top)]).to(running.dtype)
-        # A NaN embedding must not outlive its batch in the running thresholds. It stands first.
-        use = batch.sum(dim=0).isfinite() & student_top[0].isfinite() & teacher_top[0].isfinite()
-        use &= student_top[0] > NO_PAIR / 2  # there is an impostor
-        if self.mode == "corrected":
-            use &= at > 0
-        self.num_updates += use
+        student, teacher, num_updates = (
+            self.student_thresholds, self.teacher_thresholds, self.num_updates
+        )  # fmt: skip
+        running = torch.stack([student, teacher])
+        num_updates.add_(use)
         newest: Tensor | float = self.momentum
         if self.mode == "corrected":
             # mu / (1 - (1 - mu)^n): 1 for the first batch, then the unbiased running average.
-            count = self.num_updates.clamp(min=1).to(running.dtype)
+            count = num_updates.clamp(min=1).to(running.dtype)
             newest = self.momentum / (1 - (1 - self.momentum) ** count)
-        running = torch.where(use, running.lerp(batch, newest), running)
-        self.student_thresholds.copy_(running[0])
-        self.teacher_thresholds.copy_(running[1])
+        running = torch.where(use, running.lerp(batch.to(running.dtype), newest), running)
+        student.copy_(running[0])
+        teacher.copy_(running[1])
+
+
+@functools.lru_cache(maxsize=64)
+def _places_of_levels(fprs: tuple[float, ...], num_impostor: int) -> tuple[list[int], Tensor]:
+    """Where the thresholds stand among sorted impostors, (L,), as numbers and on the CPU."""
+    ranks = [false_accepts_at(fpr, num_impostor) for fpr in fprs]
+    with torch.inference_mode(False):
+        return ranks, torch.tensor(ranks)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,36 +20,45 @@ def upper_cosines(unit: Tensor) -> Tensor:
 
     A block of rows meets only the rows from its own first one on: half the arithmetic.
     """
-    n = len(unit)
+    n, is_lower = len(unit), _lower_triangle(unit.device)
+    if n <= BLOCK:
+        return (unit @ unit.T).masked_fill_(is_lower[:n, :n], NO_PAIR)
     cosines = unit.new_full((n, n), NO_PAIR)
-    size = min(n, BLOCK)
-    is_lower = torch.ones((size, size), dtype=torch.bool, device=unit.device).tril()
     for first in range(0, n, BLOCK):
         last = min(first + BLOCK, n)
         torch.mm(unit[first:last], unit[first:].T, out=cosines[first:last, first:])
-        own = cosines[first:last, first:last]
-        own.masked_fill_(is_lower[: len(own), : len(own)], NO_PAIR)
+        cosines[first:last, first:last].masked_fill_(
+            is_lower[: last - first, : last - first], NO_PAIR
+        )
     return cosines
 
 
+@functools.lru_cache(maxsize=8)
+def _lower_triangle(device: torch.device) -> Tensor:
+    """Places i >= j of a block, made once a device."""
+    with torch.inference_mode(False):
+        return torch.ones((BLOCK, BLOCK), dtype=torch.bool, device=device).tril()
+
+
 def genuine_pairs(labels: Tensor) -> Tensor:
-    """Pairs i < j of one identity, as places in the (N, N) matrix: (P,)."""
-    both = true_places((labels[:, None] == labels).flatten())
-    return both[both // len(labels) < both % len(labels)]
+    """Pairs i < j of one identity, as places in the (N, N) matrix: (P,); labels on the CPU."""
+    of_row = labels.numpy()
+    both = (of_row[:, None] == of_row).ravel().nonzero()[0]
+    return torch.from_numpy(both[both // len(of_row) < both % len(of_row)])
 
 
-def hardest_pairs(cosines: Tensor, last: Tensor, count: int) -> Tensor:
+def hardest_pairs(cosines: Tensor, last: Tensor | float, count: int) -> Tensor:
     """The places of the `count` largest cosines, (count,).
 
     Args:
         cosines: of the pairs that may be chosen, and below -1 elsewhere, (N * N,).
-        last: the `count`-th largest of them, 0-dim.
+        last: the `count`-th largest of them, 0-dim, or what is below all of them.
         count: how many.
     """
     # Not ">= last": a NaN counts as hardest, as in a sort, so that the loss shows it.
     places = true_places(~(cosines < last))
     if len(places) > count:  # pairs that tie for the last place come after the harder ones
-        is_tied = cosines[places] == last
+        is_tied = cosines.index_select(0, places) == last
         places = torch.cat([places[~is_tied], places[is_tied]])[:count]
     return places
 
@@ -58,7 +67,7 @@ def true_places(mask: Tensor) -> Tensor:
     """Where a vector of booleans is true; numpy is three times faster at it on the CPU."""
     if not is_free_to_fetch(mask):
         return mask.nonzero()[:, 0]
-    return torch.from_numpy(np.flatnonzero(mask.numpy()))
+    return torch.from_numpy(mask.numpy().nonzero()[0])
 
 
 def count_cosines(counts: Tensor, cosines: Tensor, is_left_out: Tensor) -> None:
@@ -118,11 +127,10 @@ def rank_pairs(
         R^S and R^T as in `soft_rank`, and dR^S/da, each (P,).
     """
     # (L, 2, P): sums along the first axis are several times faster than along a last one of six.
-    z = (similarity - thresholds.T[:, :, None]) / temperature
-    e = z.clamp_(-50, 50).neg_().exp_()
-    y = 1 / (1 + e)
+    e = (thresholds.T[:, :, None] - similarity).div_(temperature).clamp_(-50, 50).exp_()
+    y = (1 + e).reciprocal_()
     student, teacher = y.sum(dim=0)
-    return student, teacher, (e[:, 0] * y[:, 0].square()).sum(dim=0) / temperature
+    return student, teacher, y[:, 0].square_().mul_(e[:, 0]).sum(dim=0).div_(temperature)
 
 
 def compare_ranks(
@@ -164,15 +172,13 @@ def weigh_gaps(
     Returns:
         As `compare_ranks`.
     """
-    slope = slope.mul_(2 * gap)
-    sides = gap[:num_genuine], gap[num_genuine:]
-    sizes = [max(len(side), 1) for side in sides]
-    positive, negative = (
-        side.square().sum() / size for side, size in zip(sides, sizes, strict=True)
-    )
-    slope[:num_genuine] *= weights[0] / sizes[0]
-    slope[num_genuine:] *= weights[1] / sizes[1]
-    share = (gap.abs() > 0.5).sum() / max(len(gap), 1)
+    slope, squared = slope.mul_(2 * gap), gap.square()
+    sizes = max(num_genuine, 1), max(len(gap) - num_genuine, 1)
+    positive = squared[:num_genuine].sum().div_(sizes[0])
+    negative = squared[num_genuine:].sum().div_(sizes[1])
+    slope[:num_genuine].mul_(weights[0] / sizes[0])
+    slope[num_genuine:].mul_(weights[1] / sizes[1])
+    share = (squared > 0.25).sum() / max(len(gap), 1)
     stats = {"positive_loss": positive, "negative_loss": negative, "critical_share": share}
     return weights[0] * positive + weights[1] * negative, slope, stats
 
@@ -193,9 +199,7 @@ def pair_gradient(unit: Tensor, others: Tensor, slope: Tensor, places: Tensor) -
     n, k = len(unit), len(others)
     slope = slope.to(unit.dtype)
     if n * k < 64 * len(places):  # a small batch: most entries take part anyway
-        weights = unit.new_zeros(n * k)
-        weights[places] = slope
-        weights = weights.view(n, k)
+        weights = unit.new_zeros(n * k).scatter_(0, places, slope).view(n, k)
         if k == n:
             return (weights + weights.T) @ unit
         return weights @ others + weights[:, :n].T @ unit

@@ -39,22 +39,44 @@ def gram_gap(
         slope: k', elementwise; None where it is 1.
     """
     with torch.no_grad():
-        rows, teacher = len(student), teacher.to(student.dtype)
-        total = student.new_zeros((), dtype=torch.float64)
-        grad = torch.zeros_like(student)
+        teacher = teacher.to(student.dtype)
         height = CPU_ROWS if student.device.type == "cpu" else GPU_ROWS
-        for start in range(0, rows, height):
-            stop = min(start + height, rows)
-            own, right = student[start:stop], student[start:]
-            cosine = own @ right.T
-            gap = kernel(cosine) - kernel(teacher[start:stop] @ teacher[start:].T)
-            total += gap[:, :height].square().sum()
-            if stop < rows:  # pairs that stand for their mirror images too
-                total += 2 * gap[:, height:].square().sum()
-            if slope is not None:
-                gap *= slope(cosine)
-            grad[start:stop].addmm_(gap, right, alpha=4 / rows**2)
-            if stop < rows:
-                grad[stop:].addmm_(gap[:, height:].T, own, alpha=4 / rows**2)
-        value = (total / rows**2).to(student.dtype)
+        compare = _one_block if len(student) <= height else _blocks
+        total, grad = compare(student, teacher, kernel, slope, height)
+        value = (total / len(student) ** 2).to(student.dtype)
     return with_gradient(value, student, grad)
+
+
+def _one_block(
+    student: Tensor, teacher: Tensor, kernel: Function, slope: Function | None, height: int
+) -> tuple[Tensor, Tensor]:
+    """N^2 L, in float64, and the gradient; a small batch, for which every operation counts."""
+    cosine = student @ student.T
+    gap = kernel(cosine) - kernel(teacher @ teacher.T)
+    total = gap.square().sum().double()
+    if slope is not None:
+        gap *= slope(cosine)
+    return total, torch.addmm(student, gap, student, beta=0, alpha=4 / len(student) ** 2)
+
+
+def _blocks(
+    student: Tensor, teacher: Tensor, kernel: Function, slope: Function | None, height: int
+) -> tuple[Tensor, Tensor]:
+    """The same, some rows at a time."""
+    rows = len(student)
+    total = student.new_zeros((), dtype=torch.float64)
+    grad = torch.zeros_like(student)
+    for start in range(0, rows, height):
+        stop = min(start + height, rows)
+        own, right = student[start:stop], student[start:]
+        cosine = own @ right.T
+        gap = kernel(cosine) - kernel(teacher[start:stop] @ teacher[start:].T)
+        total += gap[:, :height].square().sum()
+        if stop < rows:  # pairs that stand for their mirror images too
+            total += 2 * gap[:, height:].square().sum()
+        if slope is not None:
+            gap *= slope(cosine)
+        grad[start:stop].addmm_(gap, right, alpha=4 / rows**2)
+        if stop < rows:
+            grad[stop:].addmm_(gap[:, height:].T, own, alpha=4 / rows**2)
+    return total, grad

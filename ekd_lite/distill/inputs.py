@@ -10,20 +10,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ekd_lite.ops import check_tensors
+from ekd_lite.ops import check_tensors, is_free_to_fetch
 
 
 def check_student_teacher(student: Tensor, teacher: Tensor, *, same_width: bool) -> None:
     """Raise a ValueError unless both are real tensors (N, D), one row an image (of one width)."""
     check_tensors(student=student, teacher=teacher)
-    shapes = f"got student {tuple(student.shape)} and teacher {tuple(teacher.shape)}"
     if student.ndim != 2 or teacher.ndim != 2 or len(student) != len(teacher):
+        shapes = _shapes(student, teacher)
         raise ValueError(f"expected student (N, D) and teacher (N, D'), one row an image; {shapes}")
     if not (student.is_floating_point() and teacher.is_floating_point()):
         kinds = f"{student.dtype} and {teacher.dtype}"
         raise ValueError(f"expected student and teacher of a floating-point type, got {kinds}")
     if same_width and student.shape[1] != teacher.shape[1]:
+        shapes = _shapes(student, teacher)
         raise ValueError(f"this loss compares columns, so the widths must agree; {shapes}")
+
+
+def _shapes(student: Tensor, teacher: Tensor) -> str:
+    return f"got student {tuple(student.shape)} and teacher {tuple(teacher.shape)}"
 
 
 def check_pair_labels(labels: Tensor | None, num_rows: int) -> Tensor:
@@ -92,5 +97,10 @@ def show_nan(loss: Tensor, student: Tensor, teacher: Tensor) -> Tensor:
     without a word. No value is fetched from a GPU.
     """
     with torch.no_grad():
-        nothing = sum((x.detach() * 0).sum(dtype=loss.dtype) for x in (student, teacher))
+        sides = student.detach(), teacher.detach()
+        if is_free_to_fetch(loss) and all(
+            math.isfinite(x.sum(dtype=loss.dtype).item()) for x in sides
+        ):
+            return loss  # what follows would add 0; a sum of large numbers may still overflow
+        nothing = sum((x * 0).sum(dtype=loss.dtype) for x in sides)
     return loss + nothing

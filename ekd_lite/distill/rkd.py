@@ -26,6 +26,9 @@ from ekd_lite.distill.inputs import (
 )
 from ekd_lite.distill.known_gradient import with_gradient
 from ekd_lite.distill.rkd_angle import Cloud, angle_gap, huber, make_cloud
+from ekd_lite.ops import is_free_to_fetch
+
+CPU_BLOCK, GPU_BLOCK = 2**18, 2**26
 
 
 class RKDLoss(nn.Module):
@@ -34,15 +37,20 @@ class RKDLoss(nn.Module):
     Args:
         distance_weight: w_D.
         angle_weight: w_A; 0 spares the N^3 angles.
-        block: how many angles to hold in memory at a time; 2^18 suits a CPU's cache.
+        block: how many angles to hold in memory at a time; left out, 2^18 on a CPU, for its cache,
+            and 2^26 elsewhere, where each block costs launches: three tensors of 256 MB.
     """
 
     def __init__(
-        self, *, distance_weight: float = 25.0, angle_weight: float = 50.0, block: int = 2**18
+        self,
+        *,
+        distance_weight: float = 25.0,
+        angle_weight: float = 50.0,
+        block: int | None = None,
     ) -> None:
         super().__init__()
         check_weights(distance_weight, angle_weight)
-        if block < 1:
+        if block is not None and block < 1:
             raise ValueError(f"expected block >= 1, got {block}")
         self.distance_weight = distance_weight
         self.angle_weight = angle_weight
@@ -86,7 +94,8 @@ class RKDLoss(nn.Module):
                 loss += self.distance_weight * value
                 grad_gram += self.distance_weight * slopes
             if self.angle_weight:
-                value, slopes, direct = angle_gap(own, other, dtype=student.dtype, block=self.block)
+                block = self.block or (CPU_BLOCK if is_free_to_fetch(student) else GPU_BLOCK)
+                value, slopes, direct = angle_gap(own, other, dtype=student.dtype, block=block)
                 loss += self.angle_weight * value
                 grad_gram += self.angle_weight * slopes
                 grad += self.angle_weight * direct

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from benchmarks.counting import Counts
+from benchmarks.gpu_checks import as_on_a_gpu
 from ekd_lite.distill import RKDLoss
 from tests.distill.batches import near_duplicates, random_batch
 from tests.oracles import distill as oracle
@@ -65,3 +67,18 @@ def test_the_angle_gradient_is_scaled_by_what_comes_after():
     _, plain = value_and_gradient(loss, student, teacher)
     _, scaled = value_and_gradient(lambda s, t: 3 * loss(s, t), student, teacher)
     torch.testing.assert_close(scaled, 3 * plain)
+
+
+def test_launches_do_not_grow_with_the_batch_where_launches_are_dear():
+    """27 times the angles in as many operations; small blocks need more."""
+
+    def launches(rows, block=None):
+        batch = random_batch(rows, 6)[:2]
+        with Counts() as counts:
+            RKDLoss(block=block)(*batch)
+        return counts.launches.total()
+
+    with as_on_a_gpu():
+        few = launches(32)
+        assert launches(96) == few < 300
+    assert launches(96, 2**14) > 2 * few
