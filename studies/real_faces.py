@@ -14,6 +14,7 @@ The plan, written down before its first run (`BLOCKS`):
     weights   DKD on class means at three weights, for the validation people to choose
     methods   seven ways to teach a small residual net (`tiny_teacher`) at 64 pixels, three seeds
     data      that net from 1/8, 1/4 and 1/2 of the people, and with drawn faces added
+    batches   FitNet without labels on the batches of EKD by decisions: what is the batches' part?
     length    and for a quarter, half, twice and four times the steps
     phone64   MobileFaceNet at 64 pixels, half of the steps: alone, and under SFace
     phone112  the same at 112 pixels, under SFace
@@ -83,6 +84,8 @@ TRIED = {
     f"dkd:{weight}": Row(f"dkd:{weight}", f"dkd:{weight}", True) for weight in (0.0625, 0.25, 2)
 }
 BARE = "fitnet, no labels"
+CONTROL = "fitnet on the decisions' batches"
+TRIED[CONTROL] = Row(CONTROL, "fitnet:64", False)
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,7 @@ class Run:
         row = (ROWS | TRIED)[self.row]
         method = row.method.replace(":", "") + ("" if row.labels else "-no-labels")
         more = f"-of{self.share:g}" * (self.share < 1) + "-drawn" * self.drawn
+        more += "-neighbours" * (self.row == CONTROL)
         return f"{self.backbone}-{self.size}/{method}{more}-{self.steps}-{self.seed}"
 
     @property
@@ -115,7 +119,7 @@ class Run:
         """How it is trained. Without labels there are no labelled batches either."""
         row = (ROWS | TRIED)[self.row]
         some: dict[str, Any] = {"general": 48, "identities": 12, "images_per_identity": 4}
-        if "decisions" in row.method:
+        if "decisions" in row.name:
             some |= {"sampler": "neighbours", "teacher_threshold": THRESHOLD}
         elif not row.labels:
             some |= {"general": BATCH, "identities": 0}
@@ -145,6 +149,7 @@ BLOCKS = {
     "methods": [Run(row, seed) for seed in (0, 1, 2) for row in ROWS],
     "data": [Run(BARE, 0, share=share) for share in (0.125, 0.25, 0.5)]
     + [Run(BARE, 0, drawn=True)],
+    "batches": [Run(CONTROL, seed) for seed in (0, 1, 2)],
     "length": [Run(BARE, 0, steps=steps) for steps in LENGTHS],
     "phone64": [Run(row, 0, PHONE, steps=STEPS // 2) for row in (*BOTH, "alone")],
     "phone112": [Run(BARE, 0, PHONE, 112, steps=STEPS // 2)],
