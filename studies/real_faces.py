@@ -84,7 +84,7 @@ TRIED = {
     f"dkd:{weight}": Row(f"dkd:{weight}", f"dkd:{weight}", True) for weight in (0.0625, 0.25, 2)
 }
 BARE = "fitnet, no labels"
-CONTROL = "fitnet on the decisions' batches"
+CONTROL = "fitnet on the decisions' batches, no labels"
 TRIED[CONTROL] = Row(CONTROL, "fitnet:64", False)
 
 

@@ -88,7 +88,7 @@ class Nets:
     def methods(self) -> dict[str, list[Run]]:
         """The finished seeds of every method of the comparison."""
         found = defaultdict(list)
-        for run in BLOCKS["methods"]:
+        for run in (*BLOCKS["methods"], *BLOCKS.get("batches", ())):
             if run in self.runs:
                 found[run.row].append(run)
         return dict(found)
