@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 # Where the host may look at numbers for nothing. Elsewhere it waits until the device has done all
@@ -84,7 +83,7 @@ def _unit_and_inverse(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     squared = (x * x).sum(dim=-1, keepdim=True)
     if not squared.requires_grad:  # the same in half of the operations
         squared.nan_to_num_(nan=math.nan, posinf=math.nan)
-        inverse = F.threshold_(squared, eps * eps, math.inf).rsqrt_()  # NaN passes
+        inverse = torch.threshold_(squared, eps * eps, math.inf).rsqrt_()  # NaN passes
         return x * inverse, inverse
     # A length beyond float32 must not pass for no length either, as 1 / inf would let it.
     squared = torch.where(squared == torch.inf, torch.nan, squared)
