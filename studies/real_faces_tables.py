@@ -242,7 +242,10 @@ def cost(nets: Nets) -> Iterator[Row]:
             train = read_faces(nets.data, nets.work, "train", size=size).images
             quantize_int8(float_path, small, calibration=calibration_images(train))
             seen = read_faces(nets.data, nets.work, "test", size=size).images
-            sessions = {"ONNX, float32": OnnxModel(float_path), "ONNX, int8": OnnxModel(small)}
+            sessions = {
+                name: OnnxModel(file, threads=1)
+                for name, file in (("ONNX, float32", float_path), ("ONNX, int8", small))
+            }
             times = time_interleaved(sessions, seen.batch([0]), rounds=20)
             for name, session in sessions.items():
                 rows = embed(session, seen)
