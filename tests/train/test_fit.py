@@ -299,4 +299,5 @@ def test_changed_images_keep_the_target_of_the_unchanged(teacher):
     assert not torch.equal(first.images, later.images)
     for batch in (first, later):
         assert (batch.images != given[0]).flatten(1).any(dim=1).all()
+        assert batch.teacher_embeddings is not None
         assert torch.equal(batch.teacher_embeddings, cache[0][index])
