@@ -150,7 +150,9 @@ def holder():
     yield start
     for process in started:
         process.kill()
-        process.communicate()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):  # a test may have closed one
+            pipe.close()
 
 
 @pytest.mark.starts_process
