@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from lfw import Row, read_all, read_faces, read_index, split_people
 from lfw_reference import on_pairs
-from real_faces import BARE, BLOCKS, ROWS, STEPS, TRIED, Run, is_done, sface
+from real_faces import BARE, BLOCKS, ROWS, STEPS, Run, drawn_faces, is_done, sface
 from real_faces_failures import failures
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -109,7 +109,7 @@ def cells(result: Iterable[Tensor]) -> Row:
 
 def about(run: Run) -> Row:
     """What a student was."""
-    row = (ROWS | TRIED)[run.row]
+    row = ROWS[run.row]
     return {
         "row": run.row,
         "method": row.method,
@@ -198,15 +198,17 @@ def views(nets: Nets, count: int = 200) -> Iterator[Row]:
             gap = (normalize(cached[chosen], dim=1) * rows).sum(1)
             yield {"view": "the cached row", "images": str(count), **_quantiles(gap)}
         yield {"view": name, "images": str(count), **_quantiles((plain * rows).sum(1))}
-    yield from _other_pictures(cached, packed.labels)
+    yield from _other_pictures(cached, packed.labels, ("another photograph", "another person"))
+    faces, drawn = drawn_faces(64, nets.work)
+    yield from _other_pictures(drawn, faces.labels, ("another drawing", "another drawn person"))
 
 
-def _other_pictures(rows: Tensor, labels: Tensor) -> Iterator[Row]:
-    """To compare with: another photograph of the same person, and of the next one."""
+def _other_pictures(rows: Tensor, labels: Tensor, names: tuple[str, str]) -> Iterator[Row]:
+    """To compare with: another picture of the same person, and of the one before."""
     starts = torch.cat([torch.zeros(1, dtype=torch.int64), labels.diff().nonzero().flatten() + 1])
     several = starts[torch.bincount(labels) > 1]
     unit = normalize(rows, dim=1)
-    for name, other in (("another photograph", several + 1), ("another person", several - 1)):
+    for name, other in zip(names, (several + 1, several - 1), strict=True):
         row = {"view": name, "images": str(len(several) - 1)}
         yield row | _quantiles((unit[several[1:]] * unit[other[1:]]).sum(1))
 

@@ -97,7 +97,9 @@ def test_a_run_is_known_by_all_that_it_does(change):
 def test_the_plan_is_what_its_text_says():
     methods = study.BLOCKS["methods"]
     assert len(methods) == 7 * 3 and {run.seed for run in methods} == {0, 1, 2}
-    assert {run.row for run in methods[:7]} == set(study.ROWS)  # a seed is whole before the next
+    assert {run.row for run in methods[:7]} == {
+        m.name for m in study.METHODS
+    }  # a seed is whole before the next
     runs = [run for block in study.BLOCKS.values() for run in block]
     assert len({run.name for run in runs}) == len(set(runs)) == len(runs)
     for run in runs:
