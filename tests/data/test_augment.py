@@ -3,12 +3,14 @@
 import io
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from ekd_lite.data import SyntheticFaces
+from ekd_lite.data import augment as module
 from ekd_lite.data.augment import SHIFT, augment, coarser, compressed, shifted
 
 
@@ -70,12 +72,41 @@ def test_compression_is_that_of_pillow():
     assert gaps[0] > gaps[1] > gaps[2]
 
 
-def test_every_kind_of_change_occurs_as_often_as_said():
-    flat = torch.full((2000, 3, 16, 16), 0.1)
-    changed = augment(flat, np.random.default_rng(0))
-    level = changed.mean(dim=(1, 2, 3))  # gain in .75 .. 1.25 of .1, and an offset within .15
-    assert -0.15 + 0.075 - 0.01 < level.min() < -0.05 and 0.2 < level.max() < 0.15 + 0.125 + 0.01
-    edge = torch.zeros(2000, 3, 16, 16)
-    edge[..., 8:] = 0.5
-    sharp = augment(edge, np.random.default_rng(1)).diff(dim=3).abs().amax(dim=(1, 2, 3))
-    assert 0.15 < float((sharp < 0.3).float().mean()) < 0.3  # a quarter is coarser, some hardly
+def only(monkeypatch, kind):
+    """`augment` with one kind of change, on two thousand copies of a face."""
+    for name in {"SHIFT", "GAIN", "OFFSET", "COARSE", "JPEG"} - {kind}:
+        monkeypatch.setattr(module, name, 0)
+    image = faces(1)[0]
+    return image, augment(image.expand(2000, -1, -1, -1).clone(), np.random.default_rng(0))
+
+
+def test_all_shifts_occur_alike(monkeypatch):
+    image, changed = only(monkeypatch, "SHIFT")
+    reach = round(SHIFT * 32)
+    steps = [k / reach for k in range(-reach, reach + 1)]
+    counts = [
+        int((changed == shifted(image[None], np.array([[y, x]]))).all(dim=(1, 2, 3)).sum())
+        for y in steps
+        for x in steps
+    ]
+    assert sum(counts) == 2000 and min(counts) > 50  # the outermost are half as frequent
+
+
+def test_contrast_and_light_go_to_both_ends(monkeypatch):
+    image, changed = only(monkeypatch, "GAIN")
+    inside = image.abs() < 0.7
+    gain = (changed / image)[:, inside & (image.abs() > 0.2)].mean(dim=1)
+    assert 0.75 <= gain.min() < 0.76 and 1.24 < gain.max() <= 1.2501
+    monkeypatch.undo()
+    image, changed = only(monkeypatch, "OFFSET")
+    offset = (changed - image)[:, inside].mean(dim=1)
+    assert -0.1501 < offset.min() < -0.145 and 0.145 < offset.max() < 0.1501
+
+
+@pytest.mark.parametrize("kind", ["COARSE", "JPEG"])
+def test_a_quarter_is_coarser_and_a_quarter_compressed_each_by_its_own_measure(monkeypatch, kind):
+    image, changed = only(monkeypatch, kind)
+    is_changed = (changed != image).flatten(1).any(dim=1)
+    assert 0.21 < float(is_changed.float().mean()) < 0.29
+    gap = (changed[is_changed] - image).abs().flatten(1).mean(dim=1)
+    assert gap.max() > 1.5 * gap.min() and len(gap.unique()) > 15
