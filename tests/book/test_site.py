@@ -4,7 +4,6 @@
 is a failure there; elsewhere (`pytest tests` before a build) it is a skip that pytest reports.
 """
 
-import os
 import re
 from functools import cache
 from html.parser import HTMLParser
@@ -16,8 +15,9 @@ import pytest
 import yaml
 from PIL import Image
 
+from tests.book.built import SITE, pages_of
+
 ROOT = Path(__file__).resolve().parents[2]
-SITE = Path(os.environ.get("EKD_SITE") or ROOT / "_build" / "html").resolve()
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
 HOME = CONFIG["html"]["baseurl"]
 GENERATED = {"genindex.html", "search.html", "py-modindex.html"}
@@ -83,13 +83,7 @@ def page(path: Path) -> Page:
 
 @pytest.fixture(scope="module")
 def pages():
-    found = sorted(path for path in SITE.rglob("*.html") if "_static" not in path.parts)
-    if not found:
-        message = f"no built site in {SITE}; build it with: make book"
-        if os.environ.get("EKD_SITE"):
-            pytest.fail(message)
-        pytest.skip(message)
-    return found
+    return pages_of("**/*.html")
 
 
 def is_outside(address: str) -> bool:

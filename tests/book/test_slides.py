@@ -3,7 +3,6 @@
 The second half looks at a built site; `book.py build` runs this with EKD_SITE=the site.
 """
 
-import os
 import re
 import sys
 from pathlib import Path
@@ -17,7 +16,8 @@ sys.path.insert(0, str(ROOT / "book" / "tools"))
 import slides  # noqa: E402
 from browser import Browser, find_browser  # noqa: E402
 
-SITE = Path(os.environ.get("EKD_SITE") or ROOT / "_build" / "html").resolve()
+from tests.book.built import SITE, pages_of  # noqa: E402
+
 CHAPTER = """<html><head><script src="../_static/mathjax/startup.js?v=1"></script></head><body>
 <article class="bd-article"><section id="top">
 <h1>7. Soup<a class="headerlink" href="#top">#</a></h1>
@@ -124,13 +124,7 @@ def test_a_page_of_another_shape_is_refused(tmp_path):
 
 @pytest.fixture(scope="module")
 def decks():
-    found = {path.stem: path for path in sorted((SITE / "slides").glob("*.html"))}
-    if not found:
-        message = f"no slides in {SITE}; build them with: make book"
-        if os.environ.get("EKD_SITE"):
-            pytest.fail(message)
-        pytest.skip(message)
-    return found
+    return {path.stem: path for path in pages_of("slides/*.html")}
 
 
 def test_every_chapter_has_slides_and_a_button_that_opens_them(decks):
