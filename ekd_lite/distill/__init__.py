@@ -1,7 +1,9 @@
 """Distillation losses: loss(student, teacher[, labels]) -> 0-dim tensor; one paper, one file."""
 
 from ekd_lite.distill.adadistill import AdaDistillLoss
+from ekd_lite.distill.batch_hard import BatchHardDecisionLoss
 from ekd_lite.distill.cckd import CCKDLoss
+from ekd_lite.distill.contrastive import ContrastiveDecisionLoss
 from ekd_lite.distill.darkrank import DarkRankLoss
 from ekd_lite.distill.ddl import DDLLoss, distribution_gap
 from ekd_lite.distill.distiller import Distiller, Setting
@@ -27,7 +29,9 @@ __all__ = [
     "DISTILLERS",
     "NOTES",
     "AdaDistillLoss",
+    "BatchHardDecisionLoss",
     "CCKDLoss",
+    "ContrastiveDecisionLoss",
     "DDLLoss",
     "DarkRankLoss",
     "Distiller",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from ekd_lite.distill.adadistill import AdaDistillLoss
+from ekd_lite.distill.batch_hard import BatchHardDecisionLoss
 from ekd_lite.distill.cckd import CCKDLoss
+from ekd_lite.distill.contrastive import ContrastiveDecisionLoss
 from ekd_lite.distill.darkrank import DarkRankLoss
 from ekd_lite.distill.ddl import DDLLoss
 from ekd_lite.distill.distiller import Distiller, Setting
@@ -28,6 +30,12 @@ def _build_gallery(setting: Setting) -> GalleryEKDLoss:
     if setting.gallery is None:
         raise ValueError("'ekd_gallery' needs the teacher's rows of the training set and labels")
     return GalleryEKDLoss(*setting.gallery)
+
+
+def _threshold(setting: Setting) -> float:
+    if setting.teacher_threshold is None:
+        raise ValueError("this method needs the cosine from which the teacher accepts a pair")
+    return setting.teacher_threshold
 
 
 DISTILLERS: dict[str, Distiller] = {
@@ -235,6 +243,20 @@ DISTILLERS: dict[str, Distiller] = {
         needs="embeddings",
         weight=2048.0,
         needs_labels=True,
+    ),
+    "contrastive_decisions": Distiller(
+        lambda setting: ContrastiveDecisionLoss(
+            setting.student_dim, setting.teacher_dim, threshold=_threshold(setting)
+        ),
+        needs="embeddings",
+        weight=2048.0,
+        needs_threshold=True,
+    ),
+    "triplet_decisions": Distiller(
+        lambda setting: BatchHardDecisionLoss(threshold=_threshold(setting)),
+        needs="embeddings",
+        weight=8.0,
+        needs_threshold=True,
     ),
 }
 

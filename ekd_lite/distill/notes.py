@@ -245,4 +245,19 @@ NOTES: dict[str, MethodNote] = {
         differs="squared gaps of cosines on the pairs of ekd_fine; the paper's choice of pairs for "
         "it is unpublished",
     ),
+    "contrastive_decisions": MethodNote(
+        paper="after Hadsell, Chopra, LeCun, CVPR 2006",
+        transfers="evaluation",
+        cost="N^2 D",
+        weight_source="ours, so that it pulls about as ekd_decisions does; the study searches it",
+        differs="a linear hinge at the student's threshold for 1e-4 on the pairs and decisions of "
+        "ekd_decisions; a rival and a control",
+    ),
+    "triplet_decisions": MethodNote(
+        paper="after Hermans, Beyer, Leibe, arXiv 1703.07737, 2017",
+        transfers="evaluation",
+        cost="N^2 D",
+        weight_source="as triplet; the study searches it",
+        differs="the teacher's decisions in place of labels, cosines, a margin of 0.2; a rival",
+    ),
 }

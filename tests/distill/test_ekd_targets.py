@@ -8,7 +8,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ekd_lite.distill import DISTILLERS, FineEKDLoss, GalleryEKDLoss
+from ekd_lite.distill import DISTILLERS, ContrastiveDecisionLoss, FineEKDLoss, GalleryEKDLoss
 from ekd_lite.ops import generator_for, unit_rows
 from tests.distill.batches import batches, gallery, make_setting, random_batch
 from tests.oracles import distill as oracle
@@ -31,6 +31,20 @@ def test_equals_a_loop_batch_after_batch(targets, run, memory):
         value = loss(student, teacher, labels).item()
         expected = slow(student.tolist(), teacher.tolist(), labels.tolist())
         assert value == pytest.approx(expected, abs=1e-9, rel=1e-9)
+        stats = {name: x.item() for name, x in loss.stats.items()}
+        assert stats == pytest.approx(slow.stats, abs=1e-7, rel=1e-7)
+
+
+@settings(max_examples=30, deadline=None)
+@given(RUNS, st.sampled_from([0, 5]))
+def test_the_contrastive_hinge_equals_a_loop_batch_after_batch(run, memory):
+    firsts = [tuple(student[0].tolist()) for student, _, _ in run if len(student)]
+    assume(len(set(firsts)) == len(firsts))
+    kind: dict[str, Any] = {"fpr": 0.25, "hard_fpr": 0.5, "threshold": 0.2, "memory": memory}
+    loss, slow = ContrastiveDecisionLoss(3, 3, **kind).double(), oracle.Contrastive(**kind)
+    for student, teacher, labels in run:
+        expected = slow(student.tolist(), teacher.tolist(), labels.tolist())
+        assert loss(student, teacher).item() == pytest.approx(expected, abs=1e-9, rel=1e-9)
         stats = {name: x.item() for name, x in loss.stats.items()}
         assert stats == pytest.approx(slow.stats, abs=1e-7, rel=1e-7)
 
@@ -102,6 +116,23 @@ def test_far_wrong_pairs_pull_less_than_those_near_a_threshold():
             pulls[targets].append(float(slope))
     assert pulls["labels"][0] > 20 * pulls["labels"][1] > 20 * 20 * pulls["labels"][2]
     assert pulls["cosines"] == sorted(pulls["cosines"])
+
+
+def test_the_hinge_pulls_alike_on_one_side_of_the_threshold_and_not_at_all_on_the_other():
+    """What it is a control of: the pull of soft ranks fades, see the test above."""
+    for accepted in (True, False):
+        loss = ContrastiveDecisionLoss(2, 2, threshold=0.9).double().eval()
+        loss.student_counts[3000] = loss.teacher_counts[3000] = 1e6  # threshold 0.5
+        pulls = []
+        for a in (-0.4, 0.2, 0.45, 0.55, 0.8, 0.95):
+            student = torch.tensor([[1.0, 0.0], [a, (1 - a * a) ** 0.5]]).double().requires_grad_()
+            teacher = torch.tensor([[1.0, 0.0], [1.0 * accepted, 1.0 - accepted]]).double()
+            loss(student, teacher).backward()
+            pulls.append(float(student.grad.norm()) / (1 - a * a) ** 0.5)
+        if accepted:
+            assert pulls[:3] == pytest.approx(3 * [pulls[0]]) and pulls[0] > 0 == max(pulls[3:])
+        else:
+            assert pulls[3:] == pytest.approx(3 * [pulls[5]]) and pulls[5] > 0 == max(pulls[:3])
 
 
 @pytest.mark.parametrize("targets", ["decisions", "labels", "cosines", "gallery"])

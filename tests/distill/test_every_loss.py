@@ -15,7 +15,9 @@ from ekd_lite.distill import (
     DISTILLERS,
     NOTES,
     AdaDistillLoss,
+    BatchHardDecisionLoss,
     CCKDLoss,
+    ContrastiveDecisionLoss,
     DarkRankLoss,
     DDLLoss,
     EKDLoss,
@@ -93,6 +95,10 @@ LOSSES = {
     "fine ekd labels": lambda dim: FineEKDLoss(dim, dim, **FINE, targets="labels"),
     "fine ekd cosines": lambda dim: FineEKDLoss(dim, dim, **FINE, targets="cosines"),
     "gallery ekd": lambda dim: GalleryEKDLoss(*gallery(dim), **FINE, impostors=30),
+    "contrastive decisions": lambda dim: ContrastiveDecisionLoss(
+        dim, dim, fpr=0.25, hard_fpr=0.5, threshold=0.3
+    ),
+    "triplet decisions": lambda dim: BatchHardDecisionLoss(threshold=0.3),
 }
 NEEDS_LABELS = {
     "adadistill",
@@ -157,6 +163,8 @@ def oracle_of(name):
         "fine ekd labels": lambda s, t, y: oracle.FineEKD(targets="labels")(s, t, y),
         "fine ekd cosines": lambda s, t, y: oracle.FineEKD(targets="cosines")(s, t, y),
         "gallery ekd": lambda s, t, y: gallery_oracle(len(s[0]) if s else 2)(s, t, y),
+        "contrastive decisions": lambda s, t: oracle.Contrastive(threshold=0.3)(s, t, [0] * len(s)),
+        "triplet decisions": partial(oracle.batch_hard, accept=0.3),
     }
     return by_name[name]
 
@@ -207,7 +215,7 @@ def test_gradcheck(name):
         loss(student, teacher, labels)
         loss.eval()
     if name.startswith(
-        ("fine ekd", "gallery", "adadistill", "qud", "seed")
+        ("fine ekd", "gallery", "contrastive", "adadistill", "qud", "seed")
     ):  # their state would go on
         loss.double()(student, teacher, labels)
         loss.eval()
@@ -233,6 +241,7 @@ def test_the_teacher_gets_no_gradient_and_the_inputs_stay_as_they_are(name):
 AT_TEACHER = {"darkrank", "triplet", "triplet l2", "margin", "pwr ranknet", "adadistill", "qud"}
 AT_TEACHER |= {"ddl"}  # its order loss; the rest is zero (test_ddl.py)
 AT_TEACHER |= {"fine ekd decisions", "fine ekd labels"}
+AT_TEACHER |= {"contrastive decisions", "triplet decisions"}
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -417,6 +426,10 @@ def test_widths_that_must_agree_are_named(name):
         (lambda: RKDLoss(angle_weight=-1), "weights >= 0"),
         (lambda: TripletDistillationLoss(distance="l1"), "'l1'"),  # type: ignore[arg-type]
         (lambda: TripletDistillationLoss(min_margin=0.6), "min_margin <= max_margin"),
+        (lambda: BatchHardDecisionLoss(threshold=45), "a cosine between -1 and 1, got 45"),
+        (lambda: BatchHardDecisionLoss(threshold=math.nan), "a cosine between -1 and 1"),
+        (lambda: BatchHardDecisionLoss(threshold=0.5, margin=-0.1), "margin >= 0"),
+        (lambda: ContrastiveDecisionLoss(4, 4, threshold=0.5, fpr=0), "rates between 0 and 1"),
         (lambda: MarginDistillationLoss(torch.zeros(4)), r"prototypes \(C, D\)"),
         (lambda: MarginDistillationLoss(PROTOTYPES, min_margin=0.6), "min_margin <= max_margin"),
         (lambda: PWRLoss(variant="rank"), "'rank'"),  # type: ignore[arg-type]
@@ -434,7 +447,8 @@ def test_every_method_is_built_for_a_setting_and_says_what_it_needs(name):
     method = DISTILLERS[name]
     setting = make_setting(6, prototypes=PROTOTYPES[:, :6])
     loss = method.build(setting)
-    student, teacher, labels = random_batch(48, 6)  # large enough to show a level of 1e-3
+    half = 160 if name == "contrastive_decisions" else 24  # shows 1e-4, or 1e-3
+    student, teacher, labels = random_batch(2 * half, 6)
     student.requires_grad_()
     whole = loss.double()(student, teacher, labels)
     whole.backward()
@@ -453,7 +467,7 @@ def test_every_method_is_built_for_a_setting_and_says_what_it_needs(name):
         (loss if name == "adadistill" else method.build(setting).double())(
             student[r], teacher[r], labels[r]
         )
-        for r in (slice(0, 24), slice(24, 48))
+        for r in (slice(0, half), slice(half, 2 * half))
     ]
     is_mean = math.isclose(sum(p.item() for p in parts) / 2, whole.item(), rel_tol=1e-9)
     assert is_mean != method.compares_images

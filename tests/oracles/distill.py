@@ -373,6 +373,32 @@ class FineEKD:
         return rank - soft_rank(b, of_teacher, self.temperature)
 
 
+class Contrastive(FineEKD):
+    """What decisions miss the student's own threshold by, and the root of it as a gap."""
+
+    def __init__(self, threshold, fpr=0.25, **options):
+        super().__init__(fprs=(fpr,), targets="decisions", threshold=threshold, **options)
+
+    def gap(self, a, b, is_one=False):
+        if not self.thresholds:
+            return 0.0
+        at = self.thresholds[0][0]
+        missed = at - a if is_one else a - at
+        return missed**0.5 if missed > 0 else 0.0
+
+
+def batch_hard(student, teacher, accept, margin=0.2):
+    s, t = [unit(r) for r in student], [unit(r) for r in teacher]
+    missing = []
+    for i in range(len(s)):
+        others = [j for j in range(len(s)) if j != i]
+        accepted = [dot(s[i], s[j]) for j in others if dot(t[i], t[j]) >= accept]
+        rejected = [dot(s[i], s[j]) for j in others if dot(t[i], t[j]) < accept]
+        if accepted and rejected:
+            missing.append(max(0.0, margin + max(rejected) - min(accepted)))
+    return mean(missing)
+
+
 class GalleryEKD(FineEKD):
     """The batch against all rows of its people and against those drawn, with levels added on."""
 

@@ -9,7 +9,13 @@ import torch
 
 from benchmarks.counting import bare_step, count
 from benchmarks.gpu_checks import alike, as_on_a_gpu, deviation, small_state
-from ekd_lite.distill import DISTILLERS, EKDLoss, FineEKDLoss, GalleryEKDLoss
+from ekd_lite.distill import (
+    DISTILLERS,
+    ContrastiveDecisionLoss,
+    EKDLoss,
+    FineEKDLoss,
+    GalleryEKDLoss,
+)
 from ekd_lite.distill.masked_pairs import false_accepts_on_device, remember_usable
 from ekd_lite.heads import ArcFace, PartialFC
 from ekd_lite.ops import false_accepts_at, hashed_uniforms
@@ -18,7 +24,8 @@ from tests.distill.batches import make_setting
 
 CPU = torch.device("cpu")
 METHODS = ["none", "fitnet", "kd", "ekd", "ekd_paper", "ekd_fine", "ekd_memory", "ekd_decisions",
-           "ekd_labels", "ekd_l2", "ekd_gallery", "triplet", "pwr", "sp", "cckd"]  # fmt: skip
+           "ekd_labels", "ekd_l2", "ekd_gallery", "contrastive_decisions", "triplet_decisions",
+           "triplet", "pwr", "sp", "cckd"]  # fmt: skip
 pytestmark = pytest.mark.filterwarnings("ignore:the first batch has too few impostor pairs")
 
 
@@ -135,7 +142,20 @@ def test_gallery_ekd_by_masks(fprs):
     assert deviation(gpu, cpu) < 1e-9
 
 
-@pytest.mark.parametrize("method", ["triplet", "pwr", "ddl", "sp", "rkd", "darkrank"])
+def test_the_contrastive_hinge_by_masks():
+    cpu, gpu = both(
+        lambda: ContrastiveDecisionLoss(
+            12, 12, threshold=0.5, fpr=1e-2, hard_fpr=0.1, memory=30
+        ).double(),
+        some(batches=6),
+    )
+    assert max(value.item() for value in cpu[0:12:2]) > 0
+    assert deviation(gpu, cpu) < 1e-9
+
+
+@pytest.mark.parametrize(
+    "method", ["triplet", "triplet_decisions", "pwr", "ddl", "sp", "rkd", "darkrank"]
+)
 def test_other_losses_do_the_same_where_numbers_are_dear(method):
     setting = make_setting(12)
     cpu, gpu = both(lambda: DISTILLERS[method].build(setting).double(), some())
