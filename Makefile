@@ -55,7 +55,7 @@ lint: $(full)  ## ruff, mypy and the checks of .github
 links: $(full)  ## links of the built book and of the README and its neighbours; OUTSIDE=yes: of other sites too
 	$(python) -m linkcheck -f scripts/linkchecker.ini $(if $(OUTSIDE),--check-extern) _build/html/index.html $(pages)
 
-versions: $(full)  ## every command with the lowest and with the newest versions; WHICH=lowest: one of them
+versions: $(full)  ## every command with the lowest and with the newest versions; WHICH="lowest --cuda": one, with CUDA builds
 	$(python) scripts/versions.py $(WHICH)
 
 audit: $(full)  ## are there advisories about the pinned versions?

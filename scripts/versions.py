@@ -3,12 +3,13 @@
     python scripts/versions.py lowest    oldest Python, lowest version of every direct dependency
     python scripts/versions.py newest    newest Python, newest version of everything
     python scripts/versions.py           both, one after the other
+    python scripts/versions.py --cuda    with the builds of PyPI, gigabytes of CUDA among them
 
 The environments are made by uv in a temporary folder and deleted afterwards; the package goes into
 them as a wheel. torch is the CPU build of PyTorch's own index, a tenth of the size of the CUDA
 build of PyPI. Where that index cannot be reached, a CPU wheel in PIP_FIND_LINKS takes its place,
 with the Python that it was built for: then all bounds are tested but those of torch and of Python,
-and the output says so.
+and the output says so. --cuda tests all bounds there too.
 """
 
 from __future__ import annotations
@@ -41,21 +42,19 @@ class Setting:
 
     resolution: str  # of uv: lowest-direct or highest
     python: str
-    torch: Path | None  # a wheel instead of PyTorch's index
-
-    @property
-    def sources(self) -> list[str]:
-        """The options of uv that say where torch comes from."""
-        return ["--torch-backend", "cpu"] if self.torch is None else []
+    torch: Path | None = None  # a wheel instead of an index
+    sources: tuple[str, ...] = ()  # options of uv that say where torch comes from
 
 
-def setting_of(which: str) -> Setting:
+def setting_of(which: str, *, cuda: bool) -> Setting:
     """The true setting, or the nearest that this machine can have."""
     resolution = {"lowest": "lowest-direct", "newest": "highest"}[which]
     python = supported()[{"lowest": 0, "newest": -1}[which]]
+    if cuda:
+        return Setting(resolution, python)
     try:
         with urllib.request.urlopen(f"{TORCH_INDEX}/torch/", timeout=20):  # noqa: S310
-            return Setting(resolution, python, None)
+            return Setting(resolution, python, sources=("--torch-backend", "cpu"))
     except OSError as error:
         reason = f"{TORCH_INDEX} cannot be reached ({error})"
     folders = map(Path, os.environ.get("PIP_FIND_LINKS", "").split())
@@ -111,11 +110,12 @@ def main() -> int:
     """Try out what the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("which", nargs="?", choices=["lowest", "newest", "both"], default="both")
-    asked = parser.parse_args().which
+    parser.add_argument("--cuda", action="store_true", help="torch as PyPI has it")
+    asked = parser.parse_args()
     failed = []
-    for which in ["lowest", "newest"] if asked == "both" else [asked]:
+    for which in ["lowest", "newest"] if asked.which == "both" else [asked.which]:
         print(f"== {which}", flush=True)
-        setting = setting_of(which)
+        setting = setting_of(which, cuda=asked.cuda)
         with tempfile.TemporaryDirectory(prefix="ekd_lite-versions-") as folder:
             status = try_out(setting, Path(folder))
         print(f"== {which}: {'FAILED' if status else 'ok'}", flush=True)
