@@ -8,8 +8,14 @@ import tempfile
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
+
+# CI sets HYPOTHESIS_PROFILE=nightly once a day: more examples, and others every night.
+hypothesis.settings.register_profile("usual", max_examples=60)
+hypothesis.settings.register_profile("nightly", max_examples=1000, derandomize=False)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "usual"))
 
 torch.set_num_threads(1)  # xdist already uses every core
 

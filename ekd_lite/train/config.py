@@ -46,9 +46,9 @@ class TrainConfig:
     """File of the teacher (model.safetensors of its run, or any that Teacher.from_file reads);
     every method but none needs it, or a teacher handed to fit."""
     teacher_threshold: float | None = None
-    """Cosine from which the teacher holds two images for one person, for the methods NAME_decisions and
-    the sampler neighbours: Teacher.threshold_at measures it, best on people whom it was not trained
-    on. Left out, these methods take that of the training rows at FPR 1e-4, by their labels."""
+    """Cosine from which the teacher holds two images for one person, for the methods NAME_decisions
+    and the sampler neighbours: Teacher.threshold_at measures it, best on people whom it was not
+    trained on. Left out, these methods take that of the training rows at FPR 1e-4, by labels."""
     steps: int = 1500
     """Optimizer steps."""
     sampler: Literal["identities", "neighbours"] = "identities"

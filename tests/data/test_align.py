@@ -44,7 +44,7 @@ points = st.lists(
 
 
 @given(points)
-@settings(max_examples=200, deadline=None)
+@settings(deadline=None)
 def test_the_similarity_is_umeyamas(landmarks):
     source = np.array(landmarks)
     mine = similarity_transform(torch.tensor(source), TEMPLATE).numpy()

@@ -54,7 +54,7 @@ def test_official_mode_gives_the_numbers_of_the_authors_code(
 
 
 @pytest.mark.parametrize("mode", ["official", "corrected"])
-@settings(max_examples=200, deadline=None)
+@settings(deadline=None)
 @given(batches(max_rows=8), batches(max_rows=8))
 def test_equals_a_loop_over_pairs(mode, first, second):
     """Two steps, so that the running thresholds are compared too; six of eight pairs take part."""

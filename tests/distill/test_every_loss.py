@@ -192,7 +192,7 @@ def test_golden_values_of_the_authors_code(loss, first, second):
 
 
 @pytest.mark.parametrize("name", [name for name in LOSSES if name not in SUCCESSORS])
-@settings(max_examples=200, deadline=None)
+@settings(deadline=None)
 @given(batch=batches())
 def test_equals_a_loop_in_float64(name, batch):
     student, teacher, labels = batch
@@ -347,26 +347,28 @@ ZERO |= {(kind, "ddl") for kind in ("one identity", "all distinct")}
 ZERO |= {(kind, "triplet l2") for kind in ("one identity", "all distinct")}
 
 
-@pytest.mark.parametrize("precision", ["fp64", "fp32", "fp16", "bf16", "autocast bf16"])
+PRECISIONS = [(torch.float64, False), (torch.float32, False), (torch.float16, False)]
+PRECISIONS += [(torch.bfloat16, False), (torch.float32, True)]
+
+
 @pytest.mark.parametrize("kind", ODD)
 @pytest.mark.parametrize("name", LOSSES)
-def test_odd_batches_give_a_finite_value_and_gradient(name, kind, precision):
-    student, teacher, labels = odd_batch(kind)
-    dtype = {"fp64": "double", "fp32": "float", "fp16": "half", "bf16": "bfloat16"}.get(
-        precision, "float"
-    )
-    student, teacher = getattr(student, dtype)(), getattr(teacher, dtype)()
-    student.requires_grad_()
-    with torch.autocast("cpu", torch.bfloat16, enabled=precision.startswith("autocast")):
-        loss = LOSSES[name](6)(student, teacher, labels)
-    assert loss.shape == ()
-    assert loss.dtype == (torch.float64 if precision == "fp64" else torch.float32)
-    loss.backward()
-    assert loss.isfinite()
-    assert student.grad.isfinite().all()
-    if (kind, name) in ZERO:
-        assert loss.item() == 0
-        assert (student.grad == 0).all()
+def test_odd_batches_give_a_finite_value_and_gradient(name, kind):
+    for precision in PRECISIONS:  # a test each would cost more than what it tests
+        dtype, autocast = precision
+        student, teacher, labels = odd_batch(kind)
+        student, teacher = student.to(dtype).requires_grad_(), teacher.to(dtype)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            loss = LOSSES[name](6)(student, teacher, labels)
+        assert loss.shape == (), precision
+        wanted = torch.float64 if dtype == torch.float64 else torch.float32
+        assert loss.dtype == wanted, precision
+        loss.backward()
+        assert loss.isfinite(), precision
+        assert student.grad.isfinite().all(), precision
+        if (kind, name) in ZERO:
+            assert loss.item() == 0, precision
+            assert (student.grad == 0).all(), precision
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

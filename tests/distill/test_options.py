@@ -45,7 +45,7 @@ def test_fitnet_has_nothing_to_learn_where_widths_agree():
     assert not [*FitNetLoss().parameters()]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), labels=st.lists(st.integers(0, 3), max_size=9))
 def test_triplets_are_the_nearest_impostors_beyond_the_positive(seed, labels):
     generator = torch.Generator().manual_seed(seed)

@@ -27,7 +27,7 @@ def slow_tpr_at_fpr(genuine, impostor, fpr):
 few_scores = st.lists(st.integers(-3, 3), min_size=1, max_size=8)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(deadline=None)
 @given(few_scores, few_scores, st.sampled_from([0.13, 0.2, 0.25, 0.29, 0.5, 0.9, 1.0]))
 @pytest.mark.filterwarnings("ignore::ekd_lite.evaluate.UndefinedMetricWarning")
 def test_equals_the_definition_for_every_tie_pattern(genuine, impostor, fpr):

@@ -107,7 +107,7 @@ def oracle_logits(name, head, embeddings, labels):
 
 
 @pytest.mark.parametrize("name", HEADS)
-@settings(max_examples=200, deadline=None)
+@settings(deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     rows=st.integers(1, 5),
