@@ -16,18 +16,22 @@ from browser import Browser, find_browser
 
 STYLE = """
 @page { size: A4; margin: 18mm 16mm 20mm; }
-html { font-size: 10.5pt; }
-body { max-width: 50rem; margin: auto; padding: 1rem; }
+html { font-size: 9pt; }
+body { max-width: 56rem; margin: auto; padding: 0; }
 article.page + article.page { break-before: page; }
-article.page { min-height: 0; }
-h1, h2, h3, h4, .admonition-title { break-after: avoid; }
-figure, img, table, .admonition-title, .exercise, div.math { break-inside: avoid; }
+article.page { min-height: 0; line-height: 1.45; }
+h1, h2, h3, h4, dt, .admonition-title { break-after: avoid; break-inside: avoid; }
+h1 { font-size: 1.9rem; }
+h2 { font-size: 1.5rem; }
+h3 { font-size: 1.2rem; }
+p, li { orphans: 2; widows: 2; }
+figure, img, tr, .exercise, div.math { break-inside: avoid; }
 aside.margin { float: none; width: auto; margin: 1em 0 1em 2em; }
 figure img { max-height: 22cm; object-fit: contain; }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 8.5pt; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 7.5pt; }
 .ekd-slider label, details.hide > summary { display: none !important; }
 .solution.admonition { break-inside: auto; }
-table { font-size: 9pt; overflow-wrap: anywhere; }
+table { font-size: 8pt; overflow-wrap: anywhere; }
 """
 NOTE = (
     '<p class="print-note"><em>On paper, solutions that a page folds away stand at the end of the '
