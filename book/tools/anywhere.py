@@ -73,7 +73,6 @@ def environment(library: Path, home: Path) -> dict[str, str]:
         "XDG_CACHE_HOME": str(home / "cache"),
         "PYTHONHASHSEED": "0",
         "OMP_NUM_THREADS": "1",
-        "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # else debugpy warns of Python 3.13's frozen modules
         "no_proxy": "",
     }
 
