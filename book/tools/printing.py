@@ -30,7 +30,7 @@ aside.margin { float: none; width: auto; margin: 1em 0 1em 2em; }
 figure img { max-height: 22cm; object-fit: contain; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 7.5pt; }
 .ekd-slider label, details.hide > summary { display: none !important; }
-.solution.admonition { break-inside: auto; }
+.solution.admonition { break-inside: auto; border: 0; box-shadow: none; padding-bottom: 0; }
 table { font-size: 8pt; overflow-wrap: anywhere; }
 """
 NOTE = (
