@@ -2,6 +2,7 @@
 
     python book/tools/anywhere.py                      all copies, one after the other
     python book/tools/anywhere.py 01_faces 10_ekd      these
+    /tmp/colab/bin/python book/tools/anywhere.py       with the versions of another environment
 
 The wheel is built and unpacked into a folder of its own, from which alone the kernels take
 `ekd_lite`. What a chapter reads has to come with the package, then. `google.colab` is not there,
@@ -12,12 +13,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform
 import re
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable
+from importlib.metadata import version
 from pathlib import Path
 
 from rules import BOOK, ROOT
@@ -102,9 +105,16 @@ def execute(copy: Path, library: Path) -> str:
     return ""
 
 
+def versions() -> str:
+    """What the kernels run with, for the record in `book/making.md`."""
+    names = ("torch", "numpy", "pandas", "matplotlib", "seaborn", "ipykernel", "ipython")
+    return ", ".join([f"Python {platform.python_version()}", *(f"{n} {version(n)}" for n in names)])
+
+
 def execute_all(copies: Iterable[Path]) -> int:
     """Execute copies one after the other and say how long each took; 1 if one failed."""
     failed = []
+    print(versions(), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "library"
         install(build_wheel(Path(folder)), library)

@@ -1,7 +1,9 @@
 """The whole book on one page, for printing: `print.html`, and `book.pdf` where a Chromium is found.
 
 Made from the built pages, not by another Sphinx builder (singlehtml does not know hidden cells, and
-LaTeX needs 400 MB of packages), so numbers, figures and formulas are those of the site.
+LaTeX needs 400 MB of packages), so numbers, figures and formulas are those of the site. What a
+click opens on the site needs another place on paper: solutions stand at the end of their chapter,
+and code that a page folds away, which imports and draws, is left out.
 """
 
 from __future__ import annotations
@@ -14,17 +16,30 @@ from browser import Browser, find_browser
 
 STYLE = """
 @page { size: A4; margin: 18mm 16mm 20mm; }
-html { font-size: 10.5pt; }
-body { max-width: 50rem; margin: auto; padding: 1rem; }
+html { font-size: 9pt; }
+body { max-width: 56rem; margin: auto; padding: 0; }
 article.page + article.page { break-before: page; }
-article.page { min-height: 0; }
-h1, h2, h3, h4, .admonition-title { break-after: avoid; }
-figure, img, table, .admonition-title, mjx-container[display] { break-inside: avoid; }
+article.page { min-height: 0; line-height: 1.45; }
+h1, h2, h3, h4, dt, .admonition-title { break-after: avoid; break-inside: avoid; }
+h1 { font-size: 1.9rem; }
+h2 { font-size: 1.5rem; }
+h3 { font-size: 1.2rem; }
+p, li { orphans: 2; widows: 2; }
+figure, img, tr, .exercise, div.math { break-inside: avoid; }
+aside.margin { float: none; width: auto; margin: 1em 0 1em 2em; }
 figure img { max-height: 22cm; object-fit: contain; }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 8.5pt; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 7.5pt; }
 .ekd-slider label, details.hide > summary { display: none !important; }
-table { font-size: 9pt; overflow-wrap: anywhere; }
+.solution.admonition { break-inside: auto; border: 0; box-shadow: none; padding-bottom: 0; }
+table { font-size: 8pt; overflow-wrap: anywhere; }
 """
+NOTE = (
+    '<p class="print-note"><em>On paper, solutions that a page folds away stand at the end of the '
+    "chapter. Code that imports and draws is left out; the notebooks have it. What can be played "
+    "with is shown in one position.</em></p>"
+)
+FOLDED = re.compile(r"<details[^>]*>.*?</details>", re.DOTALL)
+SOLUTION = '<div class="solution '
 
 
 def pages_of(toc: Path) -> list[str]:
@@ -40,6 +55,7 @@ def one_page(site: Path, toc: Path) -> Path:
     """Write site/print.html and return its path."""
     pages = pages_of(toc)
     bodies = [article(site, page, pages) for page in pages]
+    bodies[0] = bodies[0].replace("</h1>", f"</h1>{NOTE}", 1)
     first = (site / f"{pages[0]}.html").read_text(encoding="utf-8")
     head = re.sub(r"<script.*?</script>", "", first[: first.index("</head>")], flags=re.DOTALL)
     head = re.sub(r'<link rel="canonical"[^>]*>', '<meta name="robots" content="noindex">', head)
@@ -86,8 +102,30 @@ def article(site: Path, page: str, pages: list[str]) -> str:
         r'(?<=\s)(?P<attribute>href|src)="(?P<path>[^"#]*)#?(?P<anchor>[^"]*)"', link, body
     )
     body = re.sub(r'<a class="headerlink".*?</a>', "", body)
-    body = body.replace("<details", "<details open")
+    body = FOLDED.sub(lambda fold: fold[0] if "cell_output" in fold[0] else "", body)
+    body, solutions = take_solutions(body.replace("<details", "<details open"))
+    if solutions:
+        title = f'<h2 id="{here}--solutions">Solutions</h2>'
+        apart = ["<section class='tex2jax_ignore mathjax_ignore'>", title, *solutions, "</section>"]
+        body += "\n".join(apart)
     return f'<article class="page bd-article" id="{here}">{body}</article>'
+
+
+def take_solutions(body: str) -> tuple[str, list[str]]:
+    """A page's text without its solutions, and the solutions."""
+    kept, solutions, at = [], [], 0
+    while (start := body.find(SOLUTION, at)) >= 0:
+        kept.append(body[at:start])
+        depth, at = 0, start
+        for tag in re.compile(r"<(/?)div\b").finditer(body, start):
+            depth += -1 if tag[1] else 1
+            if not depth:
+                at = body.index(">", tag.end()) + 1
+                break
+        else:
+            raise ValueError(f"a solution does not end: {body[start : start + 200]}")
+        solutions.append(body[start:at])
+    return "".join([*kept, body[at:]]), solutions
 
 
 def name_of(page: str) -> str:

@@ -1,12 +1,15 @@
 """The book runs anywhere: the wheel holds what chapters read, copies run without a checkout."""
 
+import platform
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import nbformat
+import numpy
 import pytest
+import torch
 from nbformat.v4 import new_code_cell, new_notebook
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -118,3 +121,8 @@ def test_no_copy_uses_what_only_a_removed_cell_defines(tmp_path):
 )
 def test_a_copy_reaches_its_end(copy, library):
     assert anywhere.execute(copy, library) == ""
+
+
+def test_the_versions_are_those_that_run():
+    wanted = {f"Python {platform.python_version()}", f"numpy {numpy.__version__}"}
+    assert wanted | {f"torch {torch.__version__}"} <= set(anywhere.versions().split(", "))

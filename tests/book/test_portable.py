@@ -250,3 +250,31 @@ def test_one_page_for_print_keeps_links_and_takes_no_ids_twice(tmp_path):
     assert '<p id="c-a--x"/><a href="#c-a--x"><a href="#index"><img src="i.png">' in page
     assert '<a href="http://b">' in page
     assert 'src="_static/mathjax/m.js"' in page
+
+
+def test_on_paper_solutions_stand_last_and_folded_code_is_gone(tmp_path):
+    (tmp_path / "_toc.yml").write_text("root: index\nparts:\n- chapters:\n  - file: c/a\n")
+    page = '<html><head></head><article class="bd-article"><h1>T</h1>{}</article></html>'
+    (tmp_path / "c").mkdir()
+    (tmp_path / "index.html").write_text(page.format("<p>first</p>"))
+    cell = '<details class="hide"><summary>Show</summary>{}</details>'
+    texts = [
+        '<div class="cell">'
+        + cell.format("import this")
+        + '<div class="cell_output">7</div></div>',
+        cell.format('<div class="cell_output">kept</div>'),
+        '<div class="solution dropdown" id="s"><div><div>deep</div></div>answer</div>',
+        "<p>after</p>",
+        '<div class="solution dropdown">second</div>',
+    ]
+    (tmp_path / "c" / "a.html").write_text(page.format("".join(texts)))
+    text = printing.one_page(tmp_path, tmp_path / "_toc.yml").read_text()
+    assert "import this" not in text
+    assert text.count("<h2") == text.count("On paper") == 1
+    wanted = [">first<", ">7<", ">kept<", ">after<", "Solutions</h2>", ">deep<", ">second<"]
+    assert [text.index(one) for one in wanted] == sorted(text.index(one) for one in wanted)
+    assert (
+        '<div class="solution dropdown" id="c-a--s"><div><div>deep</div></div>answer</div>' in text
+    )
+    with pytest.raises(ValueError, match="does not end"):
+        printing.take_solutions('<div class="solution x"><div></div>')
