@@ -34,7 +34,7 @@ def make_net_and_losses():
     losses = {name: DISTILLERS[name].build(setting).double() for name in PAIRWISE}
     for loss in losses.values():
         if isinstance(loss, FineEKDLoss | GalleryEKDLoss):  # levels that so few pairs can show
-            loss.fprs, loss.hard_fpr = (0.3, 0.1), 0.5
+            loss.fprs, loss.hard_fpr = (0.3, 0.1)[: len(loss.fprs)], 0.5
     return net, losses
 
 

@@ -118,7 +118,7 @@ def start(case):
         )
         for loss in state.distillers.values():
             if isinstance(loss, FineEKDLoss | GalleryEKDLoss):  # levels that so few pairs can show
-                loss.fprs, loss.hard_fpr = (0.3, 0.1), 0.5
+                loss.fprs, loss.hard_fpr = (0.3, 0.1)[: len(loss.fprs)], 0.5
     finally:
         torch.set_default_dtype(torch.float32)
     if isinstance(state.head, PartialFC):
