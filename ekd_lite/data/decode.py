@@ -34,7 +34,7 @@ from torch import Tensor
 from ekd_lite.data.fast_jpeg import fast_jpeg
 from ekd_lite.data.indexing import Indices, index_tensor, one_index
 from ekd_lite.data.pixels import EXIF, to_floats, to_rgb, to_square, upright
-from ekd_lite.ops import check_image_size
+from ekd_lite.ops import are_numbers, check_image_size
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 SUFFIXES = (".bmp", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp")
@@ -60,6 +60,13 @@ def decode_image(source: bytes | str | Path, *, name: str, image_size: int | Non
         ValueError: not an image, cut off, of another format than `FORMATS`, too large, or no
             regular file.
     """
+    if isinstance(source, bytearray | memoryview):
+        source = bytes(source)
+    if not isinstance(source, bytes | str | os.PathLike):
+        raise ValueError(
+            f"{name}: an image is decoded from bytes or from the path of a file, got "
+            f"{type(source).__name__}"
+        )
     pixels = _rgbx(source, name=lambda: name, image_size=image_size)
     return torch.from_numpy(pixels[:, :, :3].copy()).permute(2, 0, 1)
 
@@ -220,8 +227,8 @@ def find_bad(faces: DecodedFaces, max_bad_fraction: float) -> list[int]:
     Raises:
         ValueError: an impossible fraction, or more bad images than it allows; the first are named.
     """
-    if not 0 <= max_bad_fraction <= 1:
-        raise ValueError(f"max_bad_fraction must be 0 to 1, got {max_bad_fraction}")
+    if not are_numbers(max_bad_fraction) or not 0 <= max_bad_fraction <= 1:
+        raise ValueError(f"max_bad_fraction must be 0 to 1, got {max_bad_fraction!r}")
     if max_bad_fraction == 0:
         return []
     bad = [index for index in range(len(faces)) if fault_of(faces, index) is not None]
