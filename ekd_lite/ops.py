@@ -226,7 +226,7 @@ def are_numbers(*values: Any, whole: bool = False) -> bool:
     An option is asked before it is compared: a comparison with NaN is false without a word, and one
     with text is an error that names neither.
     """
-    kinds = (int, np.integer) if whole else (int, float, np.integer, np.floating)
+    kinds: Any = (int, np.integer) if whole else (int, float, np.integer, np.floating)
     return all(isinstance(value, kinds) and abs(value) < math.inf for value in values)
 
 

@@ -45,11 +45,11 @@ MAX_PIXELS = 50_000_000  # 150 MB decoded; a file of some kB can announce far mo
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
-def decode_image(source: bytes | str | Path, *, name: str, image_size: int | None = None) -> Tensor:
+def decode_image(source: Any, *, name: str, image_size: int | None = None) -> Tensor:
     """Decode one image to RGB, upright, scaled to a square if a size is given.
 
     Args:
-        source: the encoded bytes, or the file.
+        source: the encoded bytes, or the path of the file.
         name: what an error calls it.
         image_size: side of the result, pixels; None keeps the size of the file.
 

@@ -125,8 +125,8 @@ def group_rates(
 def _checked_groups(groups: Sequence[Any] | Array, count: int) -> list[Any]:
     """The group of each image as plain values that can be sorted; none may be missing."""
     if not isinstance(groups, Iterable) or isinstance(groups, str | Mapping):
-        kind = type(groups).__name__
-        raise ValueError(f"groups must be a list of names or numbers, one an image, got {kind}")
+        given = type(groups).__name__
+        raise ValueError(f"groups must be a list of names or numbers, one an image, got {given}")
     listed = groups.tolist() if isinstance(groups, Tensor | np.ndarray) else list(groups)
     if len(listed) != count:
         raise ValueError(f"expected {count} groups, one an image, got {len(listed)}")

@@ -152,7 +152,9 @@ def _mean_cosine(rows: Rows) -> float:
 
 def _mean(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Sums over counts; NaN for a draw without a pair."""
-    return np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
+    means = np.full(sums.shape, np.nan)
+    np.divide(sums, counts, out=means, where=counts > 0)
+    return means
 
 
 def _correlation(sums: np.ndarray) -> np.ndarray:
