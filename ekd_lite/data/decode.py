@@ -67,7 +67,8 @@ def decode_image(source: Any, *, name: str, image_size: int | None = None) -> Te
             f"{name}: an image is decoded from bytes or from the path of a file, got "
             f"{type(source).__name__}"
         )
-    pixels = _rgbx(source, name=lambda: name, image_size=image_size)
+    encoded = source if isinstance(source, bytes) else os.fspath(source)
+    pixels = _rgbx(encoded, name=lambda: name, image_size=image_size)
     return torch.from_numpy(pixels[:, :, :3].copy()).permute(2, 0, 1)
 
 

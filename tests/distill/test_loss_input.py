@@ -295,7 +295,10 @@ MADE: dict[str, Any] = {
     "TeacherHeadLoss": (PROTOTYPES,),
     "TeacherQueueLoss": (6,),
 }
-NEEDED = {"TeacherHeadLoss": {"scale": 64.0}, "GroupedKDLoss": {"group": 2}}
+NEEDED: dict[str, dict[str, Any]] = {
+    "TeacherHeadLoss": {"scale": 64.0},
+    "GroupedKDLoss": {"group": 2},
+}
 # Options that are no number, or may be left out.
 FREE = {"start", "typical", "normalize", "standardize", "row_normalize"}
 OPTIONS = [

@@ -1,5 +1,7 @@
 """Rates by group against a loop over all pairs."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -135,7 +137,8 @@ def test_attributes_as_excel_and_windows_write_them(tmp_path, encoding, delimite
 def test_attributes_of_numbered_people_and_of_two_columns(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("identity,age\n1,old\n2,young\n")
-    assert read_attributes(path, [2, 1], attribute="age", key="identity") == ["young", "old"]
+    people: Any = [2, 1]
+    assert read_attributes(path, people, attribute="age", key="identity") == ["young", "old"]
     path.write_text("file,age,age\nx,old,young\n")
     with pytest.raises(ValueError, match="has the column 'age' twice"):
         read_attributes(path, ["x"], attribute="age")

@@ -371,45 +371,48 @@ def test_every_interval_asks_for_its_options(options, message):
 
 @pytest.mark.parametrize("bad", [-1, math.nan, "10", None])
 def test_a_number_of_false_accepts_is_a_number(bad):
-    for function, more in (
-        (evaluate.bootstrap_tpr_at_fpr, ()),
-        (evaluate.group_rates, ([0] * 48,)),
-    ):
-        with pytest.raises(ValueError, match="min_false_accepts >= 0"):
-            function(ROWS, LABELS, *more, 0.1, min_false_accepts=bad)
+    with pytest.raises(ValueError, match="min_false_accepts >= 0"):
+        evaluate.bootstrap_tpr_at_fpr(ROWS, LABELS, 0.1, min_false_accepts=bad)
+    with pytest.raises(ValueError, match="min_false_accepts >= 0"):
+        evaluate.group_rates(ROWS, LABELS, [0] * 48, 0.1, min_false_accepts=bad)
 
 
 def test_one_level_is_one_level():
+    two: Any = [0.1, 0.2]
+    number: Any = 3
     with pytest.raises(ValueError, match=r"far_target must be one rate in \(0, 1\]"):
-        evaluate.verification_accuracy(ROWS, ROWS, SAME, folds=2, far_target=[0.1, 0.2])
+        evaluate.verification_accuracy(ROWS, ROWS, SAME, folds=2, far_target=two)
     with pytest.raises(ValueError, match=r"fpr must be one rate in \(0, 1\]"):
-        evaluate.megaface_rates(ROWS, LABELS, ROWS, fpr=[0.1, 0.2])
+        evaluate.megaface_rates(ROWS, LABELS, ROWS, fpr=two)
     with pytest.raises(ValueError, match="unknown set 3; known: lfw"):
-        evaluate.verification_accuracy(ROWS, ROWS, SAME, folds=2, name=3)
+        evaluate.verification_accuracy(ROWS, ROWS, SAME, folds=2, name=number)
 
 
 @pytest.mark.parametrize("bad", [None, "a", 1, [1], [ROWS]])
 def test_differences_are_of_results(bad):
     made = evaluate.bootstrap_tpr_at_fpr(ROWS, LABELS, 0.1, num_resamples=3)
+    single: Any = made
     for ask in (
         lambda: evaluate.over_runs(bad),
         lambda: evaluate.best_of(bad),
         lambda: evaluate.difference_p_value(made, bad),
-        lambda: evaluate.best_of(made),
+        lambda: evaluate.best_of(single),
     ):
         with pytest.raises(ValueError, match="expected results of bootstrap_tpr_at_fpr"):
             ask()
 
 
 def test_lists_of_pairs_and_groups_of_other_shapes():
+    labels: Any = LABELS
+    text: Any = "a"
     with pytest.raises(ValueError, match="of one pair or more"):
         evaluate.bootstrap_pair_list([], [], 0.1)
     with pytest.raises(ValueError, match="people must be two lists"):
-        evaluate.bootstrap_pair_list(SCORES, SAME, 0.1, people=LABELS)
+        evaluate.bootstrap_pair_list(SCORES, SAME, 0.1, people=labels)
     for bad in (None, 3, "a" * 48, dict.fromkeys(range(48), 1)):
         with pytest.raises(ValueError, match="groups must be a list of names or numbers"):
             call("group_rates", groups=bad)
     with pytest.raises(ValueError, match=r"discard must lie in \[0, 1\), got 'a'"):
-        evaluate.intrinsic_dimension(ROWS, discard="a")
+        evaluate.intrinsic_dimension(ROWS, discard=text)
     with pytest.raises(ValueError, match="a whole seed >= 0"):
-        evaluate.refine(ROWS, LABELS, SAME, ROWS, SAME, seed="a")
+        evaluate.refine(ROWS, LABELS, SAME, ROWS, SAME, seed=text)
