@@ -136,9 +136,9 @@ def semi_hard_triplets(cosine: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, 
     One sort of every row, (N, N), then one search per genuine pair: N^2 log N and no N^3 tensor.
     """
     check_tensors(cosine=cosine, labels=labels)
-    labels = check_pair_labels(labels, len(cosine))
-    if cosine.shape != (len(labels), len(labels)):
-        raise ValueError(f"expected cosine (N, N), got {tuple(cosine.shape)}")
+    if labels.ndim != 1 or cosine.shape != (len(labels), len(labels)):
+        shapes = f"{tuple(cosine.shape)} and {tuple(labels.shape)}"
+        raise ValueError(f"expected cosine (N, N) and labels (N,), got {shapes}")
     is_genuine = labels[:, None] == labels
     num_impostors = (~is_genuine).sum(1)
     a, p = is_genuine.fill_diagonal_(False).nonzero().unbind(1)
