@@ -169,7 +169,7 @@ def hashed_uniforms(count: int, start: int, device: torch.device) -> Tensor:
 def nearest_name(name: str, known: Iterable[str]) -> str:
     """The end of an error message about an unknown name: the nearest known one, and all of them."""
     known = list(known)
-    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.4)
+    near = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.4)
     guess = f"; did you mean {near[0]!r}?" if near else ";"
     return f"{guess} known: {', '.join(known)}"
 
@@ -218,6 +218,16 @@ def check_tensors(**values: Any) -> None:
                 f"{name.replace('_', ' ')} must be a torch Tensor, got {type(value).__name__}: "
                 "torch.as_tensor makes one of an array or a list"
             )
+
+
+def are_numbers(*values: Any, whole: bool = False) -> bool:
+    """Whether all are finite real numbers, or whole ones: no NaN, no text, no list, no tensor.
+
+    An option is asked before it is compared: a comparison with NaN is false without a word, and one
+    with text is an error that names neither.
+    """
+    kinds: Any = (int, np.integer) if whole else (int, float, np.integer, np.floating)
+    return all(isinstance(value, kinds) and abs(value) < math.inf for value in values)
 
 
 def check_image_size(image_size: int) -> None:

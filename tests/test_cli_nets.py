@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ekd_lite.__main__ import main
+from ekd_lite.assets import DEMO_TEACHER
 from ekd_lite.commands.net_options import NetOptions
 from ekd_lite.data import ImageFolder
 from ekd_lite.evaluate import all_pairs_tpr_at_fpr, embed
@@ -210,3 +211,13 @@ def test_the_page_on_teachers_names_every_option_and_layout():
         assert f"`{layout}`" in text and known.about
     for publisher in (ADAFACE, CVLFACE, TFACE, INSIGHTFACE):
         assert publisher.source in text
+
+
+@pytest.mark.parametrize("name", ["rows.npy", "rows.onnx", "rows.pt"])
+def test_a_file_is_what_its_name_promises(tmp_path, capsys, name):
+    out = ["--out", str(tmp_path / name)]
+    assert main(["embed", "--model", str(DEMO_TEACHER), "--faces", str(tmp_path), *out]) == 2
+    assert "what is written is a .safetensors file" in capsys.readouterr().err
+    assert main(["export", str(DEMO_TEACHER), "--to", "safetensors", *out]) == 2
+    assert "what is written is a .safetensors file" in capsys.readouterr().err
+    assert not (tmp_path / name).exists()

@@ -66,7 +66,8 @@ class Export:
             )
         if self.resamples < 1:
             raise ValueError(f"--resamples must be at least 1, got {self.resamples}")
-        check_output(self.out, self.model)
+        form = {"safetensors": ".safetensors", "onnx": ".onnx"}.get(self.to, "")
+        check_output(self.out, self.model, form=form)
         if self.report is not None:
             check_output(self.report, self.model, self.out)
         print(f"wrote {self.out}: {self._write(self.to, self.out)}")

@@ -61,7 +61,7 @@ class Embed:
 
     def run(self) -> None:
         """Embed and write."""
-        check_output(self.out, self.model, self.faces)
+        check_output(self.out, self.model, self.faces, form=".safetensors")
         net = open_net(self.model, self.net, student=own_net(self.student_module))
         if net.rows is not None:
             raise ValueError(

@@ -10,12 +10,16 @@ from ekd_lite.files import make_folder
 _WRITTEN = (".safetensors", ".onnx", ".csv")  # what may be written again beside what is read
 
 
-def check_output(path: Path, *sources: Path) -> None:
+_FORMS = (".safetensors", ".onnx", ".npy", ".pt", ".pth", ".ckpt")
+
+
+def check_output(path: Path, *sources: Path, form: str = "") -> None:
     """Raise a ValueError unless `path` can be written without touching what is read.
 
     Args:
         path: the file to write.
         sources: files and folders that the command reads.
+        form: the suffix of what is written; a name that promises another form is refused.
 
     Raises:
         ValueError: `path` is a folder, its folder cannot be made or written to, or it is one of the
@@ -23,6 +27,8 @@ def check_output(path: Path, *sources: Path) -> None:
     """
     if path.is_dir():
         raise ValueError(f"{path} is a folder: name a file to write")
+    if form and path.suffix in _FORMS and path.suffix != form:
+        raise ValueError(f"{path} would hold no {path.suffix}: what is written is a {form} file")
     for source in sources:
         read = [source, source / "model.safetensors"] if source.is_dir() else [source]
         is_own = source.is_dir() and path.exists() and path.suffix not in _WRITTEN

@@ -21,6 +21,7 @@ from ekd_lite.evaluate import (
 from ekd_lite.evaluate.lfw import split_folds
 from ekd_lite.ops import false_accepts_at
 
+FOLDS = 10  # as the papers have them
 MIN_FALSE_ACCEPTS = 10  # of a level with an interval
 
 
@@ -56,7 +57,9 @@ def evaluate_pairs(
     for fpr in fprs:
         if fpr not in shown:
             print(f"FPR {fpr:g}: not measurable with {num_impostor:,} impostor pairs")
-    folds = 10 if pairs.fold is None else pairs.fold
+    if pairs.fold is None and len(flags) < FOLDS:
+        raise ValueError(f"{name} has fewer pairs than the {FOLDS} folds of this measure")
+    folds = FOLDS if pairs.fold is None else pairs.fold
     split_folds(folds, flags.numpy())  # before minutes of work
     left = _embed_both_views(net, pairs.left, "left")
     right = _embed_both_views(net, pairs.right, "right")

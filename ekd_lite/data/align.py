@@ -111,8 +111,11 @@ def warp_image(image: Tensor | Any, matrix: Tensor | Any, image_size: int) -> Te
         uint8 (3, image_size, image_size).
     """
     image, matrix = tensor_of(image, "image"), tensor_of(matrix, "matrix")
-    if image.dtype != torch.uint8 or image.ndim != 3:
-        raise ValueError(f"image must be uint8 (3, H, W), got {image.dtype} {tuple(image.shape)}")
+    if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
+        hint = "; image.permute(2, 0, 1) gives that" if image.shape[2:] == (3,) else ""
+        raise ValueError(
+            f"image must be uint8 (3, H, W), got {image.dtype} {tuple(image.shape)}{hint}"
+        )
     full = torch.cat([matrix.double(), torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64)])
     inverse = torch.linalg.inv(full)[:2]
     line = torch.arange(image_size, dtype=torch.float64)

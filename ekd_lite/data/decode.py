@@ -34,7 +34,7 @@ from torch import Tensor
 from ekd_lite.data.fast_jpeg import fast_jpeg
 from ekd_lite.data.indexing import Indices, index_tensor, one_index
 from ekd_lite.data.pixels import EXIF, to_floats, to_rgb, to_square, upright
-from ekd_lite.ops import check_image_size
+from ekd_lite.ops import are_numbers, check_image_size
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 SUFFIXES = (".bmp", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp")
@@ -45,11 +45,11 @@ MAX_PIXELS = 50_000_000  # 150 MB decoded; a file of some kB can announce far mo
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
-def decode_image(source: bytes | str | Path, *, name: str, image_size: int | None = None) -> Tensor:
+def decode_image(source: Any, *, name: str, image_size: int | None = None) -> Tensor:
     """Decode one image to RGB, upright, scaled to a square if a size is given.
 
     Args:
-        source: the encoded bytes, or the file.
+        source: the encoded bytes, or the path of the file.
         name: what an error calls it.
         image_size: side of the result, pixels; None keeps the size of the file.
 
@@ -60,7 +60,15 @@ def decode_image(source: bytes | str | Path, *, name: str, image_size: int | Non
         ValueError: not an image, cut off, of another format than `FORMATS`, too large, or no
             regular file.
     """
-    pixels = _rgbx(source, name=lambda: name, image_size=image_size)
+    if isinstance(source, bytearray | memoryview):
+        source = bytes(source)
+    if not isinstance(source, bytes | str | os.PathLike):
+        raise ValueError(
+            f"{name}: an image is decoded from bytes or from the path of a file, got "
+            f"{type(source).__name__}"
+        )
+    encoded = source if isinstance(source, bytes) else os.fspath(source)
+    pixels = _rgbx(encoded, name=lambda: name, image_size=image_size)
     return torch.from_numpy(pixels[:, :, :3].copy()).permute(2, 0, 1)
 
 
@@ -220,8 +228,8 @@ def find_bad(faces: DecodedFaces, max_bad_fraction: float) -> list[int]:
     Raises:
         ValueError: an impossible fraction, or more bad images than it allows; the first are named.
     """
-    if not 0 <= max_bad_fraction <= 1:
-        raise ValueError(f"max_bad_fraction must be 0 to 1, got {max_bad_fraction}")
+    if not are_numbers(max_bad_fraction) or not 0 <= max_bad_fraction <= 1:
+        raise ValueError(f"max_bad_fraction must be 0 to 1, got {max_bad_fraction!r}")
     if max_bad_fraction == 0:
         return []
     bad = [index for index in range(len(faces)) if fault_of(faces, index) is not None]

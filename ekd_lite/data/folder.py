@@ -149,7 +149,7 @@ class _Search:
         self._deeper = self._deeper_images = self._loose = self._without = self._nowhere = 0
         people = []
         for entry in _entries(root):
-            if entry.is_dir():
+            if _is_folder(entry):
                 people.append(entry)
             elif _suffix(entry.name) in SUFFIXES:
                 self._loose += 1
@@ -166,7 +166,7 @@ class _Search:
         images, folders, overlooked = [], [], 0
         for entry in _entries(folder.path):
             suffix = _suffix(entry.name)
-            if entry.is_dir():
+            if _is_folder(entry):
                 inside = 0 if self.nested else _count_images(entry.path)
                 self._deeper += inside > 0
                 self._deeper_images += inside
@@ -230,6 +230,13 @@ def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
         return [entry for entry in entries if not is_foreign(entry.name)]
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself leads nowhere
+        return False
+
+
 def _suffix(name: str) -> str:
     return os.path.splitext(name)[1].lower()
 
@@ -241,7 +248,7 @@ def _place(folder: str | Path) -> _Place:
 
 def _check_regular(entry: os.DirEntry[str]) -> None:
     # A link that leads nowhere is left to whoever reads it, as any other damaged image.
-    if entry.is_file() or not os.path.exists(entry.path):
+    if not os.path.exists(entry.path) or entry.is_file():
         return
     kind = stat.filemode(entry.stat().st_mode)[0]
     raise ValueError(

@@ -134,9 +134,12 @@ def open_packed(folder: str | Path, *, check: bool = True) -> PackedFaces:
         check: compare the checksums first (a second for a gigabyte).
 
     Raises:
+        FileNotFoundError: no such folder.
         ValueError: a file is damaged or missing, by name, or the conversion did not finish.
     """
     folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no such packed set: {folder}")
     if not (folder / checksums.NAME).is_file() or (folder / UNFINISHED).exists():
         raise ValueError(f"{folder} has no {checksums.NAME}: its conversion did not finish")
     found = checksums.faults(folder) if check else []

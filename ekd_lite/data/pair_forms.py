@@ -58,8 +58,8 @@ def _is_image(name: str) -> bool:
     return posixpath.splitext(name)[1].lower() in SUFFIXES
 
 
-def _lines(path: Path) -> list[str]:
-    """The lines of a text in UTF-8 or, with its mark in front, UTF-16."""
+def list_text(path: Path) -> str:
+    """A text in UTF-8 or, with its mark in front, UTF-16; a ValueError for other bytes."""
     data = path.read_bytes()
     wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
     try:
@@ -69,7 +69,11 @@ def _lines(path: Path) -> list[str]:
             f"{path} is no text in UTF-8 ({error.reason} at byte {error.start}): save it as "
             "'CSV UTF-8'"
         ) from None
-    return re.split("\r\n|\n|\r", text.lstrip("\ufeff"))  # some editors write the mark twice
+    return text.lstrip("\ufeff")  # some editors write the mark twice
+
+
+def _lines(path: Path) -> list[str]:
+    return re.split("\r\n|\n|\r", list_text(path))
 
 
 def _from_csv(path: Path, lines: list[str], skipped: int) -> list[Pair]:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ekd_lite.data.indexing import int64_tensor
-from ekd_lite.ops import generator_for
+from ekd_lite.ops import are_numbers, generator_for
 
 MANY = 1 << 14  # identities from which on a batch draws those alone that it needs
 
@@ -153,7 +153,11 @@ class IdentityBalancedSampler(BatchStream):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if min(general, identities) < 0 or general + identities < 1 or images_per_identity < 2:
+        asked = (general, identities, images_per_identity)
+        is_whole = are_numbers(*asked, num_steps, seed, rank, world_size, whole=True)
+        if is_whole and min(num_steps, seed) < 0:
+            raise ValueError(f"expected num_steps >= 0 and seed >= 0, got {num_steps} and {seed}")
+        if not is_whole or min(asked) < 0 or general + identities < 1 or images_per_identity < 2:
             raise ValueError(
                 "expected general >= 0, identities >= 0 (not both 0) and images_per_identity >= 2, "
                 f"got {general}, {identities} and {images_per_identity}"

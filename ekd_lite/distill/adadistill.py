@@ -44,7 +44,7 @@ from ekd_lite.distill.inputs import (
 )
 from ekd_lite.heads import add_angle
 from ekd_lite.heads.margin import check_labels
-from ekd_lite.ops import check_tensors, unit_rows
+from ekd_lite.ops import are_numbers, check_tensors, unit_rows
 from ekd_lite.parallel import gather_batch
 
 EPS = 1e-6
@@ -90,8 +90,12 @@ class AdaDistillLoss(nn.Module):
     ) -> None:
         super().__init__()
         most = math.pi if kind == "arc" else 1.0
-        sizes = min(num_identities, width) >= 1 and 0 < scale < math.inf
-        if not sizes or not 0 <= margin <= most:
+        is_possible = are_numbers(num_identities, width, whole=True) and are_numbers(scale, margin)
+        if (
+            not is_possible
+            or min(num_identities, width) < 1
+            or not (scale > 0 and 0 <= margin <= most)
+        ):
             raise ValueError(
                 "expected num_identities >= 1, width >= 1, scale > 0 and a margin in "
                 f"0..{most:.4g} ({'radians' if kind == 'arc' else 'units of the cosine'}), "

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ekd_lite.distill.gram_gap import gram_gap
 from ekd_lite.distill.inputs import check_student_teacher, full_precision, zero_loss
-from ekd_lite.ops import unit_rows
+from ekd_lite.ops import are_numbers, unit_rows
 
 
 class CCKDLoss(nn.Module):
@@ -33,8 +33,15 @@ class CCKDLoss(nn.Module):
 
     def __init__(self, *, gamma: float = 0.4, order: int = 2) -> None:
         super().__init__()
-        if not 0 < gamma < math.inf or not isinstance(order, int) or order < 1:
-            raise ValueError(f"expected gamma > 0 and a whole order >= 1, got {gamma} and {order}")
+        if (
+            not are_numbers(gamma)
+            or gamma <= 0
+            or not isinstance(order, int)
+            or not 1 <= order <= 100
+        ):
+            raise ValueError(
+                f"expected gamma > 0 and a whole order, 1..100, got {gamma} and {order}"
+            )
         powers = range(1, order + 1)
         taylor = [math.exp(-2 * gamma) * (2 * gamma) ** p / math.factorial(p) for p in powers]
         self.coefficients = [0.0, *taylor]

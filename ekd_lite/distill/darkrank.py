@@ -18,7 +18,6 @@ which differs where an image stands twice in a batch. The EKD paper's weight is 
 
 from __future__ import annotations
 
-import math
 from itertools import permutations
 from typing import Literal
 
@@ -31,7 +30,7 @@ from ekd_lite.distill.inputs import (
     show_nan,
     zero_loss,
 )
-from ekd_lite.ops import unit_rows
+from ekd_lite.ops import are_numbers, unit_rows
 
 
 class DarkRankLoss(nn.Module):
@@ -53,9 +52,11 @@ class DarkRankLoss(nn.Module):
         variant: Literal["hard", "soft"] = "hard",
     ) -> None:
         super().__init__()
-        if not 0 < alpha < math.inf or not 2 <= beta < math.inf or length < 2:
+        is_possible = are_numbers(alpha, beta) and are_numbers(length, whole=True)
+        if not is_possible or not (alpha > 0 and beta >= 2 and length >= 2):
             raise ValueError(
-                f"expected alpha > 0, beta >= 2 and length >= 2, got {alpha}, {beta} and {length}"
+                "expected alpha > 0, beta >= 2 and a whole length >= 2, "
+                f"got {alpha}, {beta} and {length}"
             )
         if variant not in ("hard", "soft") or (variant == "soft" and length > 6):
             raise ValueError(

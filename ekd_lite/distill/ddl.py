@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from ekd_lite.distill.inputs import (
     check_pair_labels,
     check_student_teacher,
+    check_weights,
     full_precision,
     show_nan,
     zero_loss,
@@ -53,8 +54,7 @@ class DDLLoss(nn.Module):
 
     def __init__(self, *, genuine: float = 0.1, impostor: float = 0.02, order: float = 0.5) -> None:
         super().__init__()
-        if min(genuine, impostor, order) < 0:
-            raise ValueError(f"expected weights >= 0, got {genuine}, {impostor} and {order}")
+        check_weights(genuine, impostor, order)
         self.weights = {"genuine": genuine, "impostor": impostor, "order": order}
 
     def forward(
@@ -130,8 +130,15 @@ def distribution_gap(
         hard_genuine=hard_genuine,
         hard_impostor=hard_impostor,
     )
+    check_weights(genuine, impostor, order)
+    for scores in (easy_genuine, easy_impostor, hard_genuine, hard_impostor):
+        if scores.ndim != 1 or not scores.is_floating_point():
+            kind = f"{tuple(scores.shape)} of {scores.dtype}"
+            raise ValueError(f"expected scores (G,) and (I,) of a floating-point type, got {kind}")
+    # NaN is not above 0: what is left out below must show here.
+    nothing = sum(x.sum() * 0 for x in (easy_genuine, easy_impostor, hard_genuine, hard_impostor))
     kept = [scores[scores > 0] for scores in (easy_genuine, hard_genuine)]
-    loss = (easy_impostor.sum() + hard_impostor.sum()) * 0
+    loss = torch.as_tensor(nothing)
     if all(len(scores) for scores in kept):
         loss = loss + genuine * _divergence(*kept)
     loss = loss + impostor * _divergence(easy_impostor, hard_impostor)

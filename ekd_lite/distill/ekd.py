@@ -66,7 +66,7 @@ from ekd_lite.distill.masked_pairs import (
     ranks_of_all,
     weigh_masked,
 )
-from ekd_lite.ops import false_accepts_at, is_free_to_fetch, largest, unit_rows
+from ekd_lite.ops import are_numbers, false_accepts_at, is_free_to_fetch, largest, unit_rows
 
 
 class EKDLoss(nn.Module):
@@ -109,7 +109,8 @@ class EKDLoss(nn.Module):
             raise ValueError(f'mode must be "corrected" or "official", got {mode!r}')
         fprs = check_rates(fprs)
         is_whole = isinstance(topk, int) and topk >= 1
-        if not 0 < temperature < math.inf or not 0 < momentum <= 1 or not is_whole:
+        is_possible = is_whole and are_numbers(temperature, momentum)
+        if not is_possible or not (temperature > 0 and 0 < momentum <= 1):
             raise ValueError(
                 "expected temperature > 0, 0 < momentum <= 1 and a whole topk >= 1, "
                 f"got {temperature}, {momentum} and {topk}"

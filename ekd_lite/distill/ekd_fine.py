@@ -40,7 +40,6 @@ other side in the student, pulls little.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -71,7 +70,7 @@ from ekd_lite.distill.masked_pairs import (
     remember_usable,
     weigh_masked,
 )
-from ekd_lite.ops import is_free_to_fetch, unit_rows
+from ekd_lite.ops import are_numbers, is_free_to_fetch, unit_rows
 
 TARGETS = ("ranks", "decisions", "labels", "cosines")
 
@@ -134,18 +133,21 @@ class FineEKDLoss(nn.Module):
             raise ValueError(f'thresholds must be "own" or "teacher", got {thresholds!r}')
         if targets not in TARGETS:
             raise ValueError(f"targets must be one of {', '.join(TARGETS)}, got {targets!r}")
-        if (targets == "decisions") != (threshold is not None):
+        decides = targets == "decisions"
+        if decides != (threshold is not None) or decides != are_numbers(threshold):
             raise ValueError(
                 'targets="decisions", and they alone, need threshold, the cosine from which the '
                 f"teacher accepts a pair (Teacher.threshold_at); got {threshold!r} for {targets!r}"
             )
-        if targets == "decisions" and thresholds == "teacher":
+        if decides and thresholds == "teacher":
             raise ValueError('above t are no impostors: decisions need thresholds="own"')
         fprs = check_rates(fprs)
         (hard_fpr,) = check_rates(hard_fpr)
         check_weights(positive_weight, negative_weight)
-        is_possible = 0 < temperature < math.inf and 0 <= decay <= 1
-        if not is_possible or memory < 0 or min(student_dim, teacher_dim) < 1:
+        is_possible = are_numbers(memory, student_dim, teacher_dim, whole=True)
+        is_possible = is_possible and min(memory, student_dim - 1, teacher_dim - 1) >= 0
+        is_possible = is_possible and are_numbers(temperature, decay)
+        if not is_possible or not (temperature > 0 and 0 <= decay <= 1):
             raise ValueError(
                 "expected temperature > 0, 0 <= decay <= 1, memory >= 0 and widths >= 1, "
                 f"got {temperature}, {decay}, {memory}, {student_dim} and {teacher_dim}"

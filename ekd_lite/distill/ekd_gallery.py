@@ -30,7 +30,6 @@ GPU that trains. A step reads the rows of the batch's people and those it draws.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,7 +53,7 @@ from ekd_lite.distill.inputs import (
 )
 from ekd_lite.distill.known_gradient import with_gradient
 from ekd_lite.distill.masked_pairs import histogram_levels, ranks_of_all, weigh_masked
-from ekd_lite.ops import check_tensors, generator_for, is_free_to_fetch, unit_rows
+from ekd_lite.ops import are_numbers, check_tensors, generator_for, is_free_to_fetch, unit_rows
 
 
 class GalleryEKDLoss(nn.Module):
@@ -122,13 +121,15 @@ class GalleryEKDLoss(nn.Module):
         if any(fine >= coarse for coarse, fine in itertools.pairwise(fprs)):
             raise ValueError(f"rates must go from coarse to fine, got {fprs}")
         if (
-            not 0 < temperature < math.inf
-            or not 0 <= decay <= 1
-            or min(extrapolated, impostors, genuine - 1) < 0
+            not are_numbers(temperature, decay)
+            or not are_numbers(extrapolated, impostors, genuine, seed, whole=True)
+            or not (temperature > 0 and 0 <= decay <= 1)
+            or min(extrapolated, impostors, genuine - 1, seed) < 0
         ):
             raise ValueError(
                 "expected temperature > 0, 0 <= decay <= 1, extrapolated >= 0, impostors >= 0 and "
-                f"genuine >= 1, got {temperature}, {decay}, {extrapolated}, {impostors}, {genuine}"
+                "genuine >= 1, seed >= 0, "
+                f"got {temperature}, {decay}, {extrapolated}, {impostors}, {genuine}, {seed}"
             )
         self.fprs = fprs
         self.extrapolated = extrapolated

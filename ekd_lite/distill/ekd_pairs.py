@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ekd_lite.ops import check_tensors, is_free_to_fetch
+from ekd_lite.ops import are_numbers, check_tensors, is_free_to_fetch
 
 NO_PAIR = -2.0  # below any cosine
 BINS = 4000  # of a histogram of cosines: 0.0005 each, a two-hundredth of the usual temperature
@@ -107,6 +107,11 @@ def soft_rank(similarity: Tensor, thresholds: Tensor, *, temperature: float) -> 
     exactly 0 in float32 from z = 17 on, where the authors' form keeps a tail.
     """
     check_tensors(similarity=similarity, thresholds=thresholds)
+    if not are_numbers(temperature) or temperature <= 0:
+        raise ValueError(f"temperature must be positive, got {temperature}")
+    if similarity.ndim != 1 or thresholds.ndim != 1:
+        shapes = f"{tuple(similarity.shape)} and {tuple(thresholds.shape)}"
+        raise ValueError(f"expected similarity (P,) and thresholds (L,), got {shapes}")
     z = (similarity[:, None] - thresholds) / temperature
     return (1 / (1 + torch.exp(-z.clamp(-50, 50)))).sum(dim=1)
 

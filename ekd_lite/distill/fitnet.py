@@ -19,7 +19,7 @@ from ekd_lite.distill.inputs import (
     full_precision,
     zero_loss,
 )
-from ekd_lite.ops import unit_rows
+from ekd_lite.ops import are_numbers, unit_rows
 
 
 class FitNetLoss(nn.Module):
@@ -44,6 +44,9 @@ class FitNetLoss(nn.Module):
         super().__init__()
         if (student_dim is None) != (teacher_dim is None):
             raise ValueError("give both student_dim and teacher_dim, or neither")
+        widths = [width for width in (student_dim, teacher_dim) if width is not None]
+        if not are_numbers(*widths, whole=True) or min(widths, default=1) < 1:
+            raise ValueError(f"expected whole widths >= 1, got {student_dim} and {teacher_dim}")
         self.normalize = normalize
         self.projection: nn.Linear | None = None
         if student_dim is not None and teacher_dim is not None and student_dim != teacher_dim:

@@ -25,8 +25,6 @@ warm-up of the weight, no adaptive group.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -38,6 +36,7 @@ from ekd_lite.distill.inputs import (
     zero_loss,
 )
 from ekd_lite.heads.margin import check_labels
+from ekd_lite.ops import are_numbers
 
 
 class GroupedKDLoss(nn.Module):
@@ -61,11 +60,14 @@ class GroupedKDLoss(nn.Module):
         temperature: float = 4.0,
     ) -> None:
         super().__init__()
-        if not (isinstance(group, int) and group >= 1) and not 0 < group < 1:
+        if not (isinstance(group, int) and group >= 1) and not (
+            are_numbers(group) and 0 < group < 1
+        ):
             raise ValueError(f"group must be a whole number >= 1 or a share in (0, 1), got {group}")
         if (
-            not all(0 <= x < math.inf for x in (binary, primary, secondary))
-            or not 0 < temperature < math.inf
+            not are_numbers(binary, primary, secondary, temperature)
+            or min(binary, primary, secondary) < 0
+            or temperature <= 0
         ):
             raise ValueError(
                 "expected weights >= 0 and temperature > 0, "

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ekd_lite.ops import check_tensors, is_free_to_fetch
+from ekd_lite.ops import are_numbers, check_tensors, is_free_to_fetch
 
 
 def check_student_teacher(student: Tensor, teacher: Tensor, *, same_width: bool) -> None:
@@ -61,7 +61,7 @@ def check_rates(fprs: float | Iterable[float]) -> tuple[float, ...]:
 
 def check_weights(*weights: float) -> None:
     """Raise a ValueError unless the weights of a loss's parts are finite and not negative."""
-    if not all(0 <= weight < math.inf for weight in weights):
+    if not are_numbers(*weights) or min(weights) < 0:
         raise ValueError(f"expected weights >= 0, got {' and '.join(map(str, weights))}")
 
 
@@ -91,16 +91,17 @@ def zero_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def show_nan(loss: Tensor, student: Tensor, teacher: Tensor) -> Tensor:
-    """The loss, and NaN instead if an embedding of either net is not finite.
+    """The loss, and NaN instead if an embedding of either net has no finite length.
 
     A comparison with NaN is false, so that a loss which sorts or selects would leave such a row out
-    without a word. No value is fetched from a GPU.
+    without a word: one with NaN in it, and one so long that `unit_rows` makes NaN of it. No value
+    is fetched from a GPU.
     """
     with torch.no_grad():
-        sides = student.detach(), teacher.detach()
+        sides = [at_least_float(x.detach()) for x in (student, teacher)]
         if is_free_to_fetch(loss) and all(
-            math.isfinite(x.sum(dtype=loss.dtype).item()) for x in sides
+            math.isfinite(torch.dot(x.flatten(), x.flatten()).item()) for x in sides
         ):
-            return loss  # what follows would add 0; a sum of large numbers may still overflow
-        nothing = sum((x * 0).sum(dtype=loss.dtype) for x in sides)
+            return loss  # what follows would add 0; a sum over all rows may still overflow
+        nothing = sum(((x * x).sum(dim=-1) * 0).sum(dtype=loss.dtype) for x in sides)
     return loss + nothing

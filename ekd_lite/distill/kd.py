@@ -16,8 +16,6 @@ uniform, so the weight must be chosen anew.
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -28,6 +26,7 @@ from ekd_lite.distill.inputs import (
     full_precision,
     zero_loss,
 )
+from ekd_lite.ops import are_numbers
 
 
 class KDLoss(nn.Module):
@@ -41,7 +40,7 @@ class KDLoss(nn.Module):
 
     def __init__(self, *, temperature: float = 4.0, standardize: bool = False) -> None:
         super().__init__()
-        if not 0 < temperature < math.inf:
+        if not are_numbers(temperature) or temperature <= 0:
             raise ValueError(f"temperature must be positive, got {temperature}")
         self.temperature = temperature
         self.standardize = standardize

@@ -32,7 +32,7 @@ from ekd_lite.distill.inputs import (
     zero_loss,
 )
 from ekd_lite.heads.margin import add_angle, check_labels
-from ekd_lite.ops import check_tensors, unit_rows
+from ekd_lite.ops import are_numbers, check_tensors, unit_rows
 
 
 class MarginDistillationLoss(nn.Module):
@@ -61,7 +61,9 @@ class MarginDistillationLoss(nn.Module):
         if prototypes.ndim != 2 or len(prototypes) == 0:
             raise ValueError(f"expected prototypes (C, D), got {tuple(prototypes.shape)}")
         check_finite_prototypes(prototypes)
-        if not 0 < scale < math.inf or not 0 <= min_margin <= max_margin <= math.pi:
+        if not are_numbers(scale, min_margin, max_margin) or not (
+            scale > 0 and 0 <= min_margin <= max_margin <= math.pi
+        ):
             raise ValueError(
                 "expected scale > 0 and 0 <= min_margin <= max_margin <= pi (radians), "
                 f"got {scale}, {min_margin} and {max_margin}"

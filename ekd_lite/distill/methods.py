@@ -270,6 +270,8 @@ def parse_method(method: str) -> dict[str, float]:
         ValueError: an unknown name (the nearest is suggested), a name twice, or a bad weight.
     """
     weights: dict[str, float] = {}
+    if not isinstance(method, str):
+        raise ValueError(f"a method is text such as 'ekd' or 'ekd+kd:2', got {method!r}")
     if method == "none":
         return weights
     for part in method.split("+"):

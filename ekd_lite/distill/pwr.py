@@ -18,7 +18,6 @@ has its turn.
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
@@ -30,7 +29,7 @@ from ekd_lite.distill.inputs import (
     full_precision,
     show_nan,
 )
-from ekd_lite.ops import unit_rows
+from ekd_lite.ops import are_numbers, unit_rows
 
 
 class PWRLoss(nn.Module):
@@ -54,8 +53,11 @@ class PWRLoss(nn.Module):
             raise ValueError(
                 f'variant must be "exponential", "hinge" or "ranknet", got {variant!r}'
             )
-        if not 0 < beta < math.inf or max_pairs < 2:
-            raise ValueError(f"expected beta > 0 and max_pairs >= 2, got {beta} and {max_pairs}")
+        is_possible = are_numbers(beta) and are_numbers(max_pairs, whole=True)
+        if not is_possible or beta <= 0 or max_pairs < 2:
+            raise ValueError(
+                f"expected beta > 0 and a whole max_pairs >= 2, got {beta} and {max_pairs}"
+            )
         self.variant = variant
         self.beta = beta
         self.max_pairs = max_pairs

@@ -26,7 +26,7 @@ from ekd_lite.distill.inputs import (
 )
 from ekd_lite.distill.known_gradient import with_gradient
 from ekd_lite.distill.rkd_angle import Cloud, angle_gap, huber, make_cloud
-from ekd_lite.ops import is_free_to_fetch
+from ekd_lite.ops import are_numbers, is_free_to_fetch
 
 CPU_BLOCK, GPU_BLOCK = 2**18, 2**26
 
@@ -50,8 +50,8 @@ class RKDLoss(nn.Module):
     ) -> None:
         super().__init__()
         check_weights(distance_weight, angle_weight)
-        if block is not None and block < 1:
-            raise ValueError(f"expected block >= 1, got {block}")
+        if block is not None and (not are_numbers(block, whole=True) or block < 1):
+            raise ValueError(f"expected a whole block >= 1, got {block}")
         self.distance_weight = distance_weight
         self.angle_weight = angle_weight
         self.block = block

@@ -15,8 +15,6 @@ linear head with bias; without their sum of squared distances, which grows with 
 
 from __future__ import annotations
 
-import math
-
 from torch import Tensor, nn
 
 from ekd_lite.distill.inputs import (
@@ -26,7 +24,7 @@ from ekd_lite.distill.inputs import (
     zero_loss,
 )
 from ekd_lite.distill.kd import KDLoss
-from ekd_lite.ops import check_tensors, unit_rows
+from ekd_lite.ops import are_numbers, check_tensors, unit_rows
 
 
 class TeacherHeadLoss(nn.Module):
@@ -47,7 +45,7 @@ class TeacherHeadLoss(nn.Module):
         if prototypes.ndim != 2 or len(prototypes) == 0:
             raise ValueError(f"expected prototypes (C, D), got {tuple(prototypes.shape)}")
         check_finite_prototypes(prototypes)
-        if not 0 < scale < math.inf:
+        if not are_numbers(scale) or scale <= 0:
             raise ValueError(f"scale must be positive, got {scale}")
         self.scale = scale
         self.kd = KDLoss(temperature=temperature)

@@ -22,14 +22,12 @@ rows that are not finite do not enter it. Ancestor of both is CRD (Tian et al., 
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ekd_lite.distill.inputs import check_student_teacher, full_precision, zero_loss
-from ekd_lite.ops import generator_for, unit_rows
+from ekd_lite.ops import are_numbers, generator_for, unit_rows
 from ekd_lite.parallel import gather_batch
 
 
@@ -59,11 +57,12 @@ class TeacherQueueLoss(nn.Module):
         size: int = 1024,
     ) -> None:
         super().__init__()
-        if width < 1 or size < 1:
-            raise ValueError(f"expected width >= 1 and size >= 1, got {width} and {size}")
+        if not are_numbers(width, size, whole=True) or min(width, size) < 1:
+            raise ValueError(f"expected whole width >= 1 and size >= 1, got {width} and {size}")
         if (
-            not all(0 < t < math.inf for t in (temperature, teacher_temperature or temperature))
-            or teacher_temperature == 0
+            not are_numbers(temperature, 1 if teacher_temperature is None else teacher_temperature)
+            or min(temperature, temperature if teacher_temperature is None else teacher_temperature)
+            <= 0
         ):
             raise ValueError(
                 f"temperatures must be positive, got {temperature} and {teacher_temperature}"

@@ -29,7 +29,7 @@ from ekd_lite.distill.inputs import (
     show_nan,
     zero_loss,
 )
-from ekd_lite.ops import check_tensors, is_free_to_fetch, unit_rows
+from ekd_lite.ops import are_numbers, check_tensors, is_free_to_fetch, unit_rows
 
 
 class TripletDistillationLoss(nn.Module):
@@ -51,7 +51,7 @@ class TripletDistillationLoss(nn.Module):
         super().__init__()
         if distance not in ("cosine", "l2"):
             raise ValueError(f'distance must be "cosine" or "l2", got {distance!r}')
-        if not 0 <= min_margin <= max_margin < math.inf:
+        if not are_numbers(min_margin, max_margin) or not 0 <= min_margin <= max_margin:
             raise ValueError(
                 f"expected 0 <= min_margin <= max_margin, got {min_margin} and {max_margin}"
             )
@@ -136,6 +136,9 @@ def semi_hard_triplets(cosine: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, 
     One sort of every row, (N, N), then one search per genuine pair: N^2 log N and no N^3 tensor.
     """
     check_tensors(cosine=cosine, labels=labels)
+    if labels.ndim != 1 or cosine.shape != (len(labels), len(labels)):
+        shapes = f"{tuple(cosine.shape)} and {tuple(labels.shape)}"
+        raise ValueError(f"expected cosine (N, N) and labels (N,), got {shapes}")
     is_genuine = labels[:, None] == labels
     num_impostors = (~is_genuine).sum(1)
     a, p = is_genuine.fill_diagonal_(False).nonzero().unbind(1)

@@ -19,7 +19,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ekd_lite.evaluate.inputs import Array, Levels, as_levels, check_by, check_resampling
+from ekd_lite.evaluate.inputs import (
+    Array,
+    Levels,
+    as_levels,
+    check_by,
+    check_false_accepts,
+    check_resampling,
+)
 from ekd_lite.evaluate.resample import Draw, Genuine, impostors_from_the_top
 from ekd_lite.evaluate.roc import UndefinedMetricWarning, warn_if_undefined
 from ekd_lite.evaluate.tiles import count_pairs, sorted_rows
@@ -90,7 +97,8 @@ def bootstrap_tpr_at_fpr(
     """
     levels = as_levels(fprs)
     check_by(by)
-    check_resampling(num_resamples, confidence)
+    check_resampling(num_resamples, confidence, seed)
+    check_false_accepts(min_false_accepts)
     rows, labels, _ = sorted_rows(embeddings, labels)
     _, identity, sizes = torch.unique(labels, return_inverse=True, return_counts=True)
     if len(sizes) < 2:

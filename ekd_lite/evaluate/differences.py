@@ -26,7 +26,7 @@ be taken inside each draw (`best_of`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 
 from ekd_lite.evaluate.bootstrap import BootstrapResult
-from ekd_lite.evaluate.inputs import Array, as_tensor
+from ekd_lite.evaluate.inputs import Array, as_tensor, check_confidence, check_seed
 from ekd_lite.ops import generator_for
 
 
@@ -68,6 +68,7 @@ def paired_difference(
     if not isinstance(first, BootstrapResult) or not isinstance(second, BootstrapResult):
         raise ValueError("several results a side are runs: say who taught each, runs=[0, 0, ...]")
     _check_paired(first, second)
+    check_confidence(confidence)
     tails = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64)
     low, high = (first.samples - second.samples).quantile(tails, dim=0)
     return first.estimate - second.estimate, low, high
@@ -104,6 +105,8 @@ def over_runs(
         >>> over_runs(runs).samples.shape
         torch.Size([50, 1])
     """
+    results = _checked_results(results)
+    check_seed(seed)
     if len(results) < 2:
         raise ValueError(
             f"{len(results)} run(s) say nothing about how runs differ: give two or more, or "
@@ -145,6 +148,7 @@ def best_of(rivals: Sequence[BootstrapResult], *, confidence: float = 0.95) -> B
     Raises:
         ValueError: no rival, or results that do not share their draws.
     """
+    rivals = _checked_results(rivals)
     if not rivals:
         raise ValueError("there is no rival")
     for other in rivals[1:]:
@@ -197,12 +201,25 @@ def holm(p_values: Array) -> Tensor:
 
 def _check_paired(first: BootstrapResult, second: BootstrapResult) -> None:
     """Raise a ValueError unless two results have the same levels, draws and weights of pairs."""
+    _checked_results([first, second])
     if first.fprs != second.fprs or first.samples.shape != second.samples.shape:
         raise ValueError("the two results differ in levels or number of resamples: not paired")
     if first.by != second.by:
         raise ValueError(f"one result counts by {first.by}, the other by {second.by}: not paired")
     if first.drawn and second.drawn and first.drawn != second.drawn:
         raise ValueError("the two results are of other labels or another seed: not paired")
+
+
+def _checked_results(results: Sequence[BootstrapResult]) -> list[BootstrapResult]:
+    """The results as a list; a ValueError for anything else."""
+    listed = list(results) if isinstance(results, Iterable) else [results]
+    kinds = {type(result).__name__ for result in listed if not isinstance(result, BootstrapResult)}
+    if kinds or not isinstance(results, Iterable):
+        given = " and ".join(sorted(kinds)) or "one result"
+        raise ValueError(
+            f"expected results of bootstrap_tpr_at_fpr or over_runs in a list, got {given}"
+        )
+    return listed
 
 
 def _listed(
@@ -217,6 +234,7 @@ def _listed(
 def _result(
     like: BootstrapResult, estimate: Tensor, samples: Tensor, confidence: float
 ) -> BootstrapResult:
+    check_confidence(confidence)
     tails = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=samples.dtype)
     low, high = samples.quantile(tails, dim=0)
     return BootstrapResult(like.fprs, estimate, low, high, samples, like.by, like.drawn)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ekd_lite.evaluate.inputs import Array, as_rows, check_finite
+from ekd_lite.ops import are_numbers
 
 CELLS = 1 << 22  # distances held at a time
 CANDIDATES = 4  # whose distances are measured again, exactly
@@ -55,8 +56,8 @@ def intrinsic_dimension(
     rows = as_rows("points", points)
     if method not in ("mle", "line"):
         raise ValueError(f"method must be 'mle' or 'line', got {method!r}")
-    if not 0 <= discard < 1:
-        raise ValueError(f"discard must lie in [0, 1), got {discard}")
+    if not are_numbers(discard) or not 0 <= discard < 1:
+        raise ValueError(f"discard must lie in [0, 1), got {discard!r}")
     count = len(rows)
     lost = math.ceil(round(count * discard, 9))  # 0.1 of 30 is 3, although 30 * 0.1 > 3
     lost = max(lost, 1) if method == "line" else lost

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ekd_lite.evaluate.inputs import Array, Levels, as_levels
+from ekd_lite.evaluate.inputs import Array, Levels, as_levels, check_false_accepts
 from ekd_lite.evaluate.roc import UndefinedMetricWarning
 from ekd_lite.evaluate.scores import NOBODY, STEPS, Rows
 from ekd_lite.evaluate.thresholds import impostor_thresholds
@@ -86,6 +86,7 @@ def group_rates(
         ValueError: wrong lengths, NaN, or a level that all impostor pairs together cannot show.
     """
     levels = as_levels(fprs)
+    check_false_accepts(min_false_accepts)
     rows, labels, order = sorted_rows(embeddings, labels)
     groups = _checked_groups(groups, len(labels))
     names = tuple(sorted(set(groups)))
@@ -123,6 +124,9 @@ def group_rates(
 
 def _checked_groups(groups: Sequence[Any] | Array, count: int) -> list[Any]:
     """The group of each image as plain values that can be sorted; none may be missing."""
+    if not isinstance(groups, Iterable) or isinstance(groups, str | Mapping):
+        given = type(groups).__name__
+        raise ValueError(f"groups must be a list of names or numbers, one an image, got {given}")
     listed = groups.tolist() if isinstance(groups, Tensor | np.ndarray) else list(groups)
     if len(listed) != count:
         raise ValueError(f"expected {count} groups, one an image, got {len(listed)}")

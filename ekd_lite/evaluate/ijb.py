@@ -64,6 +64,11 @@ def ijb_tpr_at_fpr(
         ValueError: lengths differ, a value is not finite, or a pair names an unknown template.
     """
     levels = as_levels(fprs)
+    if not hasattr(media, "template_ids") or not hasattr(pairs, "is_genuine"):
+        raise ValueError(
+            "expected media from read_template_media and pairs from read_template_pairs, got "
+            f"{type(media).__name__} and {type(pairs).__name__}"
+        )
     templates, ids = pool_templates(
         *(embeddings, media.template_ids, media.media_ids),
         mirrored=mirrored,
@@ -74,6 +79,10 @@ def ijb_tpr_at_fpr(
         find_templates(ids, as_labels("pairs", wanted, len(wanted)))
         for wanted in (pairs.first, pairs.second)
     )
+    if len(first) != len(second):
+        raise ValueError(
+            f"expected pairs of templates, got {len(first)} first, {len(second)} second"
+        )
     scores = template_scores(templates, first, second)
     return tpr_at_fpr(scores, pairs.is_genuine, levels, convention=convention)
 

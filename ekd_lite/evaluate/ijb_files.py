@@ -62,7 +62,7 @@ def read_template_pairs(path: str | Path) -> TemplatePairs:
     """Read `*_template_pair_label.txt` (15.7 million lines for IJB-C, some two seconds)."""
     path = Path(path)
     try:
-        table = np.loadtxt(path, dtype=np.int64, ndmin=2, comments=None)
+        table = np.loadtxt(path, dtype=np.int64, ndmin=2, comments=None, encoding="utf-8-sig")
     except ValueError:
         _find_bad_pair(path)
     if table.shape[1] != 3 or not np.isin(table[:, 2], (0, 1)).all():
@@ -102,10 +102,10 @@ def read_template_subjects(path: str | Path) -> tuple[Tensor, Tensor]:
     """
     path = Path(path)
     subject_of: dict[int, int] = {}
-    with path.open(encoding="utf-8") as lines:
-        for number, text in enumerate(lines, start=1):
-            if number == 1 or not text.strip():
-                continue  # the header
+    for number, text in _texts(path):
+        if number == 1:
+            _check_header(path, text)
+        elif text.strip():
             template, subject = _parse(int, [*text.split(","), ""][:2], path, number)
             if subject_of.setdefault(template, subject) != subject:
                 raise ValueError(f"{path}, line {number}: template {template} has two subjects")
@@ -115,25 +115,50 @@ def read_template_subjects(path: str | Path) -> tuple[Tensor, Tensor]:
     return pairs[:, 0].clone(), pairs[:, 1].clone()
 
 
+def _texts(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a text in UTF-8, numbered from 1."""
+    try:
+        with path.open(encoding="utf-8-sig") as lines:
+            yield from enumerate(lines, start=1)
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is no text in UTF-8 ({error.reason} at byte {error.start})"
+        ) from None
+
+
 def _lines(path: Path, width: int, what: str) -> Iterator[tuple[int, list[str]]]:
     """The fields of each line, and its number from 1; a line of another width is an error."""
-    number = 0
-    with path.open(encoding="utf-8") as lines:
-        for number, text in enumerate(lines, start=1):
-            fields = text.split()
-            if len(fields) != width:
-                raise ValueError(
-                    f"{path}, line {number}: expected {width} fields ({what}), got {len(fields)}"
-                )
-            yield number, fields
-    if number == 0:
+    is_empty = True
+    for number, text in _texts(path):
+        fields = text.split()
+        if not fields:
+            continue
+        is_empty = False
+        if len(fields) != width:
+            raise ValueError(
+                f"{path}, line {number}: expected {width} fields ({what}), got {len(fields)}"
+            )
+        yield number, fields
+    if is_empty:
         raise ValueError(f"{path} is empty: expected lines of {what}")
 
 
 def _parse(kind: Callable[[str], T], fields: list[str], path: Path, line: int) -> list[T]:
     """Numbers of one line; what is no number is an error that names the line."""
     try:
-        return [kind(field) for field in fields]
+        numbers = [kind(field) for field in fields]
+        if kind is int and any(abs(number) >= 2**63 for number in numbers):
+            raise ValueError
+        return numbers
     except ValueError:
         word = "whole numbers" if kind is int else "numbers"
         raise ValueError(f"{path}, line {line}: expected {word}, got {fields}") from None
+
+
+def _check_header(path: Path, text: str) -> None:
+    """Raise a ValueError where the first line holds numbers, or other columns come first."""
+    first, _, second = text.upper().replace('"', "").partition(",")
+    if "SUBJECT" in first or "TEMPLATE" in second.partition(",")[0]:
+        raise ValueError(f"{path}: expected the columns template id, subject id, got {text!r:.80}")
+    if first.strip().isdigit():
+        raise ValueError(f"{path}: expected a header in line 1, got {text!r:.80}")

@@ -9,11 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ekd_lite.ops import are_numbers
+
 Array: TypeAlias = Tensor | np.ndarray | Sequence[Any]
 Levels: TypeAlias = float | Iterable[float] | Array  # one or several
 """A tensor on any device, a numpy array, or nested lists of numbers."""
 
 _NARROW = {getattr(torch, name) for name in dir(torch) if name.startswith("float8_")}
+_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 CHUNK = 1024  # rows looked at, and held in float64, at a time
 
 
@@ -45,9 +48,12 @@ def as_tensor(name: str, values: Array) -> Tensor:
         values = torch.from_numpy(array)
     if values.is_complex():
         raise ValueError(f"{name} must be real numbers, got {values.dtype}")
-    if values.layout != torch.strided or values.is_quantized or values.dtype in _NARROW:
-        form = values.dtype if values.layout == torch.strided else values.layout
+    is_plain = values.layout == torch.strided and not values.is_meta
+    if not is_plain or values.is_quantized or values.dtype in _NARROW:
+        form = values.dtype if is_plain else "meta" if values.is_meta else values.layout
         raise ValueError(f"{name} must be a dense Tensor of ordinary numbers, got {form}")
+    if values.dtype in _UNSIGNED:  # which torch can neither compare nor sort
+        values = values.long()
     return values.detach()
 
 
@@ -105,18 +111,44 @@ def as_levels(fprs: Levels) -> list[float]:
     return levels
 
 
+def as_level(name: str, rate: Levels) -> float:
+    """Check one false-positive rate, and return it as a plain float."""
+    levels = as_levels(rate)
+    if len(levels) != 1:
+        raise ValueError(f"{name} must be one rate in (0, 1], got {levels}")
+    return levels[0]
+
+
 def check_by(by: str) -> None:
     """Raise a ValueError unless genuine pairs are counted by "pair" or by "person"."""
     if by not in ("pair", "person"):
         raise ValueError(f'by must be "pair" or "person", got {by!r}')
 
 
-def check_resampling(num_resamples: int, confidence: float) -> None:
+def check_resampling(num_resamples: int, confidence: float, seed: int, *, least: int = 1) -> None:
     """Raise a ValueError unless a bootstrap can be made with these options."""
-    if not isinstance(num_resamples, int | np.integer) or num_resamples < 1:
-        raise ValueError(f"expected a whole num_resamples >= 1, got {num_resamples!r}")
-    if not isinstance(confidence, int | float | np.number) or not 0 < confidence < 1:
+    if not are_numbers(num_resamples, whole=True) or num_resamples < least:
+        raise ValueError(f"expected a whole num_resamples >= {least}, got {num_resamples!r}")
+    check_confidence(confidence)
+    check_seed(seed)
+
+
+def check_confidence(confidence: float) -> None:
+    """Raise a ValueError unless it is the share of an interval."""
+    if not are_numbers(confidence) or not 0 < confidence < 1:
         raise ValueError(f"expected 0 < confidence < 1, got {confidence!r}")
+
+
+def check_seed(seed: int) -> None:
+    """Raise a ValueError unless draws can be replayed from it."""
+    if not are_numbers(seed, whole=True) or seed < 0:
+        raise ValueError(f"expected a whole seed >= 0, got {seed!r}")
+
+
+def check_false_accepts(min_false_accepts: float) -> None:
+    """Raise a ValueError unless it is a number of pairs."""
+    if not are_numbers(min_false_accepts) or min_false_accepts < 0:
+        raise ValueError(f"expected min_false_accepts >= 0, got {min_false_accepts!r}")
 
 
 def check_finite(name: str, rows: Tensor) -> None:

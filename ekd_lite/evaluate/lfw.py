@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ekd_lite.evaluate.inputs import Array, Levels, as_flags, as_levels, as_tensor
+from ekd_lite.evaluate.inputs import Array, Levels, as_flags, as_level, as_levels, as_tensor
 from ekd_lite.evaluate.lfw_grid import (
     accuracies_of_folds,
     check_rows,
@@ -114,7 +114,7 @@ def verification_accuracy(
         ValueError: wrong shapes, not finite, a fold without a pair of either kind, a wrong size.
     """
     levels = as_levels(fprs)
-    (far_target,) = as_levels([far_target])
+    far_target = as_level("far_target", far_target)
     flags = as_flags("is_genuine", is_genuine).cpu().numpy()
     if flags.ndim != 1:
         raise ValueError(f"expected is_genuine (P,), got {flags.shape}")

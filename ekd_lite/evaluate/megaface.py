@@ -21,8 +21,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ekd_lite.data.pair_forms import list_text
 from ekd_lite.evaluate.identify import BLOCK, check_rows, check_widths
-from ekd_lite.evaluate.inputs import Array, as_flags, as_levels, as_rows, check_finite
+from ekd_lite.evaluate.inputs import (
+    Array,
+    as_flags,
+    as_level,
+    as_rows,
+    check_finite,
+    check_seed,
+)
 from ekd_lite.evaluate.roc import warn_if_undefined
 from ekd_lite.evaluate.scores import NOBODY, block_scores, fixed_rows, pair_scores
 from ekd_lite.ops import false_accepts_at, largest, unit_rows
@@ -67,7 +75,7 @@ def megaface_rates(
     Raises:
         ValueError: wrong shapes, NaN, no genuine pair, a level outside (0, 1].
     """
-    (fpr,) = as_levels([fpr])
+    fpr = as_level("fpr", fpr)
     probes, labels = check_rows("probes", probes, labels)
     distractors = as_rows("distractors", distractors)
     check_widths("probes", probes, "distractors", distractors)
@@ -136,6 +144,7 @@ def refine(
         raise ValueError(f"expected one flag for each of {len(labels)} probes")
     unit = fixed_rows("probes", probes).unit()
     others = fixed_rows("distractors", distractors).unit()
+    check_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     clean = unit.clone()
     for row in is_noisy_probe.nonzero().flatten().tolist():
@@ -154,7 +163,7 @@ def read_noise_list(path: str | Path) -> set[str]:
     A line is a name, or a number, a tab and a name; # begins a comment; blank lines are left out.
     """
     names = set()
-    for text in Path(path).read_text(encoding="utf-8").splitlines():
+    for text in list_text(Path(path)).splitlines():
         line = text.strip()
         if line and not line.startswith("#"):
             fields = line.split("\t")

@@ -62,13 +62,14 @@ def bootstrap_pair_list(
         ([1.0], [1.0])
     """
     levels = as_levels(fprs)
-    score = as_tensor("scores", scores).cpu().numpy()
+    score = as_tensor("scores", scores).cpu().double().numpy()
     flags = as_flags("is_genuine", is_genuine).cpu().numpy()
-    if score.ndim != 1 or score.shape != flags.shape:
-        raise ValueError(f"expected scores and is_genuine (P,), got {score.shape}, {flags.shape}")
+    if score.ndim != 1 or score.shape != flags.shape or not len(score):
+        shapes = f"{score.shape} and {flags.shape}"
+        raise ValueError(f"expected scores and is_genuine (P,) of one pair or more, got {shapes}")
     if not np.isfinite(score).all():
         raise ValueError("scores must be finite")
-    check_resampling(num_resamples, confidence)
+    check_resampling(num_resamples, confidence, seed)
     order = np.argsort(-score, kind="stable")
     # A threshold lies below all pairs of one score: only the last of equals is a place to cut.
     is_cut = np.append(np.diff(score[order]) != 0, True)
@@ -95,6 +96,8 @@ def _draws(
     if people is None:
         uniform = np.full(len(order), 1 / len(order))
         return lambda count: rng.multinomial(len(order), uniform, size=count)
+    if not isinstance(people, tuple | list) or len(people) != 2:
+        raise ValueError("people must be two lists, of the first and of the second images")
     sides = [as_labels("people", side, len(order)).numpy()[order] for side in people]
     if not np.array_equal(sides[0] == sides[1], flags[order]):
         raise ValueError("people must be equal within genuine pairs and differ within the others")

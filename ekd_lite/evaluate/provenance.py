@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ekd_lite.evaluate.bootstrap import draw_weights
-from ekd_lite.evaluate.inputs import Array, as_labels, as_rows
+from ekd_lite.evaluate.inputs import Array, as_labels, as_rows, check_resampling
 from ekd_lite.evaluate.scores import STEPS, Rows, block_scores, fixed_rows
 
 TILE = 1024
@@ -73,11 +73,7 @@ def relation_agreement(
         raise ValueError(
             f"a and b must be of the same images, got {count} and {len(rows[1])} embeddings"
         )
-    if num_resamples < 0 or not 0 < confidence < 1:
-        raise ValueError(
-            "expected num_resamples >= 0 and 0 < confidence < 1, "
-            f"got {num_resamples} and {confidence}"
-        )
+    check_resampling(num_resamples, confidence, seed, least=0)
     people = torch.arange(count) if labels is None else as_labels("labels", labels, count)
     order = people.argsort(stable=True)
     sizes = torch.unique_consecutive(people[order], return_counts=True)[1]
@@ -90,7 +86,7 @@ def relation_agreement(
     genuine, impostor = _moments(one, other, sizes, torch.from_numpy(draws))
     both = genuine + impostor
     values = {
-        "sac": both[:, 5] / both[:, 0] * (1 - 1 / count),  # the diagonal is zero
+        "sac": _mean(both[:, 5], both[:, 0]) * (1 - 1 / count),  # the diagonal is zero
         "pearson": _correlation(both),
         "pearson_impostors": _correlation(impostor if labels is not None else impostor * np.nan),
     }
@@ -152,6 +148,13 @@ def _mean_cosine(rows: Rows) -> float:
     """About the mean of all cosines of pairs."""
     unit = rows.unit().double()
     return float((unit.sum(dim=0).square().sum() - len(unit)) / (len(unit) * (len(unit) - 1)))
+
+
+def _mean(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Sums over counts; NaN for a draw without a pair."""
+    means = np.full(sums.shape, np.nan)
+    np.divide(sums, counts, out=means, where=counts > 0)
+    return means
 
 
 def _correlation(sums: np.ndarray) -> np.ndarray:

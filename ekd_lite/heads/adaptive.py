@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ekd_lite.heads.margin import ArcFace, NormFace, rotated_cosine
-from ekd_lite.ops import check_tensors
+from ekd_lite.ops import are_numbers, check_tensors
 from ekd_lite.parallel import gather_batch
 
 
@@ -43,6 +43,7 @@ class CurricularFace(ArcFace):
         momentum: float = 0.01,
     ) -> None:
         super().__init__(embedding_dim, num_identities, scale=scale, margin=margin)
+        check_momentum(momentum)
         self.momentum = momentum
         self.register_buffer("progress", torch.zeros(()))
 
@@ -103,7 +104,10 @@ class AdaFace(NormFace):
         momentum: float = 0.01,
     ) -> None:
         super().__init__(embedding_dim, num_identities, scale=scale, margin=margin)
+        if not are_numbers(concentration) or concentration <= 0:
+            raise ValueError(f"expected concentration > 0, got {concentration}")
         self.concentration = concentration
+        check_momentum(momentum)
         self.momentum = momentum
         self.register_buffer("length_mean", torch.zeros(()))
         self.register_buffer("length_std", torch.zeros(()))
@@ -136,3 +140,9 @@ class AdaFace(NormFace):
         turned = torch.cos((theta - self.margin * quality).clamp(0, math.pi))
         margined = turned - self.margin * (quality + 1)
         return self.scale * cosines.scatter(1, index, margined)
+
+
+def check_momentum(momentum: float) -> None:
+    """Raise a ValueError unless it is the weight of a batch in a running mean."""
+    if not are_numbers(momentum) or not 0 < momentum <= 1:
+        raise ValueError(f"expected 0 < momentum <= 1, got {momentum}")

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from ekd_lite.heads.margin import CosFace
-from ekd_lite.ops import unit_rows
+from ekd_lite.ops import are_numbers, unit_rows
 from ekd_lite.parallel import gather_batch, sum_over_ranks, world_size
 
 
@@ -60,7 +60,7 @@ class CIFP(CosFace):
         fpr: float | None = None,
     ) -> None:
         super().__init__(embedding_dim, num_identities, scale=scale, margin=margin)
-        if fpr is not None and not 0 < fpr <= 1:
+        if fpr is not None and not (are_numbers(fpr) and 0 < fpr <= 1):
             raise ValueError(f"fpr must lie in (0, 1], got {fpr}")
         self.fpr = fpr
 

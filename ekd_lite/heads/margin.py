@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ekd_lite.ops import check_tensors, is_free_to_fetch, unit_rows
+from ekd_lite.ops import are_numbers, check_tensors, is_free_to_fetch, unit_rows
 
 _NUMBER = int | float | np.number
 
@@ -146,6 +146,8 @@ class SphereFace(NormFace):
         blend: float = 5.0,
     ) -> None:
         super().__init__(embedding_dim, num_identities, scale=scale, margin=margin)
+        if not are_numbers(blend) or blend < 0:
+            raise ValueError(f"expected blend >= 0, got {blend}")
         self.blend = blend
 
     def target(self, cosine: Tensor) -> Tensor:
@@ -220,6 +222,10 @@ def add_angle(cosine: Tensor, margin: float | Tensor) -> Tensor:
         margin: m in radians, a number or a tensor that broadcasts to that shape.
     """
     check_tensors(cosine=cosine)
+    if not cosine.is_floating_point() or not (isinstance(margin, Tensor) or are_numbers(margin)):
+        raise ValueError(
+            f"expected cosines in floating point and a margin, got {cosine.dtype} and {margin!r}"
+        )
     margin = torch.as_tensor(margin, dtype=cosine.dtype, device=cosine.device)
     beyond = cosine - margin * torch.sin(margin)
     return torch.where(cosine > -torch.cos(margin), rotated_cosine(cosine, margin), beyond)
@@ -244,11 +250,13 @@ def check_head_input(embeddings: Tensor, prototypes: Tensor) -> None:
 def check_labels(labels: Tensor, num_rows: int, num_identities: int) -> None:
     """Raise a ValueError that names the first bad label; values are only looked at on the CPU."""
     check_tensors(labels=labels)
-    if labels.shape != (num_rows,) or labels.is_floating_point() or labels.dtype == torch.bool:
+    is_whole = not labels.is_floating_point() and not labels.is_complex()
+    if labels.shape != (num_rows,) or not is_whole or labels.dtype == torch.bool:
         raise ValueError(
             f"expected labels ({num_rows},) of int64, got {tuple(labels.shape)} of {labels.dtype}"
         )
     if is_free_to_fetch(labels) and num_rows:
+        labels = labels.long()  # unsigned types compare with nothing
         bad = ((labels < 0) | (labels >= num_identities)).nonzero().flatten()
         if len(bad):
             raise ValueError(

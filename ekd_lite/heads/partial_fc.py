@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from ekd_lite import ops
 from ekd_lite.heads.margin import NormFace, check_head_input, check_labels
 from ekd_lite.heads.margin_softmax import has_closed_form, margin_softmax
-from ekd_lite.ops import generator_for, hashed_uniforms, is_free_to_fetch, unit_rows
+from ekd_lite.ops import are_numbers, generator_for, hashed_uniforms, is_free_to_fetch, unit_rows
 from ekd_lite.parallel import gather_batch, rank, world_size
 
 
@@ -76,12 +76,19 @@ class PartialFC(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if not isinstance(head, type) or not issubclass(head, NormFace):
+            raise ValueError(f"head must be a class such as ArcFace, got {head!r}")
         if not has_closed_form(head):
             raise ValueError(
                 f"{head.__name__} looks at more than the angle to the true prototype and cannot be "
                 "sharded: use NormFace, SphereFace, CosFace or ArcFace"
             )
-        if not 0 < sample_rate <= 1:
+        if not are_numbers(num_identities, seed, whole=True) or seed < 0:
+            raise ValueError(
+                "expected whole num_identities >= 1 and seed >= 0, "
+                f"got {num_identities!r} and {seed!r}"
+            )
+        if not are_numbers(sample_rate) or not 0 < sample_rate <= 1:
             raise ValueError(f"sample_rate must lie in (0, 1], got {sample_rate}")
         if num_identities < world_size():
             raise ValueError(

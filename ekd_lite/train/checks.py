@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ekd_lite.data import FaceSet
 from ekd_lite.data.faceset import check_pixels, kind_of
 from ekd_lite.distill import DISTILLERS, parse_method
-from ekd_lite.ops import check_embeddings
+from ekd_lite.ops import are_numbers, check_embeddings
 from ekd_lite.train.config import TrainConfig
 from ekd_lite.train.log import tensorboard_writer
 
@@ -36,6 +36,12 @@ def check_faces(config: TrainConfig, faces: FaceSet) -> None:
         raise ValueError(
             f"the images are {faces.image_size} pixels wide, the configuration says "
             f"{config.image_size}"
+        )
+    if not len(faces):
+        raise ValueError("the set holds no image: there is nothing to train on")
+    if not are_numbers(faces.num_identities, whole=True):
+        raise ValueError(
+            f"the set's num_identities must be a whole number, got {faces.num_identities!r}"
         )
     if faces.num_identities < 2 and _looks_at_labels(config):
         raise ValueError(

@@ -16,7 +16,6 @@ from ekd_lite.ops import check_image_size, nearest_name
 
 # Fields that a resumed run may change: the weights come out the same.
 CHANGES_NOTHING = ("workers", "loader_timeout", "rank_timeout", "teacher_cache", "tensorboard")
-MAX_WORKERS = 256
 OWN = "own:"  # before the class of a net that is not of this library
 
 
@@ -177,8 +176,6 @@ class TrainConfig:
         problems += self._distributed_problems()
         if self.embedding_dim > MAX_EMBEDDING_DIM:
             problems.append(f"embedding_dim must be at most {MAX_EMBEDDING_DIM}")
-        if self.workers > MAX_WORKERS:
-            problems.append(f"workers must be at most {MAX_WORKERS}, got {self.workers}")
         if not all(0 < share < 1 for share in self.milestones):
             problems.append(f"milestones must lie in (0, 1), got {self.milestones}")
         if problems:

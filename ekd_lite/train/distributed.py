@@ -44,6 +44,13 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ValueError(f"unknown device {name!r}: use auto, cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        try:
+            is_there = not torch.zeros(1, device=device).is_meta
+        except (RuntimeError, AssertionError, NotImplementedError):
+            is_there = False
+        if not is_there:
+            raise ValueError(f"device {name!r} was asked for, but this torch has none: use cpu")
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise ValueError(f"device {name!r} was asked for, but torch sees no CUDA GPU")

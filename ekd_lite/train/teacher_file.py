@@ -111,7 +111,9 @@ def _read_npy(path: Path) -> Any:
     try:
         return np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{path} is no table of rows, or a damaged one: {error}") from error
+        # Numpy's own words would advise to load it unsafely.
+        why = "it holds no plain array" if "pickle" in str(error) else error
+        raise ValueError(f"{path} is no table of rows, or a damaged one: {why}") from error
 
 
 def _read_tables(path: Path) -> dict[str, Any]:

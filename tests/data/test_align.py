@@ -137,6 +137,8 @@ def test_identity_and_whole_shifts_copy_pixels():
     [
         (torch.zeros(3, 9, 9), TEMPLATE, "image must be uint8"),
         (torch.zeros(9, 9, dtype=torch.uint8), TEMPLATE, "image must be uint8"),
+        (torch.zeros(9, 7, 3, dtype=torch.uint8), TEMPLATE, r"permute\(2, 0, 1\) gives that"),
+        (torch.zeros(1, 9, 9, dtype=torch.uint8), TEMPLATE, r"image must be uint8 \(3, H, W\)"),
         (
             torch.zeros(3, 9, 9, dtype=torch.uint8),
             TEMPLATE[:4],

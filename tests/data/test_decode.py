@@ -127,3 +127,13 @@ def test_only_regular_files_are_opened(tmp_path):
     for path in (tmp_path / "x.jpg", Path("/dev/zero"), tmp_path):
         with pytest.raises(ValueError, match="it is no regular file"):
             decode_image(path, name=str(path))
+
+
+def test_bytes_of_any_kind_are_decoded_and_other_things_named(tmp_path):
+    data = encoded(PIXELS)
+    want = decode_image(data, name="x")
+    for same in (bytearray(data), memoryview(data)):
+        assert torch.equal(decode_image(same, name="x"), want)
+    for bad in (np.frombuffer(data, np.uint8), io.BytesIO(data), 3, None):
+        with pytest.raises(ValueError, match="x: an image is decoded from bytes or from the path"):
+            decode_image(bad, name="x")

@@ -326,3 +326,19 @@ def test_a_person_whose_link_leads_nowhere_is_counted(root):
 def test_a_size_is_a_whole_number(root, size):
     with pytest.raises(ValueError, match="image_size must be a multiple of 16"):
         ImageFolder(root, image_size=size)
+
+
+def test_a_link_to_itself_leads_nowhere(root):
+    (root / "ann" / "9.png").symlink_to(root / "ann" / "9.png")
+    with pytest.warns(UserWarning, match="1 of 4 images cannot be decoded"):
+        assert len(ImageFolder(root, image_size=16, max_bad_fraction=0.5)) == 3
+    (root / "ann" / "9.png").unlink()
+    (root / "cem").symlink_to(root / "cem")
+    with pytest.warns(UserWarning, match="1 links that lead nowhere"):
+        assert ImageFolder(root, image_size=16).identities == ["ann", "bob"]
+
+
+@pytest.mark.parametrize("share", ["0.1", None, float("nan"), 2])
+def test_a_share_of_bad_images_is_a_share(root, share):
+    with pytest.raises(ValueError, match="max_bad_fraction must be 0 to 1"):
+        ImageFolder(root, image_size=16, max_bad_fraction=share)

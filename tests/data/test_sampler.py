@@ -223,3 +223,17 @@ class count_operations(TorchDispatchMode):
         if isinstance(out, torch.Tensor):
             self.largest = max(self.largest, out.numel())
         return out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"general": "a"}, "expected general >= 0"),
+        ({"identities": 2.5}, "expected general >= 0"),
+        ({"seed": -1}, "seed >= 0"),
+        ({"num_steps": -1}, "num_steps >= 0"),
+    ],
+)
+def test_options_that_no_sampler_can_have(options, message):
+    with pytest.raises(ValueError, match=message):
+        IdentityBalancedSampler(torch.arange(64) // 4, **{"general": 4, "identities": 2} | options)

@@ -18,6 +18,8 @@ from ekd_lite.distill import (
     MarginDistillationLoss,
     Setting,
     TripletDistillationLoss,
+    distribution_gap,
+    parse_method,
     semi_hard_triplets,
     soft_rank,
 )
@@ -258,3 +260,84 @@ def test_one_rate_is_a_list_of_one():
     for bad in ("0.1", None, [0.1, "x"], math.nan):
         with pytest.raises(ValueError, match="between 0 and 1"):
             EKDLoss(fprs=bad)
+
+
+@pytest.mark.parametrize("net", ["student", "teacher"])
+@pytest.mark.parametrize("name", EVERY)
+def test_a_row_too_long_for_its_type_gives_nan(name, net):
+    """Its square is no number of float32: a loss that compares cosines trained on zero."""
+    student, teacher, _ = random_batch(40, 6)
+    rows = {"student": student.float(), "teacher": teacher.float()}
+    rows[net][7] *= 1e30
+    loss = EVERY[name](6)(*rows.values(), torch.arange(40) // 2 % 4)
+    on_logits = name.removeprefix("method ") in ("kd", "gkd", "dkd", "lskd")
+    assert on_logits or not loss.isfinite(), loss  # a softmax may have logits of any size
+
+
+def test_scores_that_are_no_numbers_show_in_the_gap_of_distributions():
+    good = torch.rand(5)
+    for place in range(4):
+        scores = [good.clone() for _ in range(4)]
+        scores[place][2] = math.nan
+        assert distribution_gap(*scores).isnan(), place
+        for bad in (good[:, None], good.long()):
+            scores[place] = bad
+            with pytest.raises(ValueError, match="of a floating-point type"):
+                distribution_gap(*scores)
+
+
+BAD = (math.nan, math.inf, -1, "a", None, [1.0], torch.ones(2))
+MADE: dict[str, Any] = {
+    "AdaDistillLoss": (4, 6),
+    "FineEKDLoss": (6, 6),
+    "GalleryEKDLoss": gallery(6),
+    "MarginDistillationLoss": (PROTOTYPES,),
+    "TeacherHeadLoss": (PROTOTYPES,),
+    "TeacherQueueLoss": (6,),
+}
+NEEDED: dict[str, dict[str, Any]] = {
+    "TeacherHeadLoss": {"scale": 64.0},
+    "GroupedKDLoss": {"group": 2},
+}
+# Options that are no number, or may be left out.
+FREE = {"start", "typical", "normalize", "standardize", "row_normalize"}
+OPTIONS = [
+    (name, option)
+    for name in ekd_lite.distill.__all__
+    if name.endswith("Loss")
+    for option, default in inspect.signature(getattr(ekd_lite.distill, name)).parameters.items()
+    if default.kind is default.KEYWORD_ONLY and option not in FREE
+]
+
+
+@pytest.mark.parametrize(("name", "option"), OPTIONS)
+def test_an_option_that_cannot_be_is_refused_in_one_line(name, option):
+    kind = getattr(ekd_lite.distill, name)
+    default = inspect.signature(kind).parameters[option].default
+    for bad in BAD:
+        if bad is default:
+            continue
+        with pytest.raises(ValueError, match=r"expected|must|give both|above t|need threshold"):
+            kind(*MADE.get(name, ()), **{**NEEDED.get(name, {}), option: bad})
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, "a", [0.1], torch.ones(2)])
+def test_a_threshold_of_decisions_is_a_cosine(bad):
+    with pytest.raises(ValueError, match="need threshold, the cosine"):
+        FineEKDLoss(6, 6, targets="decisions", threshold=bad)
+
+
+@pytest.mark.parametrize("bad", [0, -1, math.nan, math.inf, "a", None])
+def test_soft_ranks_and_methods_of_other_kinds(bad):
+    with pytest.raises(ValueError, match="temperature must be positive"):
+        soft_rank(torch.rand(3), torch.rand(2), temperature=bad)
+    with pytest.raises(ValueError, match=r"similarity \(P,\) and thresholds \(L,\)"):
+        soft_rank(torch.rand(3, 3), torch.rand(2), temperature=1)
+    with pytest.raises(ValueError, match=r"a method is text such as 'ekd'|unknown method 'a'"):
+        parse_method(bad)
+    for cosine, labels in (
+        (torch.eye(3), torch.zeros(2).long()),
+        (torch.ones(3, 2), torch.arange(3)),
+    ):
+        with pytest.raises(ValueError, match=r"cosine \(N, N\) and labels \(N,\), got"):
+            semi_hard_triplets(cosine, labels)

@@ -133,3 +133,24 @@ def test_embedding_a_verification_file_points_to_evaluate(folder, tmp_path, caps
     arguments = ["embed", "--model", str(DEMO_TEACHER), "--faces", str(folder / "lfw.bin")]
     assert main([*arguments, "--out", out]) == 2
     assert "`ekd-lite evaluate --model MODEL" in capsys.readouterr().err
+
+
+def test_a_list_shorter_than_its_folds_says_so(folder, tmp_path, capsys):
+    lines = (folder / "pairs.csv").read_text().splitlines()
+    (tmp_path / "few.csv").write_text("\n".join(lines[:5]))
+    arguments = ["--faces", str(folder / "faces"), "--pairs", str(tmp_path / "few.csv")]
+    assert main(["evaluate", "--model", str(DEMO_TEACHER), *arguments]) == 2
+    assert "few has fewer pairs than the 10 folds" in capsys.readouterr().err
+
+
+def test_no_message_advises_to_load_a_file_unsafely(tmp_path, capsys):
+    for name, data in (("junk.npy", b"x" * 50), ("objects.npy", None)):
+        path = tmp_path / name
+        if data is None:
+            np.save(path, np.array([None, 1], dtype=object))
+        else:
+            path.write_bytes(data)
+        assert main(["evaluate", "--source", str(path), "--faces", str(tmp_path)]) == 2
+        said = capsys.readouterr().err
+        assert "it holds no plain array" in said
+        assert "pickle" not in said

@@ -1,5 +1,7 @@
 """Rates by group against a loop over all pairs."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -111,11 +113,32 @@ def test_attributes_by_file_and_by_person(tmp_path):
         ("file,age\nx,\n", "line 2: expected 2 values"),
         ("file,age\nx,old\nx,young\n", "line 3: x is 'young' here and 'old' before"),
         ("file,age\ny,old\n", "says nothing of 'x'"),
-        ('file,age\nx,"old\n', "line 1: unexpected end"),
+        ('file,age\nx,"old\n', "line 2: unexpected end"),
     ],
 )
 def test_a_bad_attribute_line_is_named(tmp_path, text, message):
     path = tmp_path / "a.csv"
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
+        read_attributes(path, ["x"], attribute="age")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_attributes_as_excel_and_windows_write_them(tmp_path, encoding, delimiter, end):
+    path = tmp_path / "a.csv"
+    lines = ["file,age", "Zoë\\1.jpg, old", "./Ann/2.jpg,young ", "", ""]
+    path.write_bytes(end.join(lines).replace(",", delimiter).encode(encoding))
+    names = ["Ann/2.jpg", "Zoë/1.jpg"]
+    assert read_attributes(path, names, attribute="age") == ["young", "old"]
+
+
+def test_attributes_of_numbered_people_and_of_two_columns(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("identity,age\n1,old\n2,young\n")
+    people: Any = [2, 1]
+    assert read_attributes(path, people, attribute="age", key="identity") == ["young", "old"]
+    path.write_text("file,age,age\nx,old,young\n")
+    with pytest.raises(ValueError, match="has the column 'age' twice"):
         read_attributes(path, ["x"], attribute="age")

@@ -9,11 +9,14 @@ from sklearn.preprocessing import normalize
 from ekd_lite.evaluate import ijb, ijb_tpr_at_fpr, scores
 from ekd_lite.evaluate.ijb import find_templates, pool_templates, template_scores
 from ekd_lite.evaluate.ijb_files import (
+    TemplateMedia,
+    TemplatePairs,
     read_face_landmarks,
     read_template_media,
     read_template_pairs,
     read_template_subjects,
 )
+from ekd_lite.evaluate.megaface import read_noise_list
 from ekd_lite.ops import unit_rows
 
 SWITCHES = [(n, d, f) for n in (True, False) for d in (True, False) for f in (True, False)]
@@ -240,3 +243,42 @@ def test_no_image_at_all_is_told():
     none = torch.zeros(0, dtype=torch.int64)
     with pytest.raises(ValueError, match="no image to pool"):
         pool_templates(torch.zeros(0, 4), none, none)
+
+
+def test_lists_of_other_lengths_are_not_stretched():
+    """One second template beside two first ones was compared with both."""
+    media = TemplateMedia([], torch.tensor([1, 1, 2, 2]), torch.arange(4))
+    pairs = TemplatePairs(torch.tensor([1, 2]), torch.tensor([1]), torch.tensor([True, False]))
+    with pytest.raises(ValueError, match="pairs of templates, got 2 first, 1 second"):
+        ijb_tpr_at_fpr(torch.randn(4, 3), media, pairs)
+    for bad in ((None, pairs), (media, media), (pairs, media), ((1, 2), pairs)):
+        with pytest.raises(ValueError, match="expected media from read_template_media"):
+            ijb_tpr_at_fpr(torch.randn(4, 3), *bad)
+
+
+def test_lists_with_a_mark_and_blank_lines_name_the_same(tmp_path):
+    path = tmp_path / "list.txt"
+    landmarks = " 1" * 10 + " 0.5\r\n"
+    path.write_bytes(b"\xef\xbb\xbfa.jpg 1 2\r\n\r\nb.jpg 1 3\r\n\r\n")
+    assert read_template_media(path).files == ["a.jpg", "b.jpg"]
+    path.write_bytes(b"\xef\xbb\xbf1 2 1\r\n\r\n")
+    assert read_template_pairs(path).first.tolist() == [1]
+    path.write_bytes(b"\xef\xbb\xbfa.jpg" + landmarks.encode())
+    assert read_face_landmarks(path).files == ["a.jpg"]
+    path.write_bytes(b"\xef\xbb\xbfa.jpg\n")
+    assert read_noise_list(path) == {"a.jpg"}
+    for reader in (read_template_media, read_template_pairs, read_template_subjects):
+        path.write_bytes(b"TEMPLATE_ID,\xff\xc3(\n")
+        with pytest.raises(ValueError, match="is no text in UTF-8"):
+            reader(path)
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [("1,2", "expected a header in line 1"), ("SUBJECT_ID,TEMPLATE_ID", "template id, subject id")],
+)
+def test_subjects_are_not_taken_for_templates(tmp_path, header, message):
+    path = tmp_path / "gallery.csv"
+    path.write_text(f"{header}\n3,4\n")
+    with pytest.raises(ValueError, match=message):
+        read_template_subjects(path)

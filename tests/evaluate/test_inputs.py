@@ -1,6 +1,7 @@
 """Every metric takes tensors, numpy arrays and lists, and names in one line what it refuses."""
 
 import inspect
+import math
 import warnings
 from typing import Any
 
@@ -322,3 +323,96 @@ def test_results_of_other_draws_are_no_pair():
     for other in (made(seed=1), made(labels=LABELS.clamp(max=9))):
         with pytest.raises(ValueError, match="other labels or another seed"):
             evaluate.paired_difference(made(), other)
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64])
+def test_unsigned_tensors_count_as_any_whole_numbers(name, dtype):
+    """Torch neither compares nor sorts them."""
+    whole = {k: x for k, x in CALLS[name][1].items() if x.dtype == torch.int64}
+    assert call(name, **{key: x.to(dtype) for key, x in whole.items()}) == call(name)
+
+
+@pytest.mark.parametrize("name", [name for name in CALLS if "scores" in CALLS[name][1]])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.uint16, torch.uint8])
+def test_scores_of_every_type_are_compared_as_the_numbers_they_are(name, dtype):
+    scores = (250 * SCORES).round()  # all types hold these
+    assert call(name, scores=scores.to(dtype)) == call(name, scores=scores)
+
+
+@pytest.mark.parametrize("name", ROWS_OF)
+def test_a_tensor_without_numbers_is_refused(name):
+    with pytest.raises(ValueError, match="of ordinary numbers, got meta"):
+        call(name[0], **{name[1]: CALLS[name[0]][1][name[1]].to("meta")})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        *(({"seed": bad}, "a whole seed >= 0") for bad in (-1, 1.5, "a", None)),
+        *(({"confidence": bad}, "0 < confidence < 1") for bad in (0, 1, 95, math.nan, "a", None)),
+    ],
+)
+def test_every_interval_asks_for_its_options(options, message):
+    made = evaluate.bootstrap_tpr_at_fpr(ROWS, LABELS, 0.1, num_resamples=3)
+    calls = [
+        lambda: evaluate.bootstrap_tpr_at_fpr(ROWS, LABELS, 0.1, num_resamples=3, **options),
+        lambda: evaluate.bootstrap_pair_list(SCORES, SAME, 0.1, num_resamples=3, **options),
+        lambda: evaluate.relation_agreement(ROWS, ROWS, LABELS, num_resamples=3, **options),
+        lambda: evaluate.over_runs([made, made], **options),
+    ]
+    if "confidence" in options:
+        calls.append(lambda: evaluate.paired_difference(made, made, **options))
+        calls.append(lambda: evaluate.best_of([made], **options))
+    for ask in calls:
+        with pytest.raises(ValueError, match=message):
+            ask()
+
+
+@pytest.mark.parametrize("bad", [-1, math.nan, "10", None])
+def test_a_number_of_false_accepts_is_a_number(bad):
+    with pytest.raises(ValueError, match="min_false_accepts >= 0"):
+        evaluate.bootstrap_tpr_at_fpr(ROWS, LABELS, 0.1, min_false_accepts=bad)
+    with pytest.raises(ValueError, match="min_false_accepts >= 0"):
+        evaluate.group_rates(ROWS, LABELS, [0] * 48, 0.1, min_false_accepts=bad)
+
+
+def test_one_level_is_one_level():
+    two: Any = [0.1, 0.2]
+    number: Any = 3
+    with pytest.raises(ValueError, match=r"far_target must be one rate in \(0, 1\]"):
+        evaluate.verification_accuracy(ROWS, ROWS, SAME, folds=2, far_target=two)
+    with pytest.raises(ValueError, match=r"fpr must be one rate in \(0, 1\]"):
+        evaluate.megaface_rates(ROWS, LABELS, ROWS, fpr=two)
+    with pytest.raises(ValueError, match="unknown set 3; known: lfw"):
+        evaluate.verification_accuracy(ROWS, ROWS, SAME, folds=2, name=number)
+
+
+@pytest.mark.parametrize("bad", [None, "a", 1, [1], [ROWS]])
+def test_differences_are_of_results(bad):
+    made = evaluate.bootstrap_tpr_at_fpr(ROWS, LABELS, 0.1, num_resamples=3)
+    single: Any = made
+    for ask in (
+        lambda: evaluate.over_runs(bad),
+        lambda: evaluate.best_of(bad),
+        lambda: evaluate.difference_p_value(made, bad),
+        lambda: evaluate.best_of(single),
+    ):
+        with pytest.raises(ValueError, match="expected results of bootstrap_tpr_at_fpr"):
+            ask()
+
+
+def test_lists_of_pairs_and_groups_of_other_shapes():
+    labels: Any = LABELS
+    text: Any = "a"
+    with pytest.raises(ValueError, match="of one pair or more"):
+        evaluate.bootstrap_pair_list([], [], 0.1)
+    with pytest.raises(ValueError, match="people must be two lists"):
+        evaluate.bootstrap_pair_list(SCORES, SAME, 0.1, people=labels)
+    for bad in (None, 3, "a" * 48, dict.fromkeys(range(48), 1)):
+        with pytest.raises(ValueError, match="groups must be a list of names or numbers"):
+            call("group_rates", groups=bad)
+    with pytest.raises(ValueError, match=r"discard must lie in \[0, 1\), got 'a'"):
+        evaluate.intrinsic_dimension(ROWS, discard=text)
+    with pytest.raises(ValueError, match="a whole seed >= 0"):
+        evaluate.refine(ROWS, LABELS, SAME, ROWS, SAME, seed=text)

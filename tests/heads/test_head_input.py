@@ -2,12 +2,23 @@
 
 import inspect
 import math
+from typing import Any
 
 import pytest
 import torch
 
 import ekd_lite.heads
-from ekd_lite.heads import HEADS, ArcFace, NormFace, PartialFC, add_angle
+from ekd_lite.heads import (
+    CIFP,
+    HEADS,
+    AdaFace,
+    ArcFace,
+    CurricularFace,
+    NormFace,
+    PartialFC,
+    SphereFace,
+    add_angle,
+)
 from ekd_lite.heads.margin import check_labels
 
 MARGIN = {"sphereface": 2.0}
@@ -121,3 +132,41 @@ def test_margins_and_scales_are_numbers(bad):
         ArcFace(8, 8, margin=bad)
     with pytest.raises(ValueError, match="scale > 0"):
         ArcFace(8, 8, scale=bad)
+
+
+@pytest.mark.parametrize(
+    ("make_head", "options"),
+    [
+        (SphereFace, "blend"),
+        (CurricularFace, "momentum"),
+        (AdaFace, "momentum"),
+        (AdaFace, "concentration"),
+        (CIFP, "fpr"),
+    ],
+)
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -1, "a", [0.1]])
+def test_options_of_one_head_are_numbers(make_head, options, bad):
+    with pytest.raises(ValueError, match=options):
+        make_head(8, 8, **{options: bad})
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_labels_of_unsigned_types_and_complex_ones(name):
+    head = make(name).eval()
+    want = head(EMBEDDINGS, LABELS)
+    for dtype in (torch.uint8, torch.uint16, torch.uint32, torch.uint64):
+        assert torch.equal(head(EMBEDDINGS, LABELS.to(dtype)), want)
+    with pytest.raises(ValueError, match="of int64, got"):
+        head(EMBEDDINGS, LABELS + 0j)
+
+
+def test_a_sharded_head_asks_for_its_options():
+    bad: Any
+    for bad in (None, "a", ArcFace(8, 8), torch.nn.Linear):
+        with pytest.raises(ValueError, match="head must be a class such as ArcFace"):
+            PartialFC(bad, 8, 8)
+    for options in ({"sample_rate": "a"}, {"sample_rate": math.nan}, {"seed": -1}, {"seed": 1.5}):
+        with pytest.raises(ValueError, match=r"sample_rate must lie in|seed >= 0"):
+            PartialFC(ArcFace, 8, 8, **options)
+    with pytest.raises(ValueError, match="floating point and a margin"):
+        add_angle(torch.ones(2) + 0j, 0.1)

@@ -277,10 +277,10 @@ def test_more_readers_than_the_machine_can_carry_are_capped_aloud(monkeypatch):
     asked = []
     monkeypatch.setattr(batches, "DataLoader", lambda *a, **k: asked.append(k["num_workers"]))
     monkeypatch.setattr("ekd_lite.data.processes.cores", lambda: 2)
-    config = TrainConfig(**SMALL, steps=2, workers=200)
+    config = TrainConfig(**SMALL, steps=2, workers=1000)
     sampler = batches.build_sampler(config, ColourFaces().labels)
     with (
-        pytest.warns(UserWarning, match="workers = 200 is more than 4 processes for each of 2"),
+        pytest.warns(UserWarning, match="workers = 1000 is more than 4 processes for each of 2"),
         pytest.raises(TypeError),  # what stands in for the loader is none
         batches.read_batches(config, ColourFaces(), sampler),
     ):

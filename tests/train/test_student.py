@@ -264,6 +264,7 @@ NETS: dict[str, tuple[Any, str]] = {
     "a lazy module": (lazy, r"1\.weight has no shape yet \(a lazy module\)"),
     "no parameters": (nn.Flatten, "cannot learn: it has no parameters"),
     "frozen": (frozen, r"cannot learn: all \d+ parameters are frozen"),
+    "double": (lambda: Own().double(), r"weights are torch.float64 .*: expected float32"),
     "half": (lambda: Own().half(), r"weights are torch.float16 \(stem.weight\): expected float32"),
     "NaN weights": (with_nan, "norm.running_var holds NaN"),
     "no memory": (lambda: Own().to("meta"), r"stem.weight has no memory \(device meta\)"),

@@ -29,6 +29,7 @@ from ekd_lite.train import (
 from ekd_lite.train.checkpoint import CHECKPOINT_MAGIC
 from ekd_lite.train.checks import check_rows
 from ekd_lite.train.config import read_config
+from ekd_lite.train.distributed import pick_device
 from ekd_lite.train.origin import faces_origin
 from tests.fakes import ColourFaces
 
@@ -84,6 +85,8 @@ BAD_SETS: dict[str, tuple[Any, str]] = {
     "one image": (Turned(lambda x: x[0]), r"got \(3, 16, 16\)"),
     "too few": (Turned(lambda x: x[:-1]), r"got \(71, 3, 16, 16\)"),
     "wide": (Turned(lambda x: x.repeat(1, 1, 1, 2)), r"16 pixels wide, and gives \(3, 16, 32\)"),
+    "people as text": (Turned(num_identities="12"), "num_identities must be a whole number"),
+    "people as a float": (Turned(num_identities=12.0), "num_identities must be a whole number"),
     "labels list": (Turned(labels=LABELS.tolist()), "72 int64 labels, a Tensor .* got list"),
     "labels numpy": (
         Turned(labels=LABELS.numpy()),
@@ -278,7 +281,6 @@ def test_looking_at_a_net_changes_nothing(monkeypatch):
         ({"margin": float("nan")}, "ArcFace's margin"),
         ({"image_size": 100_000}, "multiple of 16 up to 1024, got 100000"),
         ({"embedding_dim": 100_000}, "embedding_dim must be at most 65536"),
-        ({"workers": 100_000}, "workers must be at most 256"),
         ({"general": -1}, "general must not be negative"),
         ({"seed": 2**63}, "seed must be below 2"),
         ({"method": "none+ekd", "teacher": "t"}, "'none' stands alone, not in 'none\\+ekd'"),
@@ -467,3 +469,18 @@ def test_two_runs_in_one_folder(tmp_path):
 
 def test_numpy_scalars_are_numbers():
     assert TrainConfig(learning_rate=np.float64(0.01)).learning_rate == 0.01
+
+
+def test_a_set_without_an_image_is_refused(tmp_path):
+    class Empty(Turned):
+        def __len__(self):
+            return 0
+
+    with pytest.raises(ValueError, match="the set holds no image"):
+        fit(TrainConfig(**SMALL), Empty(labels=LABELS[:0]), tmp_path / "run", progress=False)
+
+
+@pytest.mark.parametrize("device", ["meta", "xla", "vulkan"])
+def test_a_device_that_this_torch_lacks_is_refused(device):
+    with pytest.raises(ValueError, match=f"device '{device}' was asked for, but this torch has"):
+        pick_device(device)
