@@ -163,8 +163,16 @@ def main(arguments: list[str] | None = None) -> int:
     if before:
         worse = compare(ratios, {key(row): row["ratios"] for row in before["rows"]})
         print("\n" + ("\n".join(["worse than before:", *worse]) if worse else "no ratio is worse"))
+        others = [key(row) for row in before["rows"] if key(row) in ratios and differs(row, facts)]
+        if others:
+            print(f"taken by another clock or number of threads then: {', '.join(others)}")
         return 1 if worse else 0
     return 0
+
+
+def differs(record: dict[str, Any], facts: dict[str, Any]) -> bool:
+    """Whether a row was measured otherwise, so that its ratios may be others without a cause."""
+    return any(record.get(name) != facts.get(name) for name in ("threads", "clock"))
 
 
 def key(record: dict[str, Any]) -> str:
