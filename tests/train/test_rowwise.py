@@ -87,6 +87,18 @@ def test_many_rows_are_updated_as_few_are(ours, torchs, options, on_a_gpu):
     assert torch.equal(table[rest], start[rest])
 
 
+@pytest.mark.parametrize(("ours", "torchs", "options"), KINDS)
+def test_a_type_that_numpy_has_not(ours, torchs, options):
+    start, gradients = tables()
+    table, few = (torch.nn.Parameter(x.bfloat16()) for x in (start, start[[1, 4]]))
+    grad, rows = gradients[0].bfloat16(), torch.tensor([1, 4])
+    table.grad, few.grad = sparse(grad, rows), grad[rows]
+    ours([table], **options).step()
+    torchs([few], **options).step()
+    torch.testing.assert_close(table[rows], few, rtol=0.02, atol=0.02)
+    assert not torch.equal(table[rows], start[rows].bfloat16())
+
+
 def test_autograd_notices_that_rows_were_updated():
     table = torch.nn.Parameter(torch.ones(3, 2))
     loss = table.square().sum()
