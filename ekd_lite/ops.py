@@ -129,7 +129,7 @@ def fresh(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     From numpy, which asks Linux for huge pages; torch does not. Where pages are dear, as on virtual
     machines, to touch 128 images of `torch.empty` costs as much as decoding half of them.
     """
-    return torch.from_numpy(np.empty(shape, torch.empty(0, dtype=dtype).numpy().dtype))
+    return torch.from_numpy(np.empty(shape, str(dtype).removeprefix("torch.")))
 
 
 def product(first: Tensor, second: Tensor) -> Tensor:
