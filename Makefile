@@ -44,7 +44,7 @@ bench: $(full)  ## speed of the parts against a peer's formula and the lower bou
 	$(python) -m benchmarks
 
 gpu: $(full)  ## on a GPU, at most 9 minutes: is all as on the CPU, and how fast; DRY=yes: tiny, on the CPU
-	$(python) -m benchmarks.gpu $(if $(DRY),--dry)
+	$(python) -m benchmarks.gpu $(if $(DRY),--dry) $(if $(INSIGHTFACE),--insightface $(INSIGHTFACE)) $(if $(TFACE),--tface $(TFACE))
 
 faults: $(full)  ## kills, signals, full disks, lost processes, damaged files: counts at the end
 	EKD_FAULTS=full OMP_NUM_THREADS=1 $(python) -m pytest -q -n 2 --dist worksteal $(fault_tests)

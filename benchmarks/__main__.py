@@ -46,10 +46,12 @@ BENCHES: dict[str, Callable[..., Iterator[Row]]] = {
     "pairs": evaluation.bench_pairs,
     "scores": evaluation.bench_scores,
     "nearest": evaluation.bench_nearest,
+    "search": evaluation.bench_search,
     "lfw": evaluation.bench_lfw,
     "pooling": evaluation.bench_pooling,
     "renderer": images.bench_renderer,
     "readers": images.bench_readers,
+    "embed": images.bench_embed,
     "sampler": samplers.bench_sampler,
     "inference": backbones.bench_inference,
     "training": backbones.bench_training,
@@ -125,7 +127,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="write the rows and what they belong to")
     parser.add_argument("--compare", type=Path, help=f"an earlier --json file, e.g. {BASELINE}")
     parser.add_argument(
-        "--only", action="append", default=[], help='rows of pairwise, as "sp", "N=64" or "sp N=64"'
+        "--only",
+        action="append",
+        default=[],
+        help='rows of pairwise and fit, as "sp", "N=64" or "sp N=64"',
     )
     parser.add_argument("--threads", type=int, help="threads of torch")
     options = parser.parse_args(arguments)
@@ -158,8 +163,16 @@ def main(arguments: list[str] | None = None) -> int:
     if before:
         worse = compare(ratios, {key(row): row["ratios"] for row in before["rows"]})
         print("\n" + ("\n".join(["worse than before:", *worse]) if worse else "no ratio is worse"))
+        others = [key(row) for row in before["rows"] if key(row) in ratios and differs(row, facts)]
+        if others:
+            print(f"taken by another clock or number of threads then: {', '.join(others)}")
         return 1 if worse else 0
     return 0
+
+
+def differs(record: dict[str, Any], facts: dict[str, Any]) -> bool:
+    """Whether a row was measured otherwise, so that its ratios may be others without a cause."""
+    return any(record.get(name) != facts.get(name) for name in ("threads", "clock"))
 
 
 def key(record: dict[str, Any]) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.timing import REPEATS, Row, Variants, measure
-from ekd_lite.evaluate import all_pairs_tpr_at_fpr, roc, tpr_at_fpr, verification_accuracy
+from ekd_lite.evaluate import (
+    all_pairs_tpr_at_fpr,
+    identification_rate,
+    roc,
+    tpr_at_fpr,
+    verification_accuracy,
+)
 from ekd_lite.evaluate.ijb import pool_templates
 
 FPRS = (1e-2, 1e-3, 1e-4, 1e-5)
@@ -153,6 +161,50 @@ def nearest_on_the_curve(scores: Tensor, is_genuine: Tensor) -> None:
     fpr, tpr, _ = roc(scores, is_genuine, drop_intermediate=True)
     for level in LEVELS:
         tpr[(fpr - level).abs().argmin()]
+
+
+def bench_search(*, quick: bool) -> Iterator[Row]:
+    """1:N, ranks 1, 5 and 10; peer: faiss's flat index if it is installed; bound: the products."""
+    probes, people = (500, 2_000) if quick else (2_000, 10_000)
+    generator = torch.Generator().manual_seed(0)
+    gallery = F.normalize(torch.randn(people, 512, generator=generator))
+    who = torch.arange(probes) % people
+    noise = 0.08 * torch.randn(probes, 512, generator=generator)
+    shown = F.normalize(gallery[who] + noise)
+    try:
+        faiss: Any = importlib.import_module("faiss")
+    except ImportError:
+        faiss = None
+
+    def by_faiss() -> None:
+        faiss.omp_set_num_threads(torch.get_num_threads())
+        index = faiss.IndexFlatIP(512)
+        index.add(gallery.numpy())
+        found = index.search(shown.numpy(), 10)[1] == who.numpy()[:, None]
+        for rank in (1, 5, 10):
+            found[:, :rank].any(axis=1).mean()
+
+    def by_topk() -> None:
+        found = [
+            (part @ gallery.T).topk(10).indices == own[:, None]
+            for part, own in zip(torch.split(shown, 1024), torch.split(who, 1024), strict=True)
+        ]
+        for rank in (1, 5, 10):
+            torch.cat(found)[:, :rank].any(dim=1).double().mean()
+
+    name = "torch.topk" if faiss is None else f"IndexFlatIP of faiss {faiss.__version__}"
+    yield measure(
+        "1:N search",
+        f"{probes / 1000:g}k in {people / 1000:g}k",
+        {
+            "ours": lambda: identification_rate(shown, who, gallery, torch.arange(people)),
+            "peer": by_topk if faiss is None else by_faiss,
+            "bound": lambda: [part @ gallery.T for part in torch.split(shown, 1024)],
+        },
+        repeats=REPEATS if quick else 3,
+        goal=">= 1 peer",
+        note=f"peer: {name}, which knows no ties; ours: scores that are exact where they decide",
+    )
 
 
 def plain_lfw(left: np.ndarray, right: np.ndarray, same: np.ndarray) -> None:

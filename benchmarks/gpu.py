@@ -1,18 +1,22 @@
 """All that a GPU can show in nine minutes: does it compute what the CPU does, and how fast.
 
     python -m benchmarks.gpu [--minutes 9] [--out data/results/gpu.csv]
+        [--insightface PATH] [--tface PATH]
     python -m benchmarks.gpu --dry
 
 First the comparisons of `gpu_checks`, then images a second of a student's training at 112 pixels,
 alone, with FitNet and with EKD: `train_step` beside a bare loop, which has the same net, head and
 loss and nothing else (no check for NaN, no copy of running statistics, no reading of losses). The
-teacher's embeddings are at hand for both. A dry run does the same on a CPU, with tiny sizes.
+teacher's embeddings are at hand for both. Beside insightface's and TFace's own loops, too, where
+checkouts of them are named (`gpu_peers`). A dry run does the same on a CPU, with tiny sizes.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
+import functools
 import io
 import statistics
 import subprocess
@@ -25,8 +29,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from benchmarks.gpu_checks import Check, all_checks
+from benchmarks.gpu_peers import PEERS, Task, group_of_one
 from ekd_lite.files import write_atomically
 from ekd_lite.heads import ArcFace
 from ekd_lite.models import build_backbone
@@ -45,10 +51,10 @@ class Row:
     """A line of the table.
 
     Attributes:
-        kind: "check", or "rate": images a second.
-        name: what was checked or trained.
+        kind: "check", or "rate" or "peer": images a second.
+        name: what was checked or trained, and beside whose loop.
         value: how far off, or images a second.
-        bound: the largest value that is fine, or the bare loop's images a second.
+        bound: the largest value that is fine, or the images a second of the bare loop or the peer.
         unit: of value and bound.
         result: "ok", or what is wrong.
         seconds: that it took.
@@ -87,24 +93,50 @@ def run_check(check: Check, device: torch.device, dry: bool) -> Row:
 
 def run_rate(net: str, method: str, precision: str, device: torch.device, dry: bool) -> Row:
     """Images a second, ours and a bare loop's, in turns."""
+    loops = functools.partial(training_loops, net, method, precision, device, dry=dry)
+    return _in_turns("rate", f"{net}, {method}, {precision}", loops, device, dry)
+
+
+def run_peer(
+    name: str, folder: Path, work: tuple[str, str, str], device: torch.device, dry: bool
+) -> Row:
+    """Images a second, ours and a peer's, in turns."""
+    net, method, precision = work
+    with contextlib.ExitStack() as stack:
+
+        def loops(count: int) -> dict[str, Callable[[], object]]:
+            ours = training_loops(net, method, precision, device, count, dry)
+            task = peer_task(net, method, precision, device, count, dry)
+            stack.enter_context(group_of_one(device))  # not before: ours would be wrapped, too
+            return {"ours": ours["ours"], name: PEERS[name].step(folder, task)}
+
+        return _in_turns("peer", f"{net}, {method}, {precision}, {name}", loops, device, dry)
+
+
+def _in_turns(
+    kind: str,
+    name: str,
+    make: Callable[[int], dict[str, Callable[[], object]]],
+    device: torch.device,
+    dry: bool,
+) -> Row:
+    """Images a second of two loops; a crash is a result."""
     start = time.perf_counter()
-    name = f"{net}, {method}, {precision}"
     try:
         count, turns, steps = (8, 1, 1) if dry else (128, 5, 10)
-        loops = training_loops(net, method, precision, device, count, dry)
+        loops = make(count)
         seconds: dict[str, list[float]] = {which: [] for which in loops}
         for turn in range(turns + 1):
             for which, step in loops.items():
                 spent = _timed(step, 1 if dry else steps, device)
                 if turn or dry:  # the first turn warms up
                     seconds[which].append(spent)
-        speed = {which: count / statistics.median(taken) for which, taken in seconds.items()}
+        ours, other = (count / statistics.median(taken) for taken in seconds.values())
     except Exception as error:  # out of memory, say
         result = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         nan = float("nan")
-        return Row("rate", name, nan, nan, "images/s", result, time.perf_counter() - start)
-    taken = time.perf_counter() - start
-    return Row("rate", name, speed["ours"], speed["bare"], "images/s", "ok", taken)
+        return Row(kind, name, nan, nan, "images/s", result, time.perf_counter() - start)
+    return Row(kind, name, ours, other, "images/s", "ok", time.perf_counter() - start)
 
 
 def _timed(step: Callable[[], object], times: int, device: torch.device) -> float:
@@ -119,11 +151,36 @@ def _timed(step: Callable[[], object], times: int, device: torch.device) -> floa
     return (time.perf_counter() - start) / times
 
 
+SIZES = {False: (112, 512, 10_000), True: (32, 32, 50)}  # pixels, numbers, people; dry: the others
+
+
+def random_batch(device: torch.device, count: int, dry: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Images, labels, and rows of a teacher."""
+    size, width, people = SIZES[dry]
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(count, 3, size, size, generator=generator)
+    images = images.to(device, memory_format=torch.channels_last)
+    labels = (torch.arange(count) // 4 % people).to(device)
+    return images, labels, torch.randn(count, width, generator=generator).to(device)
+
+
+def peer_task(
+    net: str, method: str, precision: str, device: torch.device, count: int, dry: bool
+) -> Task:
+    """A net of ours, and a batch, for another's loop."""
+    size, width, people = SIZES[dry]
+    name = "tiny_student" if dry else net
+    backbone = build_backbone(name, embedding_dim=width, image_size=size).train()
+    backbone = backbone.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Task(backbone, method, precision, *random_batch(device, count, dry), people)
+
+
 def training_loops(
     net: str, method: str, precision: str, device: torch.device, count: int, dry: bool
 ) -> dict[str, Callable[[], object]]:
     """A step of ours, and one of a bare loop."""
-    size, width, people = (32, 32, 50) if dry else (112, 512, 10_000)
+    images, labels, rows = random_batch(device, count, dry)
+    size, width, people = SIZES[dry]
     if dry:
         net = "tiny_student"
     teacher = None
@@ -135,11 +192,6 @@ def training_loops(
         "precision": precision, "device": str(device), "steps": 100_000, "method": method,
         "teacher": None if teacher is None else "in memory",
     }  # fmt: skip
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(count, 3, size, size, generator=generator)
-    images = images.to(device, memory_format=torch.channels_last)
-    labels = (torch.arange(count) // 4 % people).to(device)
-    rows = torch.randn(count, width, generator=generator).to(device)
     ours, bare = (build_state(TrainConfig(**options), people, teacher, device) for _ in range(2))
     for state in (ours, bare):
         state.objective.train()
@@ -193,6 +245,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=9.0, help="the most it may take")
     parser.add_argument("--out", type=Path, help="the table; data/results/gpu.csv")
     parser.add_argument("--dry", action="store_true", help="tiny sizes on the CPU; writes no table")
+    for peer in PEERS.values():
+        parser.add_argument(peer.option, type=Path, help=f"a checkout of {peer.source}")
     options = parser.parse_args(arguments)
     if not options.dry and not torch.cuda.is_available():
         print("torch sees no CUDA GPU here; --dry does the same on the CPU, with tiny sizes")
@@ -214,6 +268,20 @@ def main(arguments: list[str] | None = None) -> int:
         )
         for net, method, precision in rates()
     ]
+    for name, peer in PEERS.items():
+        folder = getattr(options, name.lower())
+        if folder is None:
+            print(f"not compared with {name}: {peer.option} PATH names a checkout of {peer.source}")
+            continue
+        work += [
+            (
+                "peer",
+                ", ".join((*given, name)),
+                lambda n=name, f=folder, g=given: run_peer(n, f, g, device, options.dry),
+            )
+            for given in rates()
+            if given[1] in peer.methods
+        ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for kind, name, run in work:

@@ -11,6 +11,7 @@ from unittest import mock
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 from benchmarks.timing import Row, measure
 from ekd_lite.data import ImageFolder, RecordIO, SyntheticFaces, fast_jpeg
@@ -18,6 +19,9 @@ from ekd_lite.data.decode import DecodedFaces
 from ekd_lite.data.opening import open_packed
 from ekd_lite.data.packed import PackedFaces
 from ekd_lite.data.sets import convert
+from ekd_lite.evaluate import embed
+from ekd_lite.evaluate.embedding import embed_views
+from ekd_lite.models import build_backbone
 from ekd_lite.ops import fresh
 
 
@@ -62,6 +66,67 @@ def bench_readers(*, quick: bool) -> Iterator[Row]:
         if fast_jpeg._library() is not None:
             yield bench_fast(files, record, index, encoded)
         yield bench_packed(packed, index)
+
+
+def bench_embed(*, quick: bool) -> Iterator[Row]:
+    """Images to embeddings: both views of one reading, and one array for the result."""
+    count = 64
+    net = build_backbone("tiny_student", embedding_dim=128, image_size=112)
+    faces = SyntheticFaces(count // 4, 4, image_size=112)
+    pixels = ((faces.batch(range(count)) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    with tempfile.TemporaryDirectory() as folder:
+        for i, image in enumerate(pixels):
+            path = Path(folder) / f"{i // 4:03}" / f"{i % 4}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path, quality=95)
+        files = ImageFolder(folder, image_size=112)
+        yield measure(
+            "both views of JPEG files",
+            f"{count} images",
+            {
+                "ours": lambda: embed_views(net, files, batch_size=32),
+                "peer": lambda: [
+                    embed(net, files, mirrored=m, batch_size=32) for m in (False, True)
+                ],
+                "bound": lambda: plain_views(net, files, 32),
+            },
+            repeats=3,
+            memory=False,
+            goal="<= 1.1 bound",
+            note="tiny student; peer: a reading for each view; bound: batches and nets alone",
+        )
+    rows, width = (4_096, 512) if quick else (32_768, 512)
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, width))
+    packed = PackedFaces(torch.zeros(rows, 3, 16, 16, dtype=torch.uint8), torch.zeros(rows).long())
+    row = measure(
+        "embed into one array",
+        f"{rows // 1000}k x {width}",
+        {"ours": lambda: embed(linear, packed), "peer": lambda: joined_batches(linear, packed)},
+        repeats=3,
+        goal="peak <= 1.2 of the result",
+    )
+    result = rows * width * 4 / 2**20
+    row.note = f"peak {row.mb['ours'] / result:.2f} of the result" if row.mb else ""
+    yield row
+
+
+@torch.inference_mode()
+def plain_views(net: nn.Module, faces: ImageFolder, size: int) -> None:
+    """Read and embed twice, nothing else."""
+    net.eval()
+    for start in range(0, len(faces), size):
+        images = faces.batch(range(start, min(start + size, len(faces))))
+        net(images), net(images.flip(-1))
+
+
+@torch.inference_mode()
+def joined_batches(net: nn.Module, faces: PackedFaces) -> torch.Tensor:
+    """As before: a list of batches, joined, copied, looked at as a whole."""
+    starts = range(0, len(faces), 256)
+    rows = [net(faces.batch(range(s, min(s + 256, len(faces))))).float() for s in starts]
+    joined = torch.cat(rows).clone()
+    (~joined.isfinite().all(dim=1)).nonzero()
+    return joined
 
 
 def bench_decoded(

@@ -199,8 +199,8 @@ def table_step(
         if not whole:
             return contextlib.nullcontext()
         stack = contextlib.ExitStack()
-        for module in (undo, state):  # no buffer is said to be a table
-            stack.enter_context(mock.patch.object(module, "tables", return_value=([], [])))
+        stack.enter_context(mock.patch.object(undo, "tables", return_value=([], [])))
+        stack.enter_context(mock.patch.object(state, "not_sent", return_value=[]))
         return stack
 
     with as_wanted():

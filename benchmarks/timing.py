@@ -19,7 +19,7 @@ import torch
 Variants = dict[str, Callable[[], object]]
 REPEATS = 9
 clock = time.perf_counter  # or time.process_time, which leaves out what others do
-only: list[str] = []  # rows of pairwise losses to time; empty for all
+only: list[str] = []  # rows of pairwise losses and of fit to time; empty for all
 
 
 @dataclass

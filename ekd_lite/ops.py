@@ -123,13 +123,21 @@ def largest(values: Tensor, count: int) -> Tensor:
     return torch.from_numpy(np.sort(array)[::-1].copy())
 
 
-def fresh(*shape: int) -> Tensor:
-    """Memory for a large float32 result on the CPU, with whatever stands in it.
+def fresh(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Memory for a large result on the CPU, with whatever stands in it.
 
     From numpy, which asks Linux for huge pages; torch does not. Where pages are dear, as on virtual
     machines, to touch 128 images of `torch.empty` costs as much as decoding half of them.
     """
-    return torch.from_numpy(np.empty(shape, np.float32))
+    return torch.from_numpy(np.empty(shape, str(dtype).removeprefix("torch.")))
+
+
+def product(first: Tensor, second: Tensor) -> Tensor:
+    """The product of two matrices that autograd shall not see, on the CPU in `fresh` memory."""
+    if first.device.type != "cpu":
+        return first @ second
+    result = fresh(len(first), second.shape[1], dtype=first.dtype)
+    return torch.mm(first, second, out=result)
 
 
 def generator_for(seed: int, stream: int, step: int, rank: int = 0) -> np.random.Generator:

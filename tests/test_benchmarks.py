@@ -114,7 +114,12 @@ def test_the_command_writes_and_compares(tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["bench", "lfw", "--quick", "--compare", str(file)])
     assert ended.value.code == 1
-    assert "worse than before" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "worse than before" in said and "another clock" not in said
+    with pytest.raises(SystemExit):
+        main(["bench", "lfw", "--quick", "--cpu", "--compare", str(file)])
+    expected = "taken by another clock or number of threads then: LFW ten folds 6000 pairs"
+    assert expected in capsys.readouterr().out
 
 
 def test_an_unknown_name_is_told(capsys):

@@ -1,12 +1,14 @@
 """`make gpu` in its dry form: all of it runs, on a CPU; and what is wrong gets into the table."""
 
 import csv
+import sys
 
 import pytest
 import torch
 
 from benchmarks import gpu
 from benchmarks.gpu_checks import Check, all_checks, deviation
+from benchmarks.gpu_peers import PEERS, group_of_one
 from ekd_lite.distill import DISTILLERS
 from ekd_lite.heads import HEADS
 
@@ -49,6 +51,102 @@ def test_the_bare_loop_learns_what_ours_learns(method, precision):
 def _state_of(step):
     cells = dict(zip(step.__code__.co_freevars, step.__closure__, strict=True))
     return cells["ours" if "ours" in cells else "bare"].cell_contents
+
+
+LOSSES = """
+import torch
+class {name}(torch.nn.Module):
+    def __init__(self, *numbers): super().__init__(); self.numbers = numbers
+    def forward(self, logits, labels): return logits * self.numbers[0]
+"""
+PARTIAL_FC = """
+import torch
+class PartialFC_V2(torch.nn.Module):
+    def __init__(self, margin, width, people, rate, fp16):
+        super().__init__()
+        assert torch.distributed.get_world_size() == 1
+        self.margin, self.weight = margin, torch.nn.Parameter(torch.randn(people, width))
+    def forward(self, embeddings, labels):
+        logits = self.margin(embeddings @ self.weight.T, labels)
+        return torch.nn.functional.cross_entropy(logits, labels)
+"""
+ARCFACE = """
+import torch
+from torchkit.helper import product
+class ArcFace(torch.nn.Module):
+    def __init__(self, width, people, scale, margin):
+        super().__init__()
+        self.kernel = torch.nn.Parameter(torch.randn(width, people))
+    def forward(self, embeddings, labels):
+        logits = product(embeddings, self.kernel)
+        return logits, logits
+"""
+DISTILL = """
+import torch
+class {name}(torch.nn.MSELoss):
+    def forward(self, student, teacher, *labels): return super().forward(student, teacher)
+"""
+
+
+@pytest.fixture
+def checkouts(tmp_path):
+    """Folders of the names that the two projects have, with a few lines of ours in them."""
+    files = {
+        "insightface/recognition/arcface_torch/losses.py": LOSSES.format(name="CombinedMarginLoss"),
+        "insightface/recognition/arcface_torch/partial_fc_v2.py": PARTIAL_FC,
+        "TFace/recognition/torchkit/head/localfc/arcface.py": ARCFACE,
+        "TFace/recognition/torchkit/helper.py": "def product(a, b): return a @ b",
+        "TFace/recognition/tasks/ekd/distillation/ekd.py": DISTILL.format(name="EKD"),
+        "TFace/recognition/tasks/ekd/distillation/fitnet.py": DISTILL.format(name="HintLoss"),
+    }
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return {name: tmp_path / name for name in PEERS}
+
+
+def test_loops_of_peers_run_beside_ours(checkouts, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(gpu, "all_checks", lambda: iter([]))
+    monkeypatch.setattr(gpu, "NETS", ("mobilefacenet",))
+    out = tmp_path / "gpu.csv"
+    options = [str(x) for n in PEERS for x in (PEERS[n].option, checkouts[n])]
+    before = set(sys.modules), list(sys.path)
+    assert gpu.main(["--dry", "--out", str(out), *options]) == 0
+    rows = [row for row in csv.DictReader(out.read_text().splitlines()) if row["kind"] == "peer"]
+    assert [row["name"] for row in rows] == [
+        f"mobilefacenet, {method}, {precision}, {name}"
+        for name, peer in PEERS.items()
+        for precision in gpu.PRECISIONS
+        for method in peer.methods
+    ]
+    assert all(float(row["value"]) > 0 and float(row["bound"]) > 0 for row in rows)
+    assert "not compared" not in capsys.readouterr().out
+    assert sys.path == before[1]
+    assert not {"losses", "torchkit.helper", "distillation"} & (set(sys.modules) - before[0])
+    assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.parametrize(("name", "method"), [("insightface", "none"), ("TFace", "ekd")])
+def test_a_peers_step_trains_its_net(checkouts, name, method):
+    with group_of_one(CPU):
+        task = gpu.peer_task("mobilefacenet", method, "float32", CPU, 8, True)
+        step = PEERS[name].step(checkouts[name], task)
+        before = [p.detach().clone() for p in task.net.parameters()]
+        step()
+    assert all(not torch.equal(a, b) for a, b in zip(before, task.net.parameters(), strict=True))
+
+
+def test_without_a_checkout_it_is_said(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(gpu, "all_checks", lambda: iter([]))
+    monkeypatch.setattr(gpu, "rates", lambda: iter([("mobilefacenet", "none", "float32")]))
+    assert gpu.main(["--dry"]) == 0
+    assert (
+        "not compared with TFace: --tface PATH names a checkout of github.com/Tencent/TFace"
+        in capsys.readouterr().out
+    )
+    assert gpu.main(["--dry", "--insightface", str(tmp_path / "nothing")]) == 1
+    assert "is not there: is the path that of a checkout?" in capsys.readouterr().out
 
 
 def test_what_is_wrong_is_said(monkeypatch, tmp_path, capsys):

@@ -15,9 +15,9 @@ from ekd_lite.evaluate import (
     VERIFICATION_SETS,
     UndefinedMetricWarning,
     bootstrap_pair_list,
-    embed,
     verification_accuracy,
 )
+from ekd_lite.evaluate.embedding import embed_views
 from ekd_lite.evaluate.lfw import split_folds
 from ekd_lite.ops import false_accepts_at
 
@@ -104,8 +104,8 @@ def open_pairs(faces: Path, listed: Path | None, *, image_size: int) -> tuple[Ve
 
 def _embed_both_views(net: nn.Module, faces: FaceSet, side: str) -> tuple[Tensor, Tensor]:
     """Embeddings of the images and of their mirror images."""
-    plain = embed(net, faces, progress=f"embedding, {side}")
-    return plain, embed(net, faces, mirrored=True, progress=f"embedding, {side} mirrored")
+    plain, mirrored = embed_views(net, faces, progress=f"embedding, {side}")
+    return plain, mirrored
 
 
 def _people(pairs: VerificationSet) -> tuple[Tensor, Tensor] | None:

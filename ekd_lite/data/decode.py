@@ -137,10 +137,12 @@ class DecodedFaces:
         labels: (N,) int64, 0..num_identities - 1.
         image_size: side of the square images given out, pixels.
         bad: names of the images left out because they cannot be decoded.
+        reads_ahead: another thread may read the images (`ekd_lite.data.ahead`).
     """
 
     labels: Tensor
     bad: Sequence[str] = ()
+    reads_ahead = True
 
     def __init__(self, image_size: int) -> None:
         check_image_size(image_size)
@@ -207,12 +209,22 @@ class DecodedFaces:
             ValueError: an image cannot be decoded; it is named.
         """
         rows = index_tensor(indices, len(self)).tolist()
-        size = self.image_size
-        pictures = (
-            _rgbx(self.source(i), name=functools.partial(self.name, i), image_size=size)
-            for i in rows
+        return to_floats(
+            map(self._picture, rows), count=len(rows), size=self.image_size, channels=4
         )
-        return to_floats(pictures, count=len(rows), size=size, channels=4)
+
+    def byte_batch(self, indices: Indices) -> Tensor:
+        """The same images as bytes, (B, 3, image_size, image_size) uint8."""
+        rows = index_tensor(indices, len(self)).tolist()
+        pixels = np.empty((len(rows), self.image_size, self.image_size, 3), np.uint8)
+        for place, row in enumerate(rows):
+            pixels[place] = self._picture(row)[..., :3]
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+    def _picture(self, index: int) -> np.ndarray[Any, Any]:
+        """Red, green, blue and a byte of no meaning, (H, W, 4)."""
+        name = functools.partial(self.name, index)
+        return _rgbx(self.source(index), name=name, image_size=self.image_size)
 
 
 def find_bad(faces: DecodedFaces, max_bad_fraction: float) -> list[int]:

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ekd_lite.data.ahead import as_floats
 from ekd_lite.data.faceset import FaceSet, at_size
 from ekd_lite.data.indexing import Indices, index_tensor, int64_tensor, one_index
 from ekd_lite.data.mapped import MappedFile, pixels_of
-from ekd_lite.ops import fresh
 
 _MOST_HASHED = 4 << 30
 
@@ -109,5 +109,9 @@ class PackedFaces:
         Raises:
             IndexError: an index is not an integer, or not one of this set.
         """
+        return as_floats(self.byte_batch(indices))
+
+    def byte_batch(self, indices: Indices) -> Tensor:
+        """The same pictures as bytes, uint8 `(B, 3, H, W)`."""
         rows = self._rows.index_select(0, index_tensor(indices, len(self)))
-        return fresh(*rows.shape).copy_(rows).div_(127.5).sub_(1.0).view(-1, *self._shape)
+        return rows.view(-1, *self._shape)

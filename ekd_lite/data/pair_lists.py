@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ekd_lite.data.ahead import reads_ahead
 from ekd_lite.data.decode import SUFFIXES
 from ekd_lite.data.faceset import FaceSet
 from ekd_lite.data.folder import ImageFolder
@@ -42,6 +43,11 @@ class Subset:
     def num_identities(self) -> int:
         """Number of identities of the whole set, whose labels these are."""
         return int(self.labels.max()) + 1 if self._own else self.faces.num_identities
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether another thread may read the set (`ekd_lite.data.ahead`)."""
+        return reads_ahead(self.faces)
 
     def __len__(self) -> int:
         return len(self.rows)

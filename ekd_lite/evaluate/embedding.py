@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from ekd_lite.data import FaceSet
+from ekd_lite.data.ahead import read_ahead
 from ekd_lite.data.faceset import check_pixels
 from ekd_lite.ops import check_embeddings
 
@@ -17,15 +21,23 @@ def embed(
     *,
     mirrored: bool = False,
     batch_size: int = 256,
+    autocast: torch.dtype | None = None,
+    channels_last: bool = False,
     progress: str | None = None,
 ) -> Tensor:
     """Embed every image of a set with a backbone in evaluation mode.
+
+    Images of a set that decodes files are read by a thread while the batch before them is embedded.
 
     Args:
         backbone: maps images (B, 3, H, H) to embeddings (B, D); left in the mode it was in.
         faces: the images.
         mirrored: embed every image flipped left to right.
         batch_size: images at a time.
+        autocast: torch.bfloat16 or torch.float16 for convolutions and products in it, where the
+            device has them; the embeddings are close to those in float32, not equal.
+        channels_last: images in torch's channels-last format, in which many convolutions are
+            faster, and may round otherwise.
         progress: label of a bar, shown on a terminal.
 
     Returns:
@@ -35,6 +47,42 @@ def embed(
         ValueError: no net; an empty set, or images that are no float32 (B, 3, H, W) in [-1, 1]; a
             net with weights in half precision, or one that does not give one embedding an image;
             an embedding that is NaN or infinite (names the image).
+    """
+    (rows,) = embed_views(
+        backbone,
+        faces,
+        views=(mirrored,),
+        batch_size=batch_size,
+        autocast=autocast,
+        channels_last=channels_last,
+        progress=progress,
+    )
+    return rows
+
+
+def embed_views(
+    backbone: nn.Module,
+    faces: FaceSet,
+    *,
+    views: Sequence[bool] = (False, True),
+    batch_size: int = 256,
+    autocast: torch.dtype | None = None,
+    channels_last: bool = False,
+    progress: str | None = None,
+) -> list[Tensor]:
+    """Embed the images as they are, or flipped left to right, or both: each is read once.
+
+    Args:
+        backbone: as for `embed`, and so are the other options and what is raised.
+        faces: the images.
+        views: for each result, whether the images are flipped for it.
+        batch_size: images at a time.
+        autocast: a type in half precision.
+        channels_last: the format of the images.
+        progress: label of a bar.
+
+    Returns:
+        What `embed` gives, for each of the views.
     """
     if not isinstance(backbone, nn.Module):
         raise ValueError(
@@ -56,23 +104,58 @@ def embed(
     # A net without parameters, such as an ONNX file, runs on the CPU.
     device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
     dtype = torch.float64 if torch.float64 in kinds else torch.float32
-    backbone.eval()
-    rows = []
+    memory_format = torch.channels_last if channels_last else torch.preserve_format
     starts = range(0, len(faces), batch_size)
+    parts = [range(start, min(start + batch_size, len(faces))) for start in starts]
+    images_of = contextlib.closing(read_ahead(map(faces.batch, parts), faces))
+    table = _Rows(len(faces), len(views))
+    backbone.eval()
     try:
-        with torch.inference_mode():
-            for start in tqdm(starts, desc=progress, disable=None if progress else True):
-                indices = range(start, min(start + batch_size, len(faces)))
-                images = faces.batch(indices)
-                check_pixels(images, torch.tensor(indices))
-                images = images.to(device, dtype)
-                if mirrored:
-                    images = images.flip(-1)
-                rows.append(check_embeddings(backbone(images), len(images)).float().cpu())
+        with (
+            images_of as read,
+            torch.inference_mode(),
+            contextlib.nullcontext() if autocast is None else torch.autocast(device.type, autocast),
+        ):
+            for part in tqdm(parts, desc=progress, disable=None if progress else True):
+                images = next(read)
+                check_pixels(images, torch.tensor(part))
+                images = images.to(device, dtype, memory_format=memory_format)
+                for view, is_mirrored in enumerate(views):
+                    seen = images.flip(-1) if is_mirrored else images
+                    table.keep(view, part, check_embeddings(backbone(seen), len(seen)))
     finally:
         backbone.train(was_training)
-    embeddings = torch.cat(rows).clone()  # clone: no longer an inference tensor
-    bad = (~embeddings.isfinite().all(dim=1)).nonzero().flatten()
-    if len(bad):
-        raise ValueError(f"the embedding of image {int(bad[0])} is not finite ({len(bad)} such)")
-    return embeddings
+    return table.checked()
+
+
+class _Rows:
+    """Embeddings of all images for some views, each in one array: joining batches needs two."""
+
+    def __init__(self, count: int, views: int) -> None:
+        self._count = count
+        self._views: list[Tensor | None] = [None] * views
+        self._bad: list[list[int]] = [[] for _ in range(views)]
+
+    def keep(self, view: int, part: range, rows: Tensor) -> None:
+        """Copy the embeddings of some images to where they belong."""
+        table = self._views[view]
+        if table is None:
+            with torch.inference_mode(False):  # the result is an ordinary tensor
+                table = torch.empty(self._count, rows.shape[1])
+            self._views[view] = table
+        if rows.shape[1] != table.shape[1]:
+            raise ValueError(
+                f"the net gives embeddings of {rows.shape[1]} numbers for images {part.start} to "
+                f"{part.stop - 1}, and of {table.shape[1]} before: expected one width"
+            )
+        own = rows.float().cpu()
+        table[part.start : part.stop] = own
+        bad = (~own.isfinite().all(dim=1)).nonzero().flatten()
+        self._bad[view] += (bad + part.start).tolist()
+
+    def checked(self) -> list[Tensor]:
+        """The arrays, if all numbers are finite."""
+        for bad in self._bad:
+            if bad:
+                raise ValueError(f"the embedding of image {bad[0]} is not finite ({len(bad)} such)")
+        return [table for table in self._views if table is not None]

@@ -118,14 +118,20 @@ def _rank(probes: Rows, gallery: Rows, own: Tensor) -> tuple[Tensor, Tensor]:
     """Score of entry `own`, and its rank from 1, of each probe (Q,)."""
     scores, ranks = pair_scores(probes, gallery, torch.arange(len(probes)), own), []
     for part, rough, error in _rough_blocks(probes, gallery):
-        mine = scores[part, None]
-        rough_mine = (mine / STEPS).astype(np.float32)
-        is_above = rough > rough_mine + error
-        # As near as rounding: an equal score ranks before, and the right entry itself is one.
-        i, j = np.nonzero((rough >= rough_mine - error) ^ is_above)
-        near = _exact(probes[part], gallery, i, j)
-        equal = np.bincount(i[near >= scores[part][i]], minlength=len(mine))
-        ranks.append(np.count_nonzero(is_above, axis=1) + equal)
+        mine = scores[part]
+        rough_mine = (mine[:, None] / STEPS).astype(np.float32)
+        low, high = rough_mine - error, rough_mine + error
+        above = np.count_nonzero(rough > high, axis=1)
+        near = np.count_nonzero(rough >= low, axis=1) - above
+        # An equal score ranks before. The right entry itself is near; only others are looked at.
+        equal = np.ones(len(mine), dtype=np.int64)
+        rows = np.flatnonzero(near > 1)
+        if len(rows):
+            some = rough[rows]
+            i, j = np.nonzero((some >= low[rows]) & (some <= high[rows]))
+            exact = _exact(probes[part], gallery, rows[i], j)
+            equal[rows] = np.bincount(i[exact >= mine[rows][i]], minlength=len(rows))
+        ranks.append(above + equal)
     return torch.from_numpy(scores), torch.from_numpy(np.concatenate(ranks))
 
 
@@ -139,13 +145,18 @@ def _best(probes: Rows, gallery: Rows) -> Tensor:
 
 
 def _rough_blocks(probes: Rows, gallery: Rows) -> Iterator[tuple[slice, np.ndarray, np.float32]]:
-    """Cosines (n, G) in float32 of some probes at a time, and how far they may be off."""
+    """Cosines (n, G) in float32 of some probes at a time, and how far they may be off.
+
+    The next ones take their place.
+    """
     error = np.float32(min(rough_error(gallery.fixed.shape[1]), 4.0))
     unit = gallery.unit()
     step = max(1, min(BLOCK, MAX_CELLS // len(gallery)))
+    room = torch.empty(min(step, len(probes)), len(gallery))  # one for all: fresh pages are dear
     for start in range(0, len(probes), step):
         part = slice(start, start + step)
-        yield part, rough_scores(probes[part].unit(), unit).numpy(), error
+        first = probes[part].unit()
+        yield part, rough_scores(first, unit, out=room[: len(first)]).numpy(), error
 
 
 def _exact(probes: Rows, gallery: Rows, i: np.ndarray, j: np.ndarray) -> np.ndarray:

@@ -25,11 +25,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ekd_lite.heads.margin import NormFace, check_head_input, check_labels
-from ekd_lite.ops import unit_rows
+from ekd_lite.ops import fresh, product, unit_rows
 from ekd_lite.parallel import max_over_ranks, sum_over_ranks
 
+BLOCK = 128  # prototypes at a time
 EPS = 1e-6  # as in unit_rows: a shorter prototype has no direction
 
 
@@ -83,7 +85,7 @@ class _MarginSoftmax(torch.autograd.Function):
         length = torch.linalg.vector_norm(prototypes, dim=1)
         inverse = torch.where(length <= EPS, 0.0, 1 / length)
         # Every pass over the buffer counts: the cosines get their length and the scale in one.
-        buffer = (unit @ prototypes.T).mul_(scale * inverse)
+        buffer = product(unit, prototypes.T).mul_(scale * inverse)
         plain = buffer[row, column]
         own, slope = _target_and_slope(target, plain / scale)
         buffer[row, column] = (
@@ -103,11 +105,14 @@ class _MarginSoftmax(torch.autograd.Function):
         return (total.log() - true).mean()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         unit, prototypes, inverse, buffer, total, row, column, slope, is_here = ctx.saved_tensors
         factor = grad * (ctx.scale / len(buffer))
         true = (buffer[row, column] / total[row] - 1) * slope
-        buffer = (buffer * (factor / total)[:, None]).mul_(inverse)  # p s / R, by |w_j|
+        room = fresh(*buffer.shape, dtype=buffer.dtype) if buffer.device.type == "cpu" else None
+        buffer = torch.mul(buffer, (factor / total)[:, None], out=room)
+        buffer.mul_(inverse)  # p s / R, by |w_j|
         own = true * inverse[column] * factor
         if is_here is not None:
             own = torch.where(is_here, own, buffer[row, column])
@@ -115,9 +120,13 @@ class _MarginSoftmax(torch.autograd.Function):
         grad_unit = buffer @ prototypes if ctx.needs_input_grad[0] else None
         grad_prototypes = None
         if ctx.needs_input_grad[1]:
-            grad_prototypes = buffer.T @ unit
-            along = torch.linalg.vecdot(grad_prototypes, prototypes) * inverse.square()
-            grad_prototypes.addcmul_(prototypes, along[:, None], value=-1)
+            grad_prototypes = product(buffer.T, unit)
+            # Some rows at a time stay in a cache, and all products of numbers need no room.
+            step = BLOCK if grad_prototypes.device.type == "cpu" else len(prototypes)
+            parts = (torch.split(x, step) for x in (grad_prototypes, prototypes, inverse))
+            for rows, own, by in zip(*parts, strict=True):
+                along = torch.linalg.vecdot(rows, own) * by.square()
+                rows.addcmul_(own, along[:, None], value=-1)
         return grad_unit, grad_prototypes, None, None, None, None, None, None
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ekd_lite.data import FaceSet, IdentityBalancedSampler, NeighbourSampler, capped_workers
+from ekd_lite.data.ahead import as_floats, read_ahead, read_bytes
 from ekd_lite.data.augment import augment
 from ekd_lite.data.faceset import check_pixels
 from ekd_lite.data.sampler import BatchStream
@@ -31,13 +32,17 @@ class LoaderError(RuntimeError):
 class _Indexed(Dataset[Any]):
     """A face set as torch's loader wants it, one whole batch a call.
 
+    Bytes go to another process, or to a GPU, as bytes: a quarter of the floats (`prepare` makes
+    these of them).
+
     Attributes:
         reading: the indices that each reading process is at, (workers, N), in shared memory: what
             is left of a process that died.
     """
 
-    def __init__(self, faces: FaceSet, workers: int, batch_size: int) -> None:
+    def __init__(self, faces: FaceSet, workers: int, batch_size: int, *, far: bool) -> None:
         self.faces = faces
+        self.far = far
         self.reading = torch.full((max(workers, 1), batch_size), -1)
         self.reading.share_memory_()  # type: ignore[no-untyped-call]
 
@@ -47,17 +52,20 @@ class _Indexed(Dataset[Any]):
         own = self.reading[worker.id if worker else 0]
         own.copy_(index)
         try:
-            images = self.faces.batch(index)
+            images = self._read(index)
         except Exception as error:
             raise self._name_image(indices, error) from error
         own.fill_(-1)
         return images, index
 
+    def _read(self, index: Tensor) -> Tensor:
+        return read_bytes(self.faces, index) if self.far else self.faces.batch(index)
+
     def _name_image(self, indices: list[int], error: Exception) -> LoaderError:
         """Read the batch one by one to find who it was."""
         for i in indices:
             try:
-                self.faces.batch(torch.tensor([i]))
+                self._read(torch.tensor([i]))
             except Exception as own:
                 return LoaderError(f"image {i} cannot be read: {type(own).__name__}: {own}")
         return LoaderError(f"images {indices} cannot be read: {type(error).__name__}: {error}")
@@ -103,11 +111,23 @@ def build_sampler(
 
 @contextlib.contextmanager
 def read_batches(
-    config: TrainConfig, faces: FaceSet, sampler: BatchStream
+    config: TrainConfig,
+    faces: FaceSet,
+    sampler: BatchStream,
+    *,
+    device: torch.device | str = "cpu",
 ) -> Iterator[Iterator[tuple[Tensor, Tensor, Tensor]]]:
     """Images (N, 3, H, H), labels (N,) and indices (N,), from the sampler's step on.
 
-    The reading processes end with the block.
+    Images are bytes or floats, see `prepare`. The reading processes live as long as the block:
+    the loader is gone through once, so that there is nothing for `persistent_workers` to keep.
+    Without any, a thread reads ahead where the set decodes files (`read_ahead`).
+
+    Args:
+        config: of the run.
+        faces: the training images.
+        sampler: which images.
+        device: where they will go; for a GPU they come in memory that is pinned.
 
     Raises:
         LoaderError: an image cannot be read, or a reading process died or did not answer within
@@ -115,12 +135,15 @@ def read_batches(
             not only when the next batch is asked for.
     """
     workers = capped_workers(config.workers, least=0)
-    source = _Indexed(faces, workers, sampler.general + sampler.balanced)
+    is_gpu = torch.device(device).type == "cuda"
+    size = sampler.general + sampler.balanced
+    source = _Indexed(faces, workers, size, far=workers > 0 or is_gpu)
     loader = DataLoader(
         source,
         batch_sampler=sampler,
         num_workers=workers,
         collate_fn=_as_it_is,
+        pin_memory=is_gpu,
         generator=torch.Generator(),  # else the loader draws from the generator of the dropout
         timeout=config.loader_timeout if workers else 0,
         worker_init_fn=_take_orders_from_parent,
@@ -128,7 +151,8 @@ def read_batches(
     try:
         iterator = iter(loader)
         try:
-            yield _batches(iterator, source, config)
+            with contextlib.closing(read_ahead(iterator, faces)) as ahead:
+                yield _batches(iterator if workers else ahead, source, config)
         finally:
             _end(iterator)
     except RuntimeError as error:  # also from the lines that start and end the readers
@@ -173,7 +197,8 @@ def _batches(
         except (RuntimeError, OSError, EOFError) as error:
             # What a dead process looks like differs from time to time.
             raise LoaderError(_what_happened(source, config, error)) from error
-        check_pixels(images, index)
+        if images.dtype != torch.uint8:  # of bytes nothing is out of range
+            check_pixels(images, index)
         yield images, source.faces.labels[index], index
 
 
@@ -214,7 +239,7 @@ def prepare(
 
     Args:
         state: holds the teacher.
-        images: (N, 3, H, H).
+        images: (N, 3, H, H), in [-1, 1] or bytes.
         labels: (N,).
         index: which images of the set they are, (N,).
         cache: what `cache_teacher` made, or None to ask the teacher now.
@@ -223,9 +248,9 @@ def prepare(
     """
     config, device = state.config, state.device
     if config.augment:
-        images = augment(images, generator_for(config.seed, 8, position, rank()))
+        images = augment(as_floats(images), generator_for(config.seed, 8, position, rank()))
     memory_format = torch.channels_last if config.channels_last else torch.preserve_format
-    images = images.to(device, non_blocking=True, memory_format=memory_format)
+    images = as_floats(images.to(device, non_blocking=True)).to(memory_format=memory_format)
     mirrored = torch.zeros(len(index), dtype=torch.bool)
     if config.flip:
         generator = generator_for(config.seed, 2, position, rank())

@@ -106,7 +106,7 @@ class TrainConfig:
     device: str = "auto"
     """cpu, cuda, cuda:1, ... or auto: cuda where there is one."""
     workers: int = 0
-    """Processes that read images ahead; 0 reads in the training process."""
+    """Processes that read images ahead; 0: a thread does where files are decoded."""
     loader_timeout: float = 120.0
     """Seconds after which a batch that does not come is an error."""
     rank_timeout: float = 120.0

@@ -203,7 +203,7 @@ def _fit(
         if teacher is not None and progress and rank() == 0:
             print(report_teacher(teacher, faces, seen, cache), flush=True)
         sampler.step = state.step * config.accumulate
-        with read_batches(config, faces, sampler) as batches:
+        with read_batches(config, faces, sampler, device=device) as batches:
             _train(state, batches, cache, out, progress, on_step, start)
         model = finished_model(state, faces.num_identities)
         if rank() == 0:

@@ -7,15 +7,24 @@ every step it is torch's optimizer. The count of steps that corrects AdamW's mom
 table, not of a row.
 
 Gradients of other parameters go torch's way, and so does a dense gradient of a table.
+
+On the CPU a block of rows after the other is gathered, updated and put back, so that all of this
+happens in a cache; a fresh copy of the rows of each table would cost twice the whole update.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
+
+from ekd_lite.ops import is_free_to_fetch
+
+BLOCK = 64  # rows at a time
 
 
 class _Rowwise(torch.optim.Optimizer):
@@ -34,7 +43,7 @@ class _Rowwise(torch.optim.Optimizer):
             table.grad = None
         loss = super().step(closure)
         for table, group, grad in tables:
-            grad = grad.coalesce()
+            grad = coalesced(grad)
             self._update_rows(table, group, grad.indices()[0], grad.values())
             table.grad = grad
         return loss
@@ -56,16 +65,23 @@ class RowwiseAdamW(_Rowwise, torch.optim.AdamW):
             state["step"] = torch.zeros(())  # on the CPU, as torch has it
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(table), torch.zeros_like(table)
         state["step"] += 1
-        count = float(state["step"])
-        (first, second), rate = group["betas"], group["lr"]
-        mean = state["exp_avg"].index_select(0, rows).lerp_(grad, 1 - first)
-        square = state["exp_avg_sq"].index_select(0, rows)
-        square.mul_(second).addcmul_(grad, grad, value=1 - second)
-        state["exp_avg"].index_copy_(0, rows, mean)
-        state["exp_avg_sq"].index_copy_(0, rows, square)
-        length = square.sqrt_().div_((1 - second**count) ** 0.5).add_(group["eps"])
-        new = table.index_select(0, rows).mul_(1 - rate * group["weight_decay"])
-        table.index_copy_(0, rows, new.addcdiv_(mean, length, value=-rate / (1 - first**count)))
+        step, (first, second), rate = state["step"], group["betas"], group["lr"]
+        decay, eps, count = group["weight_decay"], group["eps"], float(state["step"])
+
+        def update(some: list[Tensor], grad: Tensor) -> None:
+            own, mean, square = some
+            if is_free_to_fetch(own):  # in one pass
+                torch._fused_adamw_(
+                    [own], [grad], [mean], [square], [], [step], lr=rate, beta1=first,
+                    beta2=second, weight_decay=decay, eps=eps, amsgrad=False, maximize=False,
+                )  # fmt: skip
+                return
+            mean.lerp_(grad, 1 - first)
+            square.mul_(second).addcmul_(grad, grad, value=1 - second)
+            length = square.sqrt().div_((1 - second**count) ** 0.5).add_(eps)
+            own.mul_(1 - rate * decay).addcdiv_(mean, length, value=-rate / (1 - first**count))
+
+        _change_rows([table, state["exp_avg"], state["exp_avg_sq"]], rows, grad, update)
 
 
 class RowwiseSGD(_Rowwise, torch.optim.SGD):
@@ -77,8 +93,61 @@ class RowwiseSGD(_Rowwise, torch.optim.SGD):
         state = self.state[table]
         if state.get("momentum_buffer") is None:
             state["momentum_buffer"] = torch.zeros_like(table)
-        old = table.index_select(0, rows)
-        momentum = state["momentum_buffer"].index_select(0, rows).mul_(group["momentum"])
-        momentum.add_(grad).add_(old, alpha=group["weight_decay"])
-        state["momentum_buffer"].index_copy_(0, rows, momentum)
-        table.index_copy_(0, rows, old.add_(momentum, alpha=-group["lr"]))
+
+        def update(some: list[Tensor], grad: Tensor) -> None:
+            own, momentum = some
+            momentum.mul_(group["momentum"]).add_(grad).add_(own, alpha=group["weight_decay"])
+            own.add_(momentum, alpha=-group["lr"])
+
+        _change_rows([table, state["momentum_buffer"]], rows, grad, update)
+
+
+def coalesced(grad: Tensor) -> Tensor:
+    """A sparse gradient, each row once and in order; not copied if it is so already.
+
+    A backward pass forgets of the gradient that it sets whether it is.
+    """
+    if not grad.is_coalesced() and is_free_to_fetch(grad):
+        rows, values = grad._indices(), grad._values()
+        if bool((rows[0, 1:] > rows[0, :-1]).all()):
+            return torch.sparse_coo_tensor(
+                rows, values, grad.shape, check_invariants=False, is_coalesced=True
+            )
+    return grad.coalesce()
+
+
+def _change_rows(
+    tables: Sequence[Tensor],
+    rows: Tensor,
+    grad: Tensor,
+    update: Callable[[list[Tensor], Tensor], None],
+) -> None:
+    """Change some rows of tables (C, ...) of one shape.
+
+    Args:
+        tables: changed in place.
+        rows: which, each once, (R,).
+        grad: of these rows, (R, ...).
+        update: changes rows that stand together in place, given their gradient.
+    """
+    if not is_free_to_fetch(rows) or tables[0].dtype == torch.bfloat16:  # which numpy has not
+        found = [table.index_select(0, rows) for table in tables]
+        update(found, grad)
+        for table, some in zip(tables, found, strict=True):
+            table.index_copy_(0, rows, some)
+        return
+    # numpy gathers and puts back faster than torch does; what it changes torch must be told.
+    arrays = [table.detach().numpy() for table in tables]
+    room = [table.new_empty(min(BLOCK, len(rows)), *table.shape[1:]) for table in tables]
+    parts = torch.split(rows, BLOCK), torch.split(grad, BLOCK)
+    for some_rows, some_grad in zip(*parts, strict=True):
+        if len(some_rows) < len(room[0]):
+            room = [block[: len(some_rows)] for block in room]
+        which, blocks = some_rows.numpy(), [block.numpy() for block in room]
+        for array, block in zip(arrays, blocks, strict=True):
+            np.take(array, which, axis=0, out=block, mode="clip")
+        update(room, some_grad)
+        for array, block in zip(arrays, blocks, strict=True):
+            array[which] = block
+    for table in tables:
+        increment_version(table)

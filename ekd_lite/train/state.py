@@ -27,7 +27,7 @@ from ekd_lite.train.optim import build_optimizer
 from ekd_lite.train.origin import Origin, differences
 from ekd_lite.train.student import Student, build_student
 from ekd_lite.train.teacher import Teacher, as_teacher
-from ekd_lite.train.undo import tables
+from ekd_lite.train.undo import not_sent
 
 PARTS = ("backbone", "head", "distillers", "optimizer", "scaler")
 
@@ -255,10 +255,9 @@ def build_state(
     if config.compile:
         backbone.compile()
     if in_group():
-        # Else it would send whole tables, which are equal already, at every forward pass.
-        alike = [f"distillers.{name}" for names in tables(distillers) for name in names]
+        # Else it would send whole tables, and some hundred vectors, at every forward pass.
         ignore: Any = DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
-        ignore(objective, alike)
+        ignore(objective, not_sent(objective))
         objective = DistributedDataParallel(
             objective,
             device_ids=[device.index] if device.type == "cuda" else None,

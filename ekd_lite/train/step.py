@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ekd_lite.parallel import gather_batch, sum_over_ranks, world_size
 from ekd_lite.train.optim import learning_rate_at, margin_at
+from ekd_lite.train.rowwise import coalesced
 from ekd_lite.train.state import TrainState
 from ekd_lite.train.undo import Undo
 
@@ -119,7 +120,7 @@ def _gradients(state: TrainState) -> tuple[list[Tensor], list[Tensor]]:
     for parameters, numbers in zip(state.parameters(), found, strict=True):
         for parameter in parameters:
             if parameter.grad is not None and parameter.grad.is_sparse:
-                parameter.grad = parameter.grad.coalesce()  # of several batches the sum
+                parameter.grad = coalesced(parameter.grad)  # of several batches the sum
                 numbers.append(parameter.grad.values())
             elif parameter.grad is not None:
                 numbers.append(parameter.grad)

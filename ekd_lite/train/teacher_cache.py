@@ -13,7 +13,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ekd_lite.data import FaceSet
-from ekd_lite.evaluate import embed
+from ekd_lite.data.ahead import reads_ahead
+from ekd_lite.evaluate.embedding import embed_views
 from ekd_lite.files import write_atomically
 from ekd_lite.parallel import gather_batch, rank, world_size
 from ekd_lite.train.checks import check_repeats, check_rows
@@ -73,10 +74,8 @@ def cache_teacher(
     probe(teacher, faces.image_size)
     label = "teacher" if progress and rank() == 0 else None
     share = _Share(seen)
-    made = [
-        _gather_rows(embed(teacher, share, mirrored=i == 1, progress=label), len(faces))
-        for i in range(len(views))
-    ]
+    tables = embed_views(teacher, share, views=(False, True)[: len(views)], progress=label)
+    made = [_gather_rows(rows, len(faces)) for rows in tables]
     if path is not None and rank() == 0:
         metadata = {"format": CACHE_FORMAT, "origin": json.dumps(origin)}
         write_atomically(path, save(dict(zip(views, made, strict=True)), metadata))
@@ -119,6 +118,10 @@ class _Share:
     @property
     def num_identities(self) -> int:
         return self.faces.num_identities
+
+    @property
+    def reads_ahead(self) -> bool:
+        return reads_ahead(self.faces)
 
     def __len__(self) -> int:
         return len(self.index)

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ekd_lite.parallel import gather_batch
 
@@ -75,3 +76,19 @@ def tables(distillers: nn.Module) -> tuple[list[str], list[str]]:
         for name in getattr(module, "rows_by_label", ())
     ]
     return constant, by_label
+
+
+def not_sent(objective: nn.Module) -> list[str]:
+    """Names of the buffers that the first process need not send to the others in every step.
+
+    Those of our heads and losses are made of the gathered batch, or drawn alike, on every process.
+    A batch norm does not look at its running statistics in training; without `sync_batch_norm`
+    those of each process are of its own images, and those of the first are saved. What a net or a
+    loss of your own keeps is sent.
+    """
+    return [
+        f"{path}.{name}"
+        for path, module in objective.named_modules()
+        if isinstance(module, _BatchNorm) or type(module).__module__.startswith("ekd_lite.")
+        for name, _ in module.named_buffers(recurse=False)
+    ]

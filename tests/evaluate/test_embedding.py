@@ -1,12 +1,17 @@
 """`embed` gives one row an image, in order, or says what it expects."""
 
 import importlib
+import threading
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from ekd_lite.data import ImageFolder, PackedFaces
 from ekd_lite.evaluate import embed
+from ekd_lite.evaluate.embedding import embed_views
 from tests.fakes import ColourFaces
 
 FACES = ColourFaces()
@@ -35,6 +40,133 @@ def test_row_i_belongs_to_image_i(batch_size):
     assert torch.allclose(mirrored, net(images.flip(-1)), atol=1e-5)
     assert net.training
     assert not rows.requires_grad
+
+
+class Counting:
+    """A set that counts how often each image is read, and where."""
+
+    def __init__(self, faces, reads_ahead=False):
+        self.faces, self.labels, self.image_size = faces, faces.labels, faces.image_size
+        self.num_identities = faces.num_identities
+        self.reads = torch.zeros(len(faces))
+        self.is_here: list[bool] = []
+        self.ahead = reads_ahead
+
+    @property
+    def reads_ahead(self):
+        return self.ahead
+
+    def __len__(self):
+        return len(self.faces)
+
+    def batch(self, indices):
+        self.reads[torch.as_tensor(indices)] += 1
+        self.is_here.append(threading.current_thread() is threading.main_thread())
+        return self.faces.batch(indices)
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_both_views_are_made_of_one_reading(ahead):
+    faces, net = Counting(FACES, ahead), Net()
+    plain, mirrored = embed_views(net, faces, batch_size=5)
+    assert torch.equal(plain, embed(net, FACES, batch_size=5))
+    assert torch.equal(mirrored, embed(net, FACES, mirrored=True, batch_size=5))
+    assert (faces.reads == 1).all()
+    assert set(faces.is_here) == {not ahead}
+    assert not plain.is_inference() and not mirrored.is_inference()
+
+
+def test_files_are_read_beside_the_net(tmp_path):
+    """The next batch is being read while the net has the one before."""
+    for person in range(2):
+        (tmp_path / str(person)).mkdir()
+        for number in range(4):
+            image = Image.new("RGB", (16, 16), (40 * person, 30 * number, 90))
+            image.save(tmp_path / str(person) / f"{number}.png")
+    faces = ImageFolder(tmp_path, image_size=16)
+    begun, seen = [threading.Event() for _ in range(4)], []
+    plain_batch = faces.batch
+
+    class Watched(ImageFolder):
+        reads_ahead = True
+
+        def __init__(self):
+            self.__dict__.update(faces.__dict__)
+
+        def batch(self, indices):
+            begun[int(indices[0]) // 2].set()
+            return plain_batch(indices)
+
+    def wait(rows):
+        seen.append(len(seen) == 3 or begun[len(seen) + 1].wait(30))
+        return rows
+
+    rows = embed(Net(wait), Watched(), batch_size=2)
+    assert seen == [True] * 4
+    assert torch.equal(rows, embed(Net(), faces, batch_size=2))
+
+
+def test_a_fault_of_the_reading_thread_is_the_callers():
+    class Broken(Counting):
+        reads_ahead = True
+
+        def batch(self, indices):
+            if 7 in indices:
+                raise OSError("image 7 is gone")
+            return self.faces.batch(indices)
+
+    with pytest.raises(OSError, match="image 7 is gone"):
+        embed(Net(), Broken(FACES), batch_size=4)
+    assert not [thread for thread in threading.enumerate() if "reads-ahead" in thread.name]
+
+
+class Storages(TorchDispatchMode):
+    """Where results of operations lie, and how large that is."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor):
+            storage = result.untyped_storage()
+            self.sizes[storage.data_ptr()] = storage.nbytes()
+        return result
+
+
+def test_the_result_is_one_array():
+    """A row is written to where it belongs; at no time are there two of any size."""
+    count, width = 1024, 512
+    faces = PackedFaces(torch.zeros(count, 3, 16, 16, dtype=torch.uint8), torch.zeros(count).long())
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, width))
+    with Storages() as seen:
+        rows = embed(net, faces, batch_size=16)
+    assert seen.sizes.pop(rows.data_ptr()) == rows.nbytes == 4 * count * width
+    for given in (faces._rows, net[1].weight):
+        seen.sizes.pop(given.untyped_storage().data_ptr(), None)
+    assert max(seen.sizes.values()) < 0.1 * rows.nbytes
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_half_precision_and_format_reach_the_net(channels_last):
+    seen = []
+    net = nn.Sequential(nn.Conv2d(3, 8, 16), nn.Flatten())
+    net.register_forward_pre_hook(
+        lambda _, given: seen.append(
+            (
+                torch.is_autocast_enabled("cpu"),
+                given[0].is_contiguous(memory_format=torch.channels_last),
+            )
+        )
+    )
+    rows = embed(net, FACES, autocast=torch.bfloat16, channels_last=channels_last)
+    assert set(seen) == {(True, channels_last)}
+    assert rows.dtype == torch.float32
+    plain = embed(net, FACES)
+    assert seen[-1] == (False, False)
+    assert not torch.equal(rows, plain)
+    torch.testing.assert_close(rows, plain, rtol=0.02, atol=0.02)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """PartialFC in one process; several are in tests/train/test_distributed.py."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from ekd_lite.heads import (
     SphereFace,
 )
 from ekd_lite.heads.margin_softmax import margin_softmax
+from ekd_lite.heads.partial_fc import _places_of_largest
 from ekd_lite.ops import unit_rows
 
 
@@ -127,6 +129,25 @@ def test_a_sample_is_the_softmax_over_its_identities():
     whole.prototypes.data.copy_(split.prototypes.data[chosen])
     place = torch.searchsorted(chosen, labels)
     torch.testing.assert_close(loss, F.cross_entropy(whole(embeddings, place), place))
+
+
+def test_a_partition_draws_whom_a_sort_draws():
+    """Also where several are equal to the last that is in."""
+    rng = np.random.default_rng(0)
+    for values in (rng.random(300), rng.integers(0, 9, 300) / 9.0):
+        for count in (1, 30, 299, 300):
+            found = _places_of_largest(torch.from_numpy(values), count).tolist()
+            assert found == sorted(set(found))
+            assert sorted(values[found]) == sorted(values)[-count:]
+
+
+def test_a_second_derivative_is_refused():
+    """The closed form gives the first one; what autograd made of it would be another function."""
+    embeddings, labels = batch()
+    split = make(rate=1.0)
+    (first,) = torch.autograd.grad(split(embeddings, labels), split.prototypes, create_graph=True)
+    with pytest.raises(RuntimeError, match=r"does not require grad|once_differentiable"):
+        first.sum().backward()
 
 
 def test_the_sparse_gradient_is_the_dense_one():

@@ -11,11 +11,13 @@ import os
 import pathlib
 import warnings
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ekd_lite.distill import DISTILLERS, FineEKDLoss, GalleryEKDLoss
 from ekd_lite.files import locked_folder
@@ -23,6 +25,7 @@ from ekd_lite.heads import HEADS, ArcFace, PartialFC
 from ekd_lite.models import build_backbone
 from ekd_lite.parallel import broadcast_bytes, gather_bytes, rank, world_size
 from ekd_lite.train import TrainConfig, build_state, fit, train_step
+from ekd_lite.train import state as state_module
 from ekd_lite.train.distributed import agree, pick_device, process_group
 from ekd_lite.train.model_file import Model
 from ekd_lite.train.step import BadBatchError, Batch
@@ -64,6 +67,11 @@ CASES: dict[str, dict[str, Any]] = {
     "own student": {"student": lambda: Own(), "method": "fitnet", "optimizer": "sgd"},
     "tables": {"accumulate": 2, "method": "adadistill+qud+seed+thkd"},
 }
+# Each process's batch norms see its own images, and what it keeps of them is its own.
+LOCAL: dict[str, dict[str, Any]] = {
+    "alone": {"sync_batch_norm": False, "method": "ekd+ekd_fine", "head": "adaface"},
+    "alone, own student": {"sync_batch_norm": False, "student": lambda: Own(), "method": "fitnet"},
+}
 
 
 class Own(nn.Module):
@@ -103,7 +111,7 @@ def make_batches(config, size, share=slice(None)):
 
 def start(case):
     """A state in float64 whose prototypes do not depend on how they are split."""
-    options = {**BASE, **CASES[case]}
+    options = {**BASE, **(CASES | LOCAL)[case]}
     student = options.pop("student", None)
     config = TrainConfig(**options)
     torch.set_default_dtype(torch.float64)
@@ -159,8 +167,28 @@ def work(number, folder):
         with process_group(torch.device("cpu"), timeout=120):
             share = slice(number * PER_RANK, (number + 1) * PER_RANK)
             results = {case: take_steps(case, share) for case in CASES}
-            extra = collectives(number, size) | refusals(number, pathlib.Path(folder) / str(size))
+            extra = {"sent": {case: both_ways(case, share) for case in LOCAL}}
+            extra |= collectives(number, size) | refusals(number, pathlib.Path(folder) / str(size))
             torch.save((results, extra), f"{folder}/{size}-{number}.pt")
+
+
+def both_ways(case, share):
+    """What a process has in the end if buffers are left alone, and if the first one sends all."""
+    found = {}
+    for sends in (False, True):
+        patch = mock.patch.object(state_module, "not_sent", return_value=[])
+        with patch if sends else contextlib.nullcontext():
+            state = start(case)
+        assert isinstance(state.objective, DistributedDataParallel)
+        assert state.objective.will_sync_module_buffers() == sends
+        for group in make_batches(state.config, world_size(), share):
+            train_step(state, *group)
+        found[sends] = {
+            name: value.detach().clone()
+            for part in ("backbone", "head", "distillers")
+            for name, value in getattr(state, part).state_dict(prefix=f"{part}.").items()
+        }
+    return found
 
 
 def collectives(number, size):
@@ -267,13 +295,24 @@ def test_ranks_do_what_one_process_does(case, size, ranks, one_process):
 
 
 @pytest.mark.parametrize("size", [2, 4])
-def test_what_is_not_sent_is_equal_to_the_last_bit(size, ranks):
+def test_tables_are_equal_to_the_last_bit(size, ranks):
     """Nothing would mend centres that drift apart: processes do not send their tables."""
     first, *others = [results["tables"][1] for results, _ in ranks[size]]
     for name in ("adadistill.centres", "qud.queue", "seed.queue", "qud.position"):
         table = first[f"distillers.{name}"]
         assert table.any()
         assert all(torch.equal(table, other[f"distillers.{name}"]) for other in others)
+
+
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("case", LOCAL)
+def test_nothing_is_lost_if_no_buffer_is_sent(case, size, ranks):
+    """What the first process saves, and everything that trains, is the same to the last bit."""
+    first, *others = [extra["sent"][case] for _, extra in ranks[size]]
+    assert all(torch.equal(value, first[True][name]) for name, value in first[False].items())
+    for other in others:
+        own = {k for k, v in other[False].items() if not torch.equal(v, first[False][k])}
+        assert own and all("running_" in name for name in own)
 
 
 def test_what_processes_say_to_one_another(ranks):

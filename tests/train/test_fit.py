@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from ekd_lite.data import PackedFaces
 from ekd_lite.distill import DISTILLERS
 from ekd_lite.evaluate import all_pairs_tpr_at_fpr, embed
-from ekd_lite.train import TrainConfig, build_state, fit, load_model, train_step
+from ekd_lite.train import TrainConfig, batches, build_state, fit, load_model, train_step
 from ekd_lite.train.batches import prepare
 from ekd_lite.train.log import read_json_lines
 from ekd_lite.train.optim import build_optimizer, learning_rate_at, margin_at
@@ -272,8 +273,6 @@ def test_kd_compares_plain_cosine_logits_of_all_images(teacher):
 
 
 def test_more_readers_than_the_machine_can_carry_are_capped_aloud(monkeypatch):
-    from ekd_lite.train import batches
-
     asked = []
     monkeypatch.setattr(batches, "DataLoader", lambda *a, **k: asked.append(k["num_workers"]))
     monkeypatch.setattr("ekd_lite.data.processes.cores", lambda: 2)
@@ -286,6 +285,48 @@ def test_more_readers_than_the_machine_can_carry_are_capped_aloud(monkeypatch):
     ):
         pass
     assert asked == [8]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_what_goes_to_a_gpu_is_pinned_and_bytes(monkeypatch, device):
+    """Also without readers; on the CPU bytes need not travel."""
+    asked = []
+
+    def loader(source, **options):
+        images, _ = source.__getitems__(list(range(source.reading.shape[1])))
+        asked.append((images.dtype, options["pin_memory"]))
+
+    monkeypatch.setattr(batches, "DataLoader", loader)
+    labels = ColourFaces().labels
+    faces = PackedFaces(torch.zeros(len(labels), 3, 16, 16, dtype=torch.uint8), labels)
+    config = TrainConfig(**SMALL, steps=2)
+    sampler = batches.build_sampler(config, faces.labels)
+    with (
+        pytest.raises(TypeError),  # what stands in for the loader is none
+        batches.read_batches(config, faces, sampler, device=device),
+    ):
+        pass
+    assert asked == [(torch.uint8, True) if device == "cuda" else (torch.float32, False)]
+
+
+@pytest.mark.starts_process
+@pytest.mark.parametrize("options", [{}, {"augment": True}, {"channels_last": True}])
+def test_readers_ship_bytes_and_a_step_sees_the_same_images(options):
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (48, 3, 16, 16), generator=generator, dtype=torch.uint8)
+    faces = PackedFaces(pixels, torch.arange(48) // 4)
+    found = []
+    for workers in (0, 1):
+        config = TrainConfig(**SMALL, steps=2, workers=workers, **options)
+        state = build_state(config, 12, None, "cpu")
+        sampler = batches.build_sampler(config, faces.labels)
+        with batches.read_batches(config, faces, sampler) as given:
+            images, labels, index = next(given)
+            assert images.dtype == (torch.uint8 if workers else torch.float32)
+            found.append(prepare(state, images, labels, index, None, position=3))
+    one, other = found
+    assert torch.equal(one.images, other.images) and torch.equal(one.labels, other.labels)
+    assert one.images.stride() == other.images.stride()
 
 
 def test_changed_images_keep_the_target_of_the_unchanged(teacher):

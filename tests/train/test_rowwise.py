@@ -1,13 +1,14 @@
 """AdamW and SGD by rows: torch's own where all rows have a gradient; the others rest."""
 
+import contextlib
 import copy
 
 import pytest
 import torch
 
-from benchmarks.gpu_checks import small_state
+from benchmarks.gpu_checks import as_on_a_gpu, small_state
 from ekd_lite.train import train_step
-from ekd_lite.train.rowwise import RowwiseAdamW, RowwiseSGD
+from ekd_lite.train.rowwise import BLOCK, RowwiseAdamW, RowwiseSGD, coalesced
 
 KINDS = [
     (RowwiseAdamW, torch.optim.AdamW, {"lr": 0.03, "weight_decay": 0.1}),
@@ -62,6 +63,60 @@ def test_rows_without_gradient_rest_and_the_others_do_not_notice(ours, torchs, o
     torch.testing.assert_close(table[[1, 4]], few, rtol=1e-12, atol=1e-14)
     others = [0, 2, 3, 5, 6]
     assert torch.equal(table[others], start[others])
+
+
+@pytest.mark.parametrize("on_a_gpu", [False, True])
+@pytest.mark.parametrize(("ours", "torchs", "options"), KINDS)
+def test_many_rows_are_updated_as_few_are(ours, torchs, options, on_a_gpu):
+    """More than one block, the last a part of one, in any order; and the way without blocks."""
+    generator = torch.Generator().manual_seed(0)
+    count = 3 * BLOCK + 5
+    start = torch.randn(count, 4, generator=generator, dtype=torch.float64)
+    rows = torch.randperm(count, generator=generator)[: 2 * BLOCK + 3]
+    table, few = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start[rows])
+    by_rows, plain = ours([table], **options), torchs([few], **options)
+    for _ in range(4):
+        grad = torch.randn(start.shape, generator=generator, dtype=torch.float64)
+        table.grad, few.grad = sparse(grad, rows), grad[rows]
+        with as_on_a_gpu() if on_a_gpu else contextlib.nullcontext():
+            by_rows.step()
+        plain.step()
+    torch.testing.assert_close(table[rows], few, rtol=1e-12, atol=1e-14)
+    rest = torch.ones(count, dtype=torch.bool)
+    rest[rows] = False
+    assert torch.equal(table[rest], start[rest])
+
+
+@pytest.mark.parametrize(("ours", "torchs", "options"), KINDS)
+def test_a_type_that_numpy_has_not(ours, torchs, options):
+    start, gradients = tables()
+    table, few = (torch.nn.Parameter(x.bfloat16()) for x in (start, start[[1, 4]]))
+    grad, rows = gradients[0].bfloat16(), torch.tensor([1, 4])
+    table.grad, few.grad = sparse(grad, rows), grad[rows]
+    ours([table], **options).step()
+    torchs([few], **options).step()
+    torch.testing.assert_close(table[rows], few, rtol=0.02, atol=0.02)
+    assert not torch.equal(table[rows], start[rows].bfloat16())
+
+
+def test_autograd_notices_that_rows_were_updated():
+    table = torch.nn.Parameter(torch.ones(3, 2))
+    loss = table.square().sum()
+    table.grad = sparse(torch.ones(3, 2), torch.tensor([1]))
+    RowwiseAdamW([table]).step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_rows_in_order_are_not_copied_and_others_are_added_up():
+    values = torch.randn(3, 2, generator=torch.Generator().manual_seed(0))
+    for rows in ([0, 2, 4], [4, 0, 2], [1, 1, 3]):
+        given = torch.sparse_coo_tensor(torch.tensor([rows]), values, (5, 2), check_invariants=True)
+        found = coalesced(given)
+        dense = torch.zeros(5, 2).index_add(0, torch.tensor(rows), values)
+        assert torch.equal(found.to_dense(), dense)
+        assert found.is_coalesced() and found.indices()[0].tolist() == sorted(set(rows))
+        assert (found.values().data_ptr() == given._values().data_ptr()) == (rows == [0, 2, 4])
 
 
 @pytest.mark.parametrize(("ours", "torchs", "options"), KINDS)
