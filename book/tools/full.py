@@ -6,8 +6,8 @@
 The book itself is not touched. `NAME.ipynb` in the folder is the chapter with the outputs of that
 size, `NAME.txt` what is left to read: claims of hidden cells that hold at the small size only (at
 the full size nothing stops at them), and every printed output that differs, with the text after
-it. `full_runs.csv` gets a line a chapter, of which data/results keeps the last. Faces are drawn
-anew, as on a reader's first run.
+it. `full_runs.csv` gets a line a chapter, of which data/results keeps the last. Faces that one
+chapter drew the next finds in `work`, as with a reader who goes on.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import os
 import re
 import resource
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -35,7 +34,7 @@ NOTE = "not at the full size: "
 NOTED = f'''
 def noted(holds, text):
     """Say which claim does not hold, with its numbers and the line that makes it."""
-    import ast, sys, traceback
+    import ast, re, sys, traceback
 
     try:
         if holds():
@@ -51,7 +50,8 @@ def noted(holds, text):
             why += f" {{name}}={{float(known[name]):.4g}}"
         except (TypeError, ValueError, RuntimeError):
             continue
-    lines = [f.line for f in traceback.extract_stack(near) if "ipykernel" in f.filename]
+    stack = [f for f in traceback.extract_stack(near) if re.search(r"ipykernel_\\d", f.filename)]
+    lines = [f.line for f in stack]
     callers = " < ".join(line for line in reversed(lines) if line.strip() and text not in line)
     print("{NOTE}" + " | ".join(filter(None, (text, why.strip(), callers))), file=sys.stderr)
     return True
@@ -106,13 +106,17 @@ def run(path: Path, out: Path) -> tuple[Any, float, float]:
             cell.source, cell.outputs, cell.execution_count = in_full(cell.source), [], None
     book.cells.insert(0, nbformat.v4.new_code_cell(NOTED))
     start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    with tempfile.TemporaryDirectory(dir=out) as work:
-        variables = {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
-        variables["EKD_LITE_CACHE"] = str(Path(work) / "cache")
-        client = NotebookClient(  # goes on after an error: the rest costs too much to wait for
-            book, timeout=None, allow_errors=True, resources={"metadata": {"path": work}}
-        )
-        client.execute(env={**os.environ, **variables})
+    work = out / "work"
+    work.mkdir(exist_ok=True)
+    variables = {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
+    client = NotebookClient(  # goes on after an error: the rest costs too much to wait for
+        book,
+        timeout=None,
+        allow_errors=True,
+        coalesce_streams=True,
+        resources={"metadata": {"path": str(work)}},
+    )
+    client.execute(env={**os.environ, **variables, "EKD_LITE_CACHE": str(work / "cache")})
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     del book.cells[0]
