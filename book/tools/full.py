@@ -130,6 +130,7 @@ def shown(cell: Any) -> str:
         output.get("text", "") + as_text(output.get("data", {}))
         for output in cell.get("outputs", [])
         if output.get("name") != "stderr"
+        and "<script" not in output.get("data", {}).get("text/html", "")  # to play with
     )
     return re.sub(r"<Figure size[^>]*>", "", "\n".join(texts)).strip()
 
