@@ -51,7 +51,7 @@ class Answered:
 
     @property
     def heading(self) -> str:
-        """ "Exercise 4.2 (Name)", the link in the title of its solution."""
+        """Such as "Exercise 4.2 (Name)", the link in the title of its solution."""
         return next(self.solution[0].findall(nodes.reference)).astext().strip()
 
 

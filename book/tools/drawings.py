@@ -7,6 +7,7 @@ The map of the book, the pictures that open chapters 11 and 12, and the diagram 
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -60,7 +61,7 @@ def plot_map() -> None:
         box(ax, (x, y), (2.1, 0.92), title, question, colour=colour, lit=title == "EKD")
         for k, chapter in enumerate(chapters):
             ax.text(x - 0.95, y - 0.66 - 0.19 * k, chapter, fontsize=8, color=colour, va="center")
-    for start, end in zip(centres, centres[1:], strict=False):
+    for start, end in itertools.pairwise(centres):
         (x, y), (to, up) = start, end
         if y == up:
             side = 1.05 if to > x else -1.05

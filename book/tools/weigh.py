@@ -86,7 +86,9 @@ def main() -> int:
             heights[page] = height(browser)
     for page, weight in sorted(weights.items(), key=lambda item: item[1].total()):
         sizes = [weight.total(), *(weight[column] for column in columns[1:])]
-        print(f"{page:32}" + "".join(f"{size / 1000:10.0f}" for size in sizes) + f"{heights[page]:10}")
+        print(
+            f"{page:32}" + "".join(f"{size / 1000:10.0f}" for size in sizes) + f"{heights[page]:10}"
+        )
     return 0
 
 

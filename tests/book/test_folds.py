@@ -42,7 +42,9 @@ def exercise(name):
 
 def solution(name, *more):
     link = nodes.reference("", f" Exercise 1.1 ({name})", refuri=f"#{name}")
-    body = nodes.section("", nodes.paragraph("", f"Answer {name}."), *more, ids=["solution-content"])
+    body = nodes.section(
+        "", nodes.paragraph("", f"Answer {name}."), *more, ids=["solution-content"]
+    )
     return solution_node("", nodes.title("", "Solution to", link), body)
 
 
@@ -186,6 +188,8 @@ def test_what_is_marked_for_a_second_reading_is_folded_below_its_heading():
         folds = parsed(path).select("section > details.second-reading")
         assert len(folds) == marks, path.stem
         assert all(one.parent.find(["h2", "h3"], recursive=False) for one in folds)
-        assert all(not one.select("section[id=exercises], section section section") for one in folds)
+        assert all(
+            not one.select("section[id=exercises], section section section") for one in folds
+        )
         marked += marks
     assert marked > 20
