@@ -52,7 +52,7 @@ class Answered:
     @property
     def heading(self) -> str:
         """Such as "Exercise 4.2 (Name)", the link in the title of its solution."""
-        return next(self.solution[0].findall(nodes.reference)).astext().strip()
+        return str(next(self.solution[0].findall(nodes.reference)).astext()).strip()
 
 
 def answered(chapter: nodes.document) -> Iterator[Answered]:
