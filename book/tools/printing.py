@@ -2,8 +2,8 @@
 
 Made from the built pages, not by another Sphinx builder (singlehtml does not know hidden cells, and
 LaTeX needs 400 MB of packages), so numbers, figures and formulas are those of the site. What a
-click opens on the site needs another place on paper: solutions stand at the end of their chapter,
-and code that a page folds away, which imports and draws, is left out.
+click opens on the site needs another place on paper: solutions stand at the end of their page of
+exercises, and code that a page folds away is left out.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 7.5pt; }
 table { font-size: 8pt; overflow-wrap: anywhere; }
 """
 NOTE = (
-    '<p class="print-note"><em>On paper, solutions that a page folds away stand at the end of the '
-    "chapter. Code that imports and draws is left out; the notebooks have it. What can be played "
-    "with is shown in one position.</em></p>"
+    '<p class="print-note"><em>On paper, solutions stand after the chapters, and code that a page '
+    "folds away is left out; the notebooks have it. What can be played with is shown in one "
+    "position.</em></p>"
 )
 FOLDED = re.compile(r"<details[^>]*>.*?</details>", re.DOTALL)
 SOLUTION = '<div class="solution '
