@@ -50,9 +50,10 @@ class Answered:
         return f"solution-{self.exercise['label']}"
 
     @property
-    def heading(self) -> str:
-        """Such as "Exercise 4.2 (Name)", the link in the title of its solution."""
-        return str(next(self.solution[0].findall(nodes.reference)).astext()).strip()
+    def heading(self) -> nodes.title:
+        """Such as "Exercise 4.2 (Name)": the words of the link in the title of its solution."""
+        link = next(self.solution[0].findall(nodes.reference))
+        return nodes.title("", "", *(part.deepcopy() for part in link))
 
 
 def answered(chapter: nodes.document) -> Iterator[Answered]:
@@ -87,7 +88,7 @@ def cut(chapter: nodes.document, app: Sphinx, name: str) -> list[Answered]:
 def shown(one: Answered) -> nodes.section:
     """An exercise with its code, check and solution, as a section of the page of solutions."""
     text = [node.deepcopy() for node in one.exercise[1:] if "to-solution" not in node["classes"]]
-    section = nodes.section("", nodes.title("", one.heading), *text, ids=[one.anchor])
+    section = nodes.section("", one.heading, *text, ids=[one.anchor])
     section += [node.deepcopy() for node in one.cells]
     section += one.solution.deepcopy()
     for node in section.findall(nodes.section):  # sphinx-exercise gives all the same id
@@ -121,7 +122,11 @@ def contents(found: list[Answered], page: str) -> nodes.bullet_list:
     entries = nodes.bullet_list()
     for one in found:
         link = nodes.reference(
-            "", one.heading, internal=True, refuri=page, anchorname=f"#{one.anchor}"
+            "",
+            one.heading.astext().strip(),
+            internal=True,
+            refuri=page,
+            anchorname=f"#{one.anchor}",
         )
         entries += nodes.list_item("", addnodes.compact_paragraph("", "", link))
     return entries
