@@ -27,7 +27,7 @@ from rules import BOOK, CHAPTERS, ROOT, TWINS, check, notebooks
 
 SITE = Path("_build") / "html"
 # Of a built site.
-PAGE_TESTS = ("tests/book/test_site.py", "tests/book/test_slides.py", "tests/book/test_browser.py")
+PAGE_TESTS = tuple(f"tests/book/test_{kind}.py" for kind in ("site", "slides", "folds", "browser"))
 TIMEOUT = 300
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"  # it has no __main__
 

@@ -2,18 +2,20 @@
 
 Made from the built pages, not by another Sphinx builder (singlehtml does not know hidden cells, and
 LaTeX needs 400 MB of packages), so numbers, figures and formulas are those of the site. What a
-click opens on the site needs another place on paper: solutions stand at the end of their chapter,
-and code that a page folds away, which imports and draws, is left out.
+click opens on the site needs another place on paper: solutions stand at the end of their page of
+exercises, and code that a page folds away is left out.
 """
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 from browser import Browser, find_browser
 
+SOLUTIONS = "solutions/index"  # the page above those of the chapters
 STYLE = """
 @page { size: A4; margin: 18mm 16mm 20mm; }
 html { font-size: 9pt; }
@@ -34,9 +36,9 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 7.5pt; }
 table { font-size: 8pt; overflow-wrap: anywhere; }
 """
 NOTE = (
-    '<p class="print-note"><em>On paper, solutions that a page folds away stand at the end of the '
-    "chapter. Code that imports and draws is left out; the notebooks have it. What can be played "
-    "with is shown in one position.</em></p>"
+    '<p class="print-note"><em>On paper, solutions stand after the chapters, and code that a page '
+    "folds away is left out; the notebooks have it. What can be played with is shown in one "
+    "position.</em></p>"
 )
 FOLDED = re.compile(r"<details[^>]*>.*?</details>", re.DOTALL)
 SOLUTION = '<div class="solution '
@@ -47,8 +49,20 @@ def pages_of(toc: Path) -> list[str]:
     import yaml
 
     given = yaml.safe_load(toc.read_text(encoding="utf-8"))
-    chapters = [one["file"] for part in given["parts"] for one in part["chapters"]]
-    return [given["root"], *chapters]
+    listed = [one for part in given["parts"] for one in part["chapters"]]
+    return [given["root"], *(page for one in listed for page in with_solutions(one))]
+
+
+def with_solutions(entry: dict[str, Any]) -> list[str]:
+    """A page of the table of contents; below the one of solutions stands one for each chapter."""
+    below = entry.get("sections", []) if entry["file"] == SOLUTIONS else []
+    return [entry["file"], *(one["file"] for one in below)]
+
+
+def unfolded(body: str) -> str:
+    """A page with what is folded for a second reading in view (book/_ext/second_reading.py)."""
+    opened = re.sub(r'<details class="second-reading"><summary>.*?</summary>', "<div>", body)
+    return opened.replace("</details><!-- of the second reading -->", "</div>")
 
 
 def one_page(site: Path, toc: Path) -> Path:
@@ -97,7 +111,7 @@ def article(site: Path, page: str, pages: list[str]) -> str:
             return f'{attribute}="#{name_of(other)}{"--" + anchor if anchor else ""}"'
         return f'{attribute}="{target.as_posix()}{"#" + anchor if anchor else ""}"'
 
-    body = re.sub(r'(\s)id="([^"]+)"', rf'\1id="{here}--\2"', found[1])
+    body = re.sub(r'(\s)id="([^"]+)"', rf'\1id="{here}--\2"', unfolded(found[1]))
     body = re.sub(
         r'(?<=\s)(?P<attribute>href|src)="(?P<path>[^"#]*)#?(?P<anchor>[^"]*)"', link, body
     )

@@ -3,7 +3,9 @@
     python book/tools/weigh.py [--site _build/html] [PAGE ...]
 
 Opens each page in Chromium and adds up the sizes on disk of all files that it asks for, each
-counted once: what a first visitor loads. A server compresses text to about a quarter.
+counted once: what a first visitor loads. A server compresses text to about a quarter. The last
+column is the page's height in pixels on a laptop, 1280 pixels wide, with everything folded that the
+page folds.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 from browser import Browser, find_browser
 
 ROOT = Path(__file__).resolve().parents[2]
+WIDTH = 1280  # of a laptop's window
 KINDS = {
     "page": {".html"},
     "scripts": {".js"},
@@ -53,6 +56,11 @@ def weigh(browser: Browser, path: Path) -> Counter[str]:
     return weight
 
 
+def height(browser: Browser) -> int:
+    """Pixels from the top to the bottom of the page that is open."""
+    return int(browser.run("document.documentElement.scrollHeight"))
+
+
 def main() -> int:
     """Print a line for each page, the heaviest last."""
     parser = argparse.ArgumentParser(
@@ -67,15 +75,20 @@ def main() -> int:
     site = options.site.resolve()
     paths = [site / f"{page}.html" for page in options.pages] or pages_of(site)
     columns = ["all", *KINDS, "other"]
-    print(f"{'KB':32}" + "".join(f"{column:>10}" for column in columns))
+    print(f"{'KB':32}" + "".join(f"{column:>10}" for column in columns) + f"{'high':>10}")
     weights: dict[str, Counter[str]] = {}
+    heights: dict[str, int] = {}
     with Browser(program) as browser:
-        browser.width(1280)
+        browser.width(WIDTH)
         for path in paths:
-            weights[path.relative_to(site).with_suffix("").as_posix()] = weigh(browser, path)
+            page = path.relative_to(site).with_suffix("").as_posix()
+            weights[page] = weigh(browser, path)
+            heights[page] = height(browser)
     for page, weight in sorted(weights.items(), key=lambda item: item[1].total()):
         sizes = [weight.total(), *(weight[column] for column in columns[1:])]
-        print(f"{page:32}" + "".join(f"{size / 1000:10.0f}" for size in sizes))
+        print(
+            f"{page:32}" + "".join(f"{size / 1000:10.0f}" for size in sizes) + f"{heights[page]:10}"
+        )
     return 0
 
 

@@ -15,13 +15,14 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "book" / "tools"))
 
 from browser import Browser, find_browser  # noqa: E402
-from weigh import weigh  # noqa: E402
+from weigh import WIDTH, height, weigh  # noqa: E402
 
 SITE = Path(os.environ.get("EKD_SITE") or ROOT / "_build" / "html")
 # Bytes of all files that a page loads, by its folder.
 MOST = {"chapters": 2_600_000}
 MOST_ELSEWHERE = 1_600_000
-MOVING = "chapters/02_measuring.html"  # has formulas, solutions, hidden code and a slider
+HIGHEST = 25_000  # pixels of a chapter, some thirty windows of a laptop
+MOVING = "chapters/02_measuring.html"  # has formulas, hidden code and a slider
 RAW = re.compile(r"\$\$|\\\(|\\begin\{|:::|\{(?:ref|eq|numref|cite:?\w?|func|term|doc)\}|\]\(http")
 
 
@@ -33,7 +34,7 @@ def browser():
     if not (SITE / "index.html").exists():
         pytest.skip(f"no built site in {SITE}; build it with: make book")
     with Browser(program) as one:
-        one.width(1280)
+        one.width(WIDTH)
         yield one
 
 
@@ -52,12 +53,13 @@ def outside(browser):
     return [one for one in browser.requests if not one.startswith((here, "data:", "blob:"))]
 
 
-def test_no_page_asks_for_anything_outside_or_reports_an_error_or_is_heavy(browser):
+def test_no_page_asks_for_anything_outside_or_reports_an_error_or_is_heavy_or_long(browser):
     pages = [path for path in SITE.rglob("*.html") if not {"_static", "_modules"} & {*path.parts}]
     for path in [*pages, next((SITE / "_modules").rglob("*.html"))]:
         weight = weigh(browser, path).total()
         most = MOST.get(path.parent.name, MOST_ELSEWHERE)
         assert path.name == "print.html" or weight <= most, f"{path}: {weight:,} bytes"
+        assert path.parent.name != "chapters" or height(browser) <= HIGHEST, path
         alone = path.name == "404.html"  # has no parts, since it must work at any depth
         assert (len(browser.requests) == 1) == alone, path  # the page and its parts were seen
         assert outside(browser) == [], path
@@ -104,11 +106,21 @@ def test_search_finds_a_word_and_leads_to_it(page):
 
 
 def test_a_solution_is_hidden_until_it_is_asked_for(page):
+    page.run("document.querySelector('.exercise .to-solution a').click()")
+    page.wait("location.pathname.endsWith('solutions/02_measuring.html')")
     inside = "document.querySelector('.solution.dropdown > section')"
     page.wait("document.querySelector('.solution .toggle-button') !== null")
     assert page.run(f"{inside}.offsetHeight") == 0
     page.run("document.querySelector('.solution .toggle-button').click()")
     page.wait(f"{inside}.offsetHeight > 0")
+
+
+def test_a_link_into_what_is_folded_for_a_second_reading_opens_it(page):
+    page.open((SITE / "chapters" / "10_ekd.html").as_uri())
+    inside = "document.querySelector('details.second-reading h3')"
+    assert page.run(f"{inside}.checkVisibility()") is False
+    page.run(f"location.hash = {inside}.parentElement.id")
+    page.wait(f"{inside}.checkVisibility()")
 
 
 def test_hidden_code_opens(page):
