@@ -24,7 +24,7 @@ from ekd_lite.distill.inputs import (
     show_nan,
     zero_loss,
 )
-from ekd_lite.ops import unit_rows
+from ekd_lite.ops import are_numbers, unit_rows
 
 
 class BatchHardDecisionLoss(nn.Module):
@@ -42,9 +42,9 @@ class BatchHardDecisionLoss(nn.Module):
 
     def __init__(self, *, threshold: float, margin: float = 0.2) -> None:
         super().__init__()
-        if not -1 <= threshold <= 1:
+        if not are_numbers(threshold) or not -1 <= threshold <= 1:
             raise ValueError(f"threshold must be a cosine between -1 and 1, got {threshold!r}")
-        if not 0 <= margin < math.inf:
+        if not are_numbers(margin) or not 0 <= margin < math.inf:
             raise ValueError(f"expected a margin >= 0, in units of the cosine, got {margin!r}")
         self.threshold, self.margin = threshold, margin
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ekd_lite.distill.ekd_fine import FineEKDLoss
+from ekd_lite.ops import are_numbers
 
 
 class ContrastiveDecisionLoss(FineEKDLoss):
@@ -58,6 +59,8 @@ class ContrastiveDecisionLoss(FineEKDLoss):
         positive_weight: float = 0.02,
         negative_weight: float = 0.01,
     ) -> None:
+        if not are_numbers(fpr):
+            raise ValueError(f"fpr must be one rate between 0 and 1, got {fpr!r}")
         super().__init__(
             student_dim,
             teacher_dim,

@@ -424,7 +424,7 @@ def test_widths_that_must_agree_are_named(name):
         (lambda: ShrinkTeaNetLoss(variant="angular"), "'angular'"),  # type: ignore[arg-type]
         (lambda: DarkRankLoss(beta=1), "beta >= 2"),
         (lambda: DarkRankLoss(variant="soft", length=7), "length <= 6"),
-        (lambda: CCKDLoss(order=0), "order >= 1"),
+        (lambda: CCKDLoss(order=0), r"a whole order, 1\.\.100"),
         (lambda: RKDLoss(angle_weight=-1), "weights >= 0"),
         (lambda: TripletDistillationLoss(distance="l1"), "'l1'"),  # type: ignore[arg-type]
         (lambda: TripletDistillationLoss(min_margin=0.6), "min_margin <= max_margin"),

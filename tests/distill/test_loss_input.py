@@ -3,6 +3,7 @@
 import inspect
 import itertools
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ import torch
 import ekd_lite.distill
 from ekd_lite.distill import (
     DISTILLERS,
+    BatchHardDecisionLoss,
+    ContrastiveDecisionLoss,
     EKDLoss,
     FineEKDLoss,
     GalleryEKDLoss,
@@ -289,6 +292,7 @@ def test_scores_that_are_no_numbers_show_in_the_gap_of_distributions():
 BAD = (math.nan, math.inf, -1, "a", None, [1.0], torch.ones(2))
 MADE: dict[str, Any] = {
     "AdaDistillLoss": (4, 6),
+    "ContrastiveDecisionLoss": (6, 6),
     "FineEKDLoss": (6, 6),
     "GalleryEKDLoss": gallery(6),
     "MarginDistillationLoss": (PROTOTYPES,),
@@ -296,11 +300,13 @@ MADE: dict[str, Any] = {
     "TeacherQueueLoss": (6,),
 }
 NEEDED: dict[str, dict[str, Any]] = {
+    "BatchHardDecisionLoss": {"threshold": 0.3},
+    "ContrastiveDecisionLoss": {"threshold": 0.3},
     "TeacherHeadLoss": {"scale": 64.0},
     "GroupedKDLoss": {"group": 2},
 }
-# Options that are no number, or may be left out.
-FREE = {"start", "typical", "normalize", "standardize", "row_normalize"}
+# Options that are no number, or may be left out; thresholds have a test of their own.
+FREE = {"threshold", "start", "typical", "normalize", "standardize", "row_normalize"}
 OPTIONS = [
     (name, option)
     for name in ekd_lite.distill.__all__
@@ -323,8 +329,11 @@ def test_an_option_that_cannot_be_is_refused_in_one_line(name, option):
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, "a", [0.1], torch.ones(2)])
 def test_a_threshold_of_decisions_is_a_cosine(bad):
-    with pytest.raises(ValueError, match="need threshold, the cosine"):
-        FineEKDLoss(6, 6, targets="decisions", threshold=bad)
+    for kind in (partial(FineEKDLoss, targets="decisions"), ContrastiveDecisionLoss):
+        with pytest.raises(ValueError, match="need threshold, the cosine"):
+            kind(6, 6, threshold=bad)
+    with pytest.raises(ValueError, match="must be a cosine between -1 and 1"):
+        BatchHardDecisionLoss(threshold=bad)
 
 
 @pytest.mark.parametrize("bad", [0, -1, math.nan, math.inf, "a", None])
