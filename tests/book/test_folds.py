@@ -188,8 +188,7 @@ def test_what_is_marked_for_a_second_reading_is_folded_below_its_heading():
         folds = parsed(path).select("section > details.second-reading")
         assert len(folds) == marks, path.stem
         assert all(one.parent.find(["h2", "h3"], recursive=False) for one in folds)
-        assert all(
-            not one.select("section[id=exercises], section section section") for one in folds
-        )
+        # One section may stand in a fold, if only a small one: not the exercises.
+        assert not any(one.select(":scope section section, #exercises") for one in folds)
         marked += marks
     assert marked > 20
