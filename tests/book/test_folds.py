@@ -7,6 +7,7 @@ notebooks. `book.py build` runs this with EKD_SITE=the site.
 import re
 import sys
 from types import SimpleNamespace
+from typing import Any
 
 import nbformat
 import pytest
@@ -31,7 +32,7 @@ class Builder:
         return "" if start == to else f"../{to}.html"
 
 
-APP = SimpleNamespace(builder=Builder(), env=SimpleNamespace(docname="chapters/01_a"))
+APP: Any = SimpleNamespace(builder=Builder(), env=SimpleNamespace(docname="chapters/01_a"))
 
 
 def exercise(name):
