@@ -51,6 +51,26 @@ def test_a_wrong_command_line_is_one_line(line, message, capsys):
     assert not any(letter in text.err for letter in "╭│─") and "---" not in text.err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["train", "--steps", "1", "--out", ""], "--out"),
+        (["train", "--out", " "], "--out"),
+        (["train", "--out="], "--out"),
+        (["compare", ""], "an argument"),
+        (["demo", "--faces", ""], "--faces"),
+    ],
+)
+def test_an_empty_value_is_refused(arguments, name, capsys, monkeypatch, tmp_path):
+    """Of a variable that is not set; as a folder it would be the one where somebody stands."""
+    monkeypatch.chdir(tmp_path)
+    assert command.main(arguments) == 2
+    assert capsys.readouterr().err == (
+        f"ekd-lite: {name} has an empty value; is a variable of the shell not set?\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_options_of_a_teacher_need_one(capsys, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr("ekd_lite.commands.train.load_splits", lambda *_, **__: pytest.fail("ran"))

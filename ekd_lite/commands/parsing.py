@@ -7,6 +7,7 @@ import difflib
 import io
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import tyro
@@ -44,6 +45,7 @@ def parse(commands: Any, arguments: Sequence[str], **options: Any) -> Any:
         ValueError: they are wrong; its message is one line.
         SystemExit: help was asked for, and printed.
     """
+    _refuse_empty(arguments)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -53,6 +55,15 @@ def parse(commands: Any, arguments: Sequence[str], **options: Any) -> Any:
             raise
     sections = _sections(said.getvalue())
     raise ValueError(_unknown(commands, arguments, sections, options) or _said(sections))
+
+
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """`--out "$OUT"` without OUT would be the folder where one stands."""
+    for before, argument in pairwise(["", *arguments]):
+        name, equals, value = argument.partition("=")
+        if not (value if equals and name.startswith("--") else argument).strip():
+            option = name if equals else before if before.startswith("--") else "an argument"
+            raise ValueError(f"{option} has an empty value; is a variable of the shell not set?")
 
 
 def _sections(box: str) -> list[str]:
