@@ -27,8 +27,6 @@ def check_output(path: Path, *sources: Path, form: str = "") -> None:
     """
     if path.is_dir():
         raise ValueError(f"{path} is a folder: name a file to write")
-    if form and path.suffix in _FORMS and path.suffix != form:
-        raise ValueError(f"{path} would hold no {path.suffix}: what is written is a {form} file")
     for source in sources:
         read = [source, source / "model.safetensors"] if source.is_dir() else [source]
         is_own = source.is_dir() and path.exists() and path.suffix not in _WRITTEN
@@ -36,6 +34,8 @@ def check_output(path: Path, *sources: Path, form: str = "") -> None:
             is_own and source.resolve() in path.resolve().parents
         ):
             raise ValueError(f"{path} is what is read here, and would be lost: write another file")
+    if form and path.suffix in _FORMS and path.suffix != form:
+        raise ValueError(f"{path} would hold no {path.suffix}: what is written is a {form} file")
     make_folder(path.parent)
     if not os.access(path.parent, os.W_OK):
         raise ValueError(f"{path} cannot be written: its folder is read-only")

@@ -50,8 +50,6 @@ def convert(
     out = Path(out)
     if to not in ("packed", "rec"):
         raise ValueError(f"to must be 'packed' or 'rec', got {to!r}")
-    if isinstance(faces, ImageFolder) and faces.root.resolve() in out.resolve().parents:
-        raise ValueError(f"{out} lies in the set that is read, {faces.root}: write beside it")
     half = (out / UNFINISHED).exists()
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not half)):
         raise ValueError(f"{out} is there already: name a new or an empty folder")

@@ -136,7 +136,7 @@ def _check_weights(net: nn.Module) -> None:
         if value.is_floating_point() and not value.isfinite().all():
             raise ValueError(f"the student's {name} holds NaN or infinite numbers")
     for name, weight in net.named_parameters():
-        if weight.dtype != torch.float32:  # as images come
+        if weight.dtype != torch.get_default_dtype():  # as images come
             raise ValueError(
                 f"the student's weights are {weight.dtype} ({name}): expected float32, which "
                 "net.float() gives; `precision` in the configuration makes the arithmetic half"

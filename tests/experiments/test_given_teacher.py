@@ -19,6 +19,7 @@ from torch import nn
 from ekd_lite.__main__ import main
 from ekd_lite.data import load_splits
 from ekd_lite.evaluate import all_pairs_tpr_at_fpr, embed
+from ekd_lite.evaluate.embedding import embed_views
 from ekd_lite.experiments import DemoConfig, given_teacher, run_demo, runner
 from ekd_lite.experiments.demo import METHODS_UNDER_GIVEN
 from ekd_lite.train import Teacher, TrainConfig, fit, load_model
@@ -143,13 +144,14 @@ def test_it_goes_on_where_it_was_and_refuses_another_teacher(done, people, monke
     parts[-1].unlink()  # a kill before it was written
     asked = []
     monkeypatch.setattr(
-        "ekd_lite.train.teacher_cache.embed", lambda *a, **k: asked.append(1) or embed(*a, **k)
+        "ekd_lite.train.teacher_cache.embed_views",
+        lambda *a, **k: asked.append(k["views"]) or embed_views(*a, **k),
     )
     monkeypatch.setattr("ekd_lite.experiments.demo.write_report", lambda *a: a[0])
     monkeypatch.setattr(given_teacher, "suspect_input", lambda *a: pytest.fail("asked again"))
     before = (out / "fitnet-0" / "model.safetensors").stat().st_mtime_ns
     run_demo(config_for(out, people), teacher=teacher)
-    assert len(asked) == 2  # both views of one part
+    assert asked == [(False, True)]  # both views of one part
     assert (out / "fitnet-0" / "model.safetensors").stat().st_mtime_ns == before
     with pytest.raises(ValueError, match=r"results of other options \(teacher: 'Net \(digest"):
         run_demo(config_for(out, people), teacher=Teacher(Net(), **OPTIONS | {"colour": "rgb"}))

@@ -140,10 +140,10 @@ def writers(tmp_path, faces, run):
                      str(tmp_path / "packed")], tmp_path / "packed"),
         "convert to rec": (["data", "convert", "--faces", str(faces), *size, "--to", "rec", "--out",
                             str(tmp_path / "rec")], tmp_path / "rec"),
-        "export": (["export", str(run), "--out", str(tmp_path / "export" / "net.safetensors")],
+        "export": (["export", str(run), "--out", str(tmp_path / "export" / "net.onnx")],
                    tmp_path / "export"),
         "embed": (["embed", "--model", str(run), "--faces", str(faces), "--out",
-                   str(tmp_path / "embed" / "rows.npy")], tmp_path / "embed"),
+                   str(tmp_path / "embed" / "rows.safetensors")], tmp_path / "embed"),
     }  # fmt: skip
 
 
