@@ -118,7 +118,7 @@ def plot_study() -> None:
 
 
 def main() -> None:
-    """Write the SVG files, the same bytes every time."""
+    """Write the SVG files: the same bytes every time with the same matplotlib."""
     matplotlib.use("Agg")
     matplotlib.rcParams["svg.hashsalt"] = "ekd_lite"
     import matplotlib.pyplot as plt
