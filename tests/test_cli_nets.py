@@ -221,3 +221,11 @@ def test_a_file_is_what_its_name_promises(tmp_path, capsys, name):
     assert main(["export", str(DEMO_TEACHER), "--to", "safetensors", *out]) == 2
     assert "what is written is a .safetensors file" in capsys.readouterr().err
     assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("to", ["onnx", "int8-dynamic", "int8-static"])
+def test_whole_numbers_are_onnx_too(tmp_path, capsys, to):
+    out = tmp_path / "net.safetensors"
+    assert main(["export", str(DEMO_TEACHER), "--to", to, "--out", str(out)]) == 2
+    assert "what is written is a .onnx file" in capsys.readouterr().err
+    assert not out.exists()

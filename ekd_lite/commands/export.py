@@ -66,7 +66,7 @@ class Export:
             )
         if self.resamples < 1:
             raise ValueError(f"--resamples must be at least 1, got {self.resamples}")
-        form = {"safetensors": ".safetensors", "onnx": ".onnx"}.get(self.to, "")
+        form = ".safetensors" if self.to == "safetensors" else ".onnx"  # also in whole numbers
         check_output(self.out, self.model, form=form)
         if self.report is not None:
             check_output(self.report, self.model, self.out)

@@ -8,9 +8,7 @@ from pathlib import Path
 from ekd_lite.files import make_folder
 
 _WRITTEN = (".safetensors", ".onnx", ".csv")  # what may be written again beside what is read
-
-
-_FORMS = (".safetensors", ".onnx", ".npy", ".pt", ".pth", ".ckpt")
+_FORMS = (".safetensors", ".onnx", ".npy", ".pt", ".pth", ".ckpt")  # names that promise one
 
 
 def check_output(path: Path, *sources: Path, form: str = "") -> None:
