@@ -8,7 +8,13 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ekd_lite.distill import DISTILLERS, ContrastiveDecisionLoss, FineEKDLoss, GalleryEKDLoss
+from ekd_lite.distill import (
+    DISTILLERS,
+    BatchHardDecisionLoss,
+    ContrastiveDecisionLoss,
+    FineEKDLoss,
+    GalleryEKDLoss,
+)
 from ekd_lite.ops import generator_for, unit_rows
 from tests.distill.batches import batches, gallery, make_setting, random_batch
 from tests.oracles import distill as oracle
@@ -97,6 +103,17 @@ def test_a_pair_accepted_at_the_very_threshold_is_one_person():
         loss.eval()
         loss(student, teacher)
         assert (loss.stats["positive_loss"] > 13).item() == one_person
+
+
+def test_triplets_ask_the_teacher_at_the_very_threshold_too():
+    """The hinge asks by the code of the test above; triplets have a comparison of their own."""
+    teacher = torch.tensor([[1.0, 0.0], [3.0, 4.0], [0.0, -1.0]]).double()
+    student = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]], dtype=torch.float64)
+    cosine = float((unit_rows(teacher) @ unit_rows(teacher).T)[0, 1])
+    # Accepted, the pair 0, 1 has the cosine 0 in the student, 0.8 and 0.6 less than the strangers'.
+    for threshold, wanted in ((cosine, ((0.2 + 0.8) + (0.2 + 0.6)) / 2), (cosine + 1e-9, 0.0)):
+        loss = BatchHardDecisionLoss(threshold=threshold)
+        assert loss(student, teacher).item() == pytest.approx(wanted, abs=1e-12)
 
 
 def test_far_wrong_pairs_pull_less_than_those_near_a_threshold():
