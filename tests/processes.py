@@ -29,7 +29,7 @@ PYTHONPATH = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPA
 HAS_SERVER = "forkserver" in multiprocessing.get_all_start_methods()
 CONTEXT: Any = multiprocessing.get_context("forkserver" if HAS_SERVER else "spawn")
 CONTEXT.set_forkserver_preload(
-    ["torch._dynamo", "ekd_lite.__main__", "ekd_lite.export", "tests.processes"]
+    ["torch._dynamo", "ekd_lite.__main__", "ekd_lite.export", "tests.server"]
 )
 
 STARTED: list[int] = []  # processes of the test that runs

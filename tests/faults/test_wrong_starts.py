@@ -19,11 +19,10 @@ def test_wrong_teachers_and_checkpoints(tmp_path, count):
         assert wait_all(start_ranks(job, str(path.parent), ranks=1, log=tmp_path / "log")) == [0]
     cases: dict[str, tuple[int, dict[str, Any], str]] = {
         "no such teacher": (1, {"method": "kd", "teacher": str(tmp_path / "x")}, "no model at"),
-        "a teacher of another size": (
+        "a teacher of people without names, other faces": (
             1,
-            {"method": "kd", "teacher": str(teacher), "faces": ColourFaces(image_size=32),
-             "image_size": 32},
-            "takes 16 pixels, not 32",
+            {"method": "kd", "teacher": str(teacher), "faces": ColourFaces(seed=1)},
+            "it does not name its people",
         ),
         "a student as the teacher": (
             1,
