@@ -15,13 +15,13 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE_TESTS = ("tests/book/test_site.py", "tests/book/test_browser.py")  # of a built site
 PYTHON = [sys.executable, "-m"]
 # A file stays with one worker, so that what its fixtures start or train is made once; files are
 # taken in the order given, or that of tests/conftest.py.
 WORKERS = ["-q", "-n", str(os.cpu_count() or 1), "--dist", "loadfile", "--no-loadscope-reorder"]
 LONGEST = ("06", "04", "07", "08", "02")  # 85, 81, 60, 51, 40 CPU s on a busy machine; 05: 30
-IGNORED = [f"--ignore={path}" for path in PAGE_TESTS]  # the book's step runs these
+MOST = "not slow and not page"  # the book's step looks at the pages
+NO_NOTEBOOKS = ["-p", "no:nbval"]  # a second to import
 
 
 def chapters() -> list[str]:
@@ -43,8 +43,11 @@ STEPS = {
         *("pytest", *chapters(), "--nbval", "--nbval-current-env", "-p", "tests.kernels", *WORKERS),
         *("--nbval-cell-timeout=300", "--nbval-sanitize-with=tests/nbval_sanitize.cfg"),
     ],
-    "tests": [*PYTHON, "pytest", "-m", "not slow", *WORKERS, *IGNORED],
-    "quick tests": [*PYTHON, "pytest", "-m", "not slow and not starts_process", *WORKERS, *IGNORED],
+    "tests": [*PYTHON, "pytest", "-m", MOST, *WORKERS, *NO_NOTEBOOKS],
+    "quick tests": [
+        *PYTHON,
+        *("pytest", "-m", f"{MOST} and not starts_process", *WORKERS, *NO_NOTEBOOKS),
+    ],
 }
 # Read by glibc when a process starts: keep freed memory instead of giving it back. Page faults of
 # fresh tensors take a tenth of a chapter. Not for the tests, some of which measure memory.

@@ -26,8 +26,6 @@ import slides
 from rules import BOOK, CHAPTERS, ROOT, TWINS, check, notebooks
 
 SITE = Path("_build") / "html"
-# Of a built site.
-PAGE_TESTS = tuple(f"tests/book/test_{kind}.py" for kind in ("site", "slides", "folds", "browser"))
 TIMEOUT = 300
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"  # it has no __main__
 
@@ -88,7 +86,7 @@ def build(out: Path) -> int:
     sphinx(out)
     if report(portable.check(out / SITE), "copies for Colab are up to date"):
         return 1
-    pages = [sys.executable, "-m", "pytest", "-q", "-n", "0", *PAGE_TESTS]
+    pages = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", "page", "tests/book"]
     environment = {**os.environ, "EKD_SITE": str(out / SITE)}
     return subprocess.run(pages, cwd=ROOT, env=environment, check=False).returncode
 

@@ -91,14 +91,14 @@ def works_of(bibliography: Path) -> dict[str, Work]:
     from pybtex.plugin import find_plugin
 
     style = find_plugin("pybtex.style.formatting", "plain")()
-    markdown = find_plugin("pybtex.backends", "markdown")()
+    markdown, words = (find_plugin("pybtex.backends", name)() for name in ("markdown", "text"))
     data = parse_file(str(bibliography))
     works = {}
     for formatted in style.format_bibliography(data):
         entry = data.entries[formatted.key]
         people = entry.persons.get("author") or entry.persons.get("editor") or []
         last = [
-            " ".join(part.render_as("text") for part in [*p.rich_prelast_names, *p.rich_last_names])
+            " ".join(part.render(words) for part in [*p.rich_prelast_names, *p.rich_last_names])
             for p in people
         ]
         names = f"{last[0]} et al." if len(last) > 2 else " and ".join(last)

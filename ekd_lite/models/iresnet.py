@@ -22,7 +22,8 @@ Activation = Callable[[int], nn.Module]
 def initialise(module: nn.Module) -> None:
     """Kaiming-normal weights by fan-out, zero biases, as in TFace."""
     for layer in module.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
+        # On `meta`, where files are compared with shapes, torch takes longer for no draw at all.
+        if isinstance(layer, nn.Conv2d | nn.Linear) and not layer.weight.is_meta:
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

@@ -4,20 +4,21 @@ Needs a Chromium (`apt-get install chromium`, or $CHROME) and a built site; with
 tests are skipped and say so. tests/test_site.py checks the same pages without a browser.
 """
 
-import os
 import re
 import sys
 from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.page
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "book" / "tools"))
 
 from browser import Browser, find_browser  # noqa: E402
 from weigh import WIDTH, height, weigh  # noqa: E402
 
-SITE = Path(os.environ.get("EKD_SITE") or ROOT / "_build" / "html")
+from tests.book.built import SITE  # noqa: E402
+
 # Bytes of all files that a page loads, by its folder.
 MOST = {"chapters": 2_600_000}
 MOST_ELSEWHERE = 1_600_000

@@ -1,9 +1,10 @@
 """What the site moves or folds: solutions on pages of their own, sections for a second reading.
 
-The first half works on small documents; the second looks at a built site and holds it against the
-notebooks. `book.py build` runs this with EKD_SITE=the site.
+The first half works on small documents; the second, marked `page`, holds a built site against the
+notebooks.
 """
 
+import functools
 import re
 import sys
 from types import SimpleNamespace
@@ -135,8 +136,13 @@ def test_print_shows_what_is_folded_and_has_the_pages_of_solutions(tmp_path):
     assert printing.pages_of(toc) == ["index", "solutions/index", "solutions/a", "api"]
 
 
+@functools.cache
 def parsed(path):
-    return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser").find("article")
+    """The article of a page, without what stands around it on every page."""
+    text = path.read_text(encoding="utf-8")
+    end = "</article>"
+    text = text[text.index("<article") : text.rindex(end) + len(end)]
+    return BeautifulSoup(text, "html.parser").article
 
 
 def of_notebook(name):
@@ -161,6 +167,7 @@ def of_notebook(name):
     return found
 
 
+@pytest.mark.page
 def test_every_exercise_has_its_code_check_and_solution_on_the_other_page_and_not_on_its_own():
     for path in pages_of("chapters/*.html"):
         chapter, other = parsed(path), parsed(SITE / "solutions" / path.name)
@@ -181,6 +188,7 @@ def test_every_exercise_has_its_code_check_and_solution_on_the_other_page_and_no
         assert "your code here" not in text, path.stem
 
 
+@pytest.mark.page
 def test_what_is_marked_for_a_second_reading_is_folded_below_its_heading():
     marked = 0
     for path in pages_of("chapters/*.html"):

@@ -1,7 +1,7 @@
 """The built pages: links lead somewhere, pictures have words, nothing comes from outside.
 
-`book.py build` runs this after every build with EKD_SITE=the site, so that a missing site
-is a failure there; elsewhere (`pytest tests` before a build) it is a skip that pytest reports.
+`book.py build` runs what is marked `page` after every build with EKD_SITE=the site, so that a
+missing site is a failure there; `pytest tests` without a built site skips it.
 """
 
 import re
@@ -17,6 +17,7 @@ from PIL import Image
 
 from tests.book.built import SITE, pages_of
 
+pytestmark = pytest.mark.page
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
 HOME = CONFIG["html"]["baseurl"]

@@ -1,6 +1,6 @@
 """Slides: a deck holds what its chapter shows, keeps the alt text, and asks for nothing outside.
 
-The second half looks at a built site; `book.py build` runs this with EKD_SITE=the site.
+The second half, marked `page`, looks at a built site.
 """
 
 import re
@@ -127,6 +127,7 @@ def decks():
     return {path.stem: path for path in pages_of("slides/*.html")}
 
 
+@pytest.mark.page
 def test_every_chapter_has_slides_and_a_button_that_opens_them(decks):
     names = {path.stem for path in (ROOT / "book" / "chapters").glob("*.ipynb")}
     assert decks.keys() == names
@@ -137,6 +138,7 @@ def test_every_chapter_has_slides_and_a_button_that_opens_them(decks):
         assert f'href="slides/{name}.html"' in listed, name
 
 
+@pytest.mark.page
 def test_decks_have_a_length_for_two_hours_and_all_figures_of_their_chapter(decks):
     for name, path in decks.items():
         deck = BeautifulSoup(path.read_text("utf-8"), "html.parser")
@@ -156,6 +158,7 @@ def test_decks_have_a_length_for_two_hours_and_all_figures_of_their_chapter(deck
         assert "http://" not in str(deck.head) and "https://" not in str(deck.head)
 
 
+@pytest.mark.page
 def test_keys_move_formulas_are_set_and_nothing_sticks_out(decks):
     program = find_browser()
     if program is None:
