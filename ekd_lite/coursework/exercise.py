@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ class Exercise:
     gradient: tuple[str, ...] = ()
     detached: tuple[str, ...] = ()
 
-    @property
+    @functools.cached_property
     def parameters(self) -> tuple[str, ...]:
         """Names of the arguments."""
         return tuple(inspect.signature(self.reference).parameters)

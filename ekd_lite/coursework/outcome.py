@@ -45,7 +45,9 @@ class Outcome:
     is_missing: bool = False
 
 
-def call(exercise: Exercise, function: Function, case: Case) -> Outcome:
+def call(
+    exercise: Exercise, function: Function, case: Case, *, with_gradients: bool = True
+) -> Outcome:
     """Call a function on copies of a case's arguments; nothing it raises gets out."""
     given = dict(zip(exercise.parameters, map(copy, case.arguments), strict=True))
     watched = [
@@ -63,7 +65,8 @@ def call(exercise: Exercise, function: Function, case: Case) -> Outcome:
             outcome.value = as_numbers(result)
             if outcome.value is not None and outcome.value.numel() == 1:
                 outcome.value = outcome.value.reshape(())  # one number, however it is wrapped
-            if watched and isinstance(result, Tensor) and result.requires_grad:
+            asked = watched and with_gradients
+            if asked and isinstance(result, Tensor) and result.requires_grad:
                 # Squares, so that a matrix of logits is looked at in every entry.
                 grads = torch.autograd.grad(
                     result.square().sum(), [given[name] for name in watched], allow_unused=True
