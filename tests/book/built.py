@@ -1,9 +1,12 @@
 """The built site that the tests of pages look at."""
 
+import functools
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+from bs4 import BeautifulSoup
 
 ROOT = Path(__file__).resolve().parents[2]
 SITE = Path(os.environ.get("EKD_SITE") or ROOT / "_build" / "html").resolve()
@@ -18,3 +21,12 @@ def pages_of(pattern: str) -> list[Path]:
             pytest.fail(message)
         pytest.skip(message)
     return found
+
+
+@functools.cache
+def article(path: Path) -> Any:
+    """The article of a page, without what stands around it on every page."""
+    text = path.read_text(encoding="utf-8")
+    end = "</article>"
+    text = text[text.index("<article") : text.rindex(end) + len(end)]
+    return BeautifulSoup(text, "html.parser").article

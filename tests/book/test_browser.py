@@ -54,32 +54,33 @@ def outside(browser):
     return [one for one in browser.requests if not one.startswith((here, "data:", "blob:"))]
 
 
+def unset(browser, path):
+    """What is wrong with the formulas of the page that is open, and the markup that shows."""
+    wanted = len(re.findall(r'class="math ', path.read_text(encoding="utf-8")))
+    found = browser.run("document.querySelectorAll('mjx-container').length")
+    faults = browser.run("document.querySelectorAll('mjx-merror').length")
+    text = browser.run(
+        "(() => { const copy = document.querySelector('article').cloneNode(true);"
+        " copy.querySelectorAll('pre, code, script, mjx-container').forEach(e => e.remove());"
+        " return copy.textContent; })()"
+    )
+    return [*RAW.findall(text), *["formulas"] * (found != wanted), *["faulty"] * faults]
+
+
 def test_no_page_asks_for_anything_outside_or_reports_an_error_or_is_heavy_or_long(browser):
+    """And the formulas of chapters are set, and no markup shows."""
     pages = [path for path in SITE.rglob("*.html") if not {"_static", "_modules"} & {*path.parts}]
     for path in [*pages, next((SITE / "_modules").rglob("*.html"))]:
         weight = weigh(browser, path).total()
         most = MOST.get(path.parent.name, MOST_ELSEWHERE)
         assert path.name == "print.html" or weight <= most, f"{path}: {weight:,} bytes"
-        assert path.parent.name != "chapters" or height(browser) <= HIGHEST, path
+        if path.parent.name == "chapters":
+            assert height(browser) <= HIGHEST, path
+            assert unset(browser, path) == [], path
         alone = path.name == "404.html"  # has no parts, since it must work at any depth
         assert (len(browser.requests) == 1) == alone, path  # the page and its parts were seen
         assert outside(browser) == [], path
         assert browser.errors == [], path
-
-
-def test_formulas_are_set_and_no_markup_shows(browser):
-    for path in (SITE / "chapters").glob("*.html"):
-        browser.open(path.resolve().as_uri())
-        source = path.read_text(encoding="utf-8")
-        formulas = len(re.findall(r'class="math ', source))
-        assert browser.run("document.querySelectorAll('mjx-container').length") == formulas
-        assert browser.run("document.querySelectorAll('mjx-merror').length") == 0
-        text = browser.run(
-            "(() => { const copy = document.querySelector('article').cloneNode(true);"
-            " copy.querySelectorAll('pre, code, script, mjx-container').forEach(e => e.remove());"
-            " return copy.textContent; })()"
-        )
-        assert RAW.findall(text) == [], path
 
 
 def test_colours_switch_to_dark_and_stay_dark_on_the_next_page(page):

@@ -4,7 +4,6 @@ The first half works on small documents; the second, marked `page`, holds a buil
 notebooks.
 """
 
-import functools
 import re
 import sys
 from types import SimpleNamespace
@@ -12,12 +11,11 @@ from typing import Any
 
 import nbformat
 import pytest
-from bs4 import BeautifulSoup
 from docutils import nodes
 from docutils.utils import new_document
 from sphinx_exercise.nodes import exercise_enumerable_node, solution_node
 
-from tests.book.built import ROOT, SITE, pages_of
+from tests.book.built import ROOT, SITE, article, pages_of
 
 sys.path[:0] = [str(ROOT / "book" / "tools"), str(ROOT / "book" / "_ext")]
 
@@ -136,15 +134,6 @@ def test_print_shows_what_is_folded_and_has_the_pages_of_solutions(tmp_path):
     assert printing.pages_of(toc) == ["index", "solutions/index", "solutions/a", "api"]
 
 
-@functools.cache
-def parsed(path):
-    """The article of a page, without what stands around it on every page."""
-    text = path.read_text(encoding="utf-8")
-    end = "</article>"
-    text = text[text.index("<article") : text.rindex(end) + len(end)]
-    return BeautifulSoup(text, "html.parser").article
-
-
 def of_notebook(name):
     """For every exercise of a notebook its label and the code cells up to its solution's end."""
     found, label, inside = {}, None, False
@@ -170,14 +159,15 @@ def of_notebook(name):
 @pytest.mark.page
 def test_every_exercise_has_its_code_check_and_solution_on_the_other_page_and_not_on_its_own():
     for path in pages_of("chapters/*.html"):
-        chapter, other = parsed(path), parsed(SITE / "solutions" / path.name)
+        chapter, other = article(path), article(SITE / "solutions" / path.name)
         assert chapter.select(".solution") == []
         shown = {one["id"]: one for one in other.select("section[id^=solution-]")}
+        asked = {one["id"]: one for one in chapter.select(".exercise")}
         wanted = of_notebook(path.stem)
         assert {f"solution-{label}" for label in wanted} == shown.keys(), path.stem
         for label, cells in wanted.items():
             part = shown[f"solution-{label}"]
-            link = chapter.select_one(f'.exercise[id="{label}"] .to-solution a')
+            link = asked[label].select_one(".to-solution a")
             assert link["href"] == f"../solutions/{path.name}#solution-{label}"
             back = part.select_one(".solution.dropdown .admonition-title a")
             assert back["href"] == f"../chapters/{path.name}#{label}"
@@ -194,7 +184,7 @@ def test_what_is_marked_for_a_second_reading_is_folded_below_its_heading():
     for path in pages_of("chapters/*.html"):
         notebook = nbformat.read(ROOT / "book" / "chapters" / f"{path.stem}.ipynb", 4)
         marks = sum(cell.source.splitlines().count("% second reading") for cell in notebook.cells)
-        folds = parsed(path).select("section > details.second-reading")
+        folds = article(path).select("section > details.second-reading")
         assert len(folds) == marks, path.stem
         assert all(one.parent.find(["h2", "h3"], recursive=False) for one in folds)
         # One section may stand in a fold, if only a small one: not the exercises.

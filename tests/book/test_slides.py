@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT / "book" / "tools"))
 import slides  # noqa: E402
 from browser import Browser, find_browser  # noqa: E402
 
-from tests.book.built import SITE, pages_of  # noqa: E402
+from tests.book.built import SITE, article, pages_of  # noqa: E402
 
 CHAPTER = """<html><head><script src="../_static/mathjax/startup.js?v=1"></script></head><body>
 <article class="bd-article"><section id="top">
@@ -142,8 +142,7 @@ def test_every_chapter_has_slides_and_a_button_that_opens_them(decks):
 def test_decks_have_a_length_for_two_hours_and_all_figures_of_their_chapter(decks):
     for name, path in decks.items():
         deck = BeautifulSoup(path.read_text("utf-8"), "html.parser")
-        page = (SITE / "chapters" / f"{name}.html").read_text("utf-8")
-        chapter = BeautifulSoup(page, "html.parser").find("article")
+        chapter = article(SITE / "chapters" / f"{name}.html")
         assert 20 <= len(deck.find_all("section")) <= 60, name
         hidden = ".exercise figure, .solution figure, details figure, .dropdown figure"
         answers = {one["id"] for one in chapter.select(hidden)}
