@@ -1,4 +1,4 @@
-"""The forms in which lists of pairs come: CSV, and the text files of LFW, CALFW and CPLFW."""
+"""The forms in which lists of pairs come: CSV, text with a flag, and LFW's, CALFW's, CPLFW's."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Pair(NamedTuple):
 
 
 def pairs_in(path: Path) -> tuple[str, list[Pair]]:
-    """Read a list; its form is "csv", "lfw" or "two lines" (CALFW and CPLFW).
+    """Read a list; its form is "csv" (also with blanks), "lfw" or "two lines" (CALFW and CPLFW).
 
     Raises:
         ValueError: a line that is of no form, or another number of pairs than announced.
@@ -39,6 +39,8 @@ def pairs_in(path: Path) -> tuple[str, list[Pair]]:
         return "csv", _from_csv(path, lines[first:], first)
     if len(words) == 2 and _is_image(words[0]):
         return "two lines", _from_two_lines(path, lines)
+    if len(_words(lines[first])) == 3 and sum(map(_is_image, _words(lines[first]))) == 2:
+        return "csv", _from_flagged(path, lines[first:], first)
     return "lfw", _from_lfw(path, lines[first:], first)
 
 
@@ -112,6 +114,26 @@ def _from_csv(path: Path, lines: list[str], skipped: int) -> list[Pair]:
     return pairs
 
 
+def _words(line: str) -> list[str]:
+    """What stands between blanks, or between tabs: a name may then hold blanks."""
+    return [word.strip() for word in line.split("\t")] if "\t" in line else line.split()
+
+
+def _from_flagged(path: Path, lines: list[str], skipped: int) -> list[Pair]:
+    place = 2 if _is_image(_words(lines[0])[0]) else 0  # of the flag
+    pairs = []
+    for number, line in enumerate(lines, skipped + 1):
+        words = _words(line)
+        if not any(words):
+            continue
+        truth = _truth(words.pop(place)) if len(words) == 3 else None
+        if truth is None or not all(map(_is_image, words)):
+            form = "a.jpg b.jpg 1" if place else "1 a.jpg b.jpg"
+            raise ValueError(f"{path}, line {number}: expected {form!r}, got {line!r:.80}")
+        pairs.append(Pair(words[0], words[1], truth, None))
+    return pairs
+
+
 def _truth(text: str) -> bool | None:
     """1, 1.0, 1,0 and TRUE are true."""
     try:
@@ -129,8 +151,7 @@ def _from_lfw(path: Path, lines: list[str], skipped: int) -> list[Pair]:
     size = 2 * counts[1] if len(counts) == 2 else 0  # pairs a fold: half of them are genuine
     pairs: list[Pair] = []
     for number, line in enumerate(lines[1:], skipped + 2):
-        # LFW's own file has tabs; then a name may hold spaces.
-        words = [word.strip() for word in line.split("\t")] if "\t" in line else line.split()
+        words = _words(line)  # LFW's own file has tabs
         where = f"{path}, line {number}"
         if not any(words):
             continue

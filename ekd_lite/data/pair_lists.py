@@ -1,4 +1,4 @@
-"""Lists of pairs over a folder of faces: CSV, and the text files of LFW, CALFW and CPLFW."""
+"""Lists of pairs over a folder of faces, in the forms of `ekd_lite.data.pair_forms`."""
 
 from __future__ import annotations
 
@@ -62,10 +62,12 @@ def read_pairs(
 ) -> VerificationSet:
     """Read a list of pairs over a folder of faces.
 
-    Three forms, in UTF-8 or as Excel saves them:
+    Four forms, in UTF-8 or as Excel saves them:
 
     - CSV with the columns left, right, is_genuine and, if wanted, fold (file1, file2 will do for
       the files, which are relative to the folder), separated by commas, semicolons or tabs;
+    - text with two files and a flag a line, `a/1.jpg b/2.jpg 0` or `0 a/1.jpg b/2.jpg`, as the
+      lists of AgeDB-30 and CFP often are;
     - LFW's pairs.txt, where `name 1 4` is a genuine pair, `name 1 other 2` an impostor pair, and
       the first line counts: `folds pairs`, or the pairs of each kind alone;
     - the lists of CALFW and CPLFW, two lines a pair, `name_1.jpg 1` and `name_2.jpg 1`; the number
@@ -79,7 +81,7 @@ def read_pairs(
 
     Raises:
         FileNotFoundError: no such list.
-        ValueError: a line that is neither form, another number of pairs than the list announces, a
+        ValueError: a line that is of no form, another number of pairs than the list announces, a
             label that contradicts the folders, or an image that is missing or there twice; the line
             is named.
     """

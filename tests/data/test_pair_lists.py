@@ -59,6 +59,27 @@ def test_lfw(faces, tmp_path):
     assert read_pairs(tmp_path / "pairsDevTest.txt", faces).fold is None
 
 
+FLAGGED = """Ann_Lee/Ann_Lee_0001.png Ann_Lee/Ann_Lee_0003.png 1
+Bob/Bob_0002.png Ann_Lee/Ann_Lee_0001.png 0
+"""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        FLAGGED,
+        "".join(f"{line[-1]} {line[:-2]}\n" for line in FLAGGED.splitlines()),
+        "\ufeff\n" + FLAGGED.replace(" ", "\t").replace("\n", "\r\n\r\n"),
+        FLAGGED.replace("/", "\\").replace(" 1\n", " 1.0\n").replace(" 0\n", " false\n"),
+    ],
+)
+def test_two_files_and_a_flag(faces, tmp_path, text):
+    (tmp_path / "agedb_30.txt").write_text(text, newline="")
+    pairs = read_pairs(tmp_path / "agedb_30.txt", faces)
+    check(pairs, faces)
+    assert pairs.fold is None
+
+
 def test_missing_images_are_named_and_left_out_only_when_asked(faces, tmp_path):
     (tmp_path / "p.csv").write_text(CSV + "Bob/Bob_0001.png,Bob/Bob_0007.png,1,1\n")
     with pytest.raises(ValueError, match=r"names 1 images that .* lacks: Bob/Bob_0007.png; skip_"):
@@ -81,6 +102,12 @@ def test_missing_images_are_named_and_left_out_only_when_asked(faces, tmp_path):
             "is_genuine = 0 of Ann_Lee/Ann_Lee_0001.png and .* otherwise",
         ),
         ("left,right,is_genuine\n", "holds no pair"),
+        (FLAGGED.replace("3.png 1", "3.png 2"), "line 1: expected 'a.jpg b.jpg 1', got"),
+        (FLAGGED + "\n1 Bob/Bob_0001.png Bob/Bob_0002.png", "line 4: expected 'a.jpg b.jpg 1'"),
+        (FLAGGED + "Bob/Bob_0001.png 1", "line 3: expected 'a.jpg b.jpg 1', got 'Bob/"),
+        ("0 Bob/Bob_0001.png Bob/Bob_0002.png 1", "line 1: expected CSV columns"),
+        (f"1 a.png b.png\n{FLAGGED}", "line 2: expected '1 a.jpg b.jpg'"),
+        (FLAGGED.replace("3.png 1", "3.png 0"), "is_genuine = 0 of Ann_Lee/.* otherwise"),
         ("hello\n", "line 1: expected a whole number"),
         ("1 2 3\n", "line 1: expected CSV columns, or the counts"),
         ("1\nAnn_Lee 1\n", "line 2: expected 'name 1 4' or"),
