@@ -40,9 +40,10 @@ _start = BaseProcess.start
 
 
 def _note(event, arguments):
-    # Not every program: matplotlib asks fc-list for fonts, once on a new machine.
+    # Python and browsers, not every program: matplotlib asks fc-list for fonts, once on a machine.
     is_python = event == "subprocess.Popen" and sys.executable in str(arguments[1])
-    if is_python or event in ("os.fork", "os.forkpty"):
+    is_browser = event == "os.posix_spawn" and "--headless" in str(arguments[1])
+    if is_python or is_browser or event in ("os.fork", "os.forkpty"):
         started.append(f"{event} {str(arguments)[:200]}")
 
 

@@ -158,6 +158,7 @@ def test_decks_have_a_length_for_two_hours_and_all_figures_of_their_chapter(deck
 
 
 @pytest.mark.page
+@pytest.mark.starts_process
 def test_keys_move_formulas_are_set_and_nothing_sticks_out(decks):
     program = find_browser()
     if program is None:
