@@ -40,8 +40,8 @@ colab: $(full)  ## every Colab copy from an empty folder with the installed whee
 print: $(full)  ## the book on one page, print.html in _build/html, and as book.pdf if there is Chromium
 	$(python) book/tools/book.py print
 
-bench: $(full)  ## speed of the parts against a peer's formula and the lower bound
-	$(python) -m benchmarks
+bench: $(full)  ## speed of the parts against a peer's formula and the lower bound; COMPARE=FILE: and what is worse
+	$(python) -m benchmarks $(if $(COMPARE),--compare $(COMPARE))
 
 gpu: $(full)  ## on a GPU, at most 9 minutes: is all as on the CPU, and how fast; DRY=yes: tiny, on the CPU
 	$(python) -m benchmarks.gpu $(if $(DRY),--dry) $(if $(INSIGHTFACE),--insightface $(INSIGHTFACE)) $(if $(TFACE),--tface $(TFACE))

@@ -1,10 +1,13 @@
 """The benchmarks run, time what they say, and mark what has become slower."""
 
+import dataclasses
+import inspect
 import json
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +17,7 @@ from benchmarks.losses import PAIRWISE, make_batch
 from benchmarks.runs import CASES, launch, time_step, time_tables
 from benchmarks.timing import interleave, products
 from ekd_lite.__main__ import main
+from ekd_lite.commands.bench import Bench
 
 pytestmark = pytest.mark.filterwarnings("ignore:the first batch has too few impostor pairs")
 
@@ -126,6 +130,24 @@ def test_an_unknown_name_is_told(capsys):
     with pytest.raises(SystemExit):
         main(["bench", "lwf"])
     assert "unknown: lwf" in capsys.readouterr().err
+
+
+def test_the_command_passes_every_option_on_and_names_every_bench(monkeypatch):
+    given = []
+    monkeypatch.setattr("benchmarks.__main__.main", lambda arguments: given.extend(arguments))
+    values: dict[str, Any] = {
+        "names": ("fit",),
+        "quick": True,
+        "cpu": True,
+        "only": ("a tenth in fit", "N=64"),
+    }
+    values |= {"json": Path("a"), "compare": Path("b"), "threads": 2}
+    assert values.keys() == {field.name for field in dataclasses.fields(Bench)}
+    Bench(**values).run()
+    told = ["fit", "--quick", "--cpu", "--only=a tenth in fit", "--only=N=64"]
+    assert given == [*told, "--json", "a", "--compare", "b", "--threads", "2"]
+    source = " ".join(inspect.getsource(Bench).split())
+    assert f"Which: {', '.join(BENCHES)}; all if left out." in source
 
 
 def test_every_bench_says_what_it_times():

@@ -16,9 +16,9 @@ class Bench:
     """Time the parts against a peer's formula and the lower bound; works in a clone only."""
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """Which: pairwise, pointwise, heads, fit, pairs, scores, nearest, lfw, pooling, renderer,
-    readers, sampler, inference, training, methods, launches, demo, whole, ranks, tables; all if
-    left out."""
+    """Which: pairwise, pointwise, heads, fit, pairs, scores, nearest, search, lfw, pooling,
+    renderer, readers, embed, sampler, inference, training, methods, launches, demo, whole, ranks,
+    tables; all if left out."""
     quick: bool = False
     """Small sizes only."""
     cpu: bool = False
@@ -27,6 +27,8 @@ class Bench:
     """File for the rows and what they belong to."""
     compare: Path | None = None
     """An earlier such file; a ratio worse by a fifth is marked, and the exit code is 1."""
+    only: tuple[str, ...] = ()
+    """Of pairwise and fit, these rows: by item ("sp"), size ("N=64") or both ("sp N=64")."""
     threads: int | None = None
     """Threads of torch."""
 
@@ -43,6 +45,7 @@ class Bench:
         benchmarks = importlib.import_module("benchmarks.__main__")
         arguments = [*self.names, *(["--quick"] if self.quick else [])]
         arguments += ["--cpu"] if self.cpu else []
+        arguments += [f"--only={row}" for row in self.only]
         for name in ("json", "compare", "threads"):
             value = getattr(self, name)
             arguments += [] if value is None else [f"--{name}", str(value)]

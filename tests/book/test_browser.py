@@ -1,7 +1,7 @@
 """The built pages in a real browser: nothing comes from outside, and everything that moves works.
 
 Needs a Chromium (`apt-get install chromium`, or $CHROME) and a built site; without one of them the
-tests are skipped and say so. tests/test_site.py checks the same pages without a browser.
+tests are skipped and say so. tests/book/test_site.py checks the same pages without a browser.
 """
 
 import re
