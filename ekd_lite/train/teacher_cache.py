@@ -135,4 +135,8 @@ def _gather_rows(rows: Tensor, count: int) -> Tensor:
     if world_size() == 1:
         return rows
     joined = gather_batch(rows).view(world_size(), len(rows), -1)
-    return joined.transpose(0, 1).reshape(-1, rows.shape[1])[:count].clone()
+    made = rows.new_empty(count, rows.shape[1])
+    for first, part in enumerate(joined):  # into one table: it may be tens of gigabytes
+        places = made[first :: world_size()]
+        places.copy_(part[: len(places)])
+    return made
