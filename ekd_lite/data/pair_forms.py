@@ -52,7 +52,7 @@ def person_and_number(stem: str) -> tuple[str, int] | None:
 
 def person(name: str) -> str | None:
     """Who is in an image, by the name of its file."""
-    found = person_and_number(posixpath.splitext(posixpath.basename(name))[0])
+    found = person_and_number(posixpath.splitext(posixpath.basename(name.replace("\\", "/")))[0])
     return found[0] if found else None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import unicodedata
 import warnings
 from pathlib import Path
 
@@ -144,16 +145,18 @@ class _Rows:
     """
 
     def __init__(self, faces: ImageFolder, form: str) -> None:
-        self._root, self.form = posixpath.normpath(faces.root.as_posix()), form
+        self._root, self.form = _composed(posixpath.normpath(faces.root.as_posix())), form
         self._rows: dict[str | tuple[str, int], int | None] = {}
         for row in range(len(faces)):
-            for key in self._keys(faces.files.relative(row)):
+            for key in self._keys(_composed(faces.files.relative(row))):
                 # What two files are called names neither of them.
                 self._rows[key] = row if self._rows.get(key, row) == row else None
 
     def find(self, name: str) -> int | None:
         """The row of an image, or None."""
-        plain = posixpath.normpath(name.replace("\\", "/")).removeprefix(f"{self._root}/")
+        plain = _composed(posixpath.normpath(name.replace("\\", "/"))).removeprefix(
+            f"{self._root}/"
+        )
         for key in (name, *self._keys(plain)):
             if self._rows.get(key) is not None:
                 return self._rows[key]
@@ -174,6 +177,11 @@ class _Rows:
             keys.append(short)
         numbered = person_and_number(short)
         return keys if numbered is None else [*keys, numbered]
+
+
+def _composed(name: str) -> str:
+    """An accented letter as one sign: macOS writes it as two, and both look the same."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _some(names: list[str]) -> str:

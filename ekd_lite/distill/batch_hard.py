@@ -44,8 +44,8 @@ class BatchHardDecisionLoss(nn.Module):
         super().__init__()
         if not are_numbers(threshold) or not -1 <= threshold <= 1:
             raise ValueError(f"threshold must be a cosine between -1 and 1, got {threshold!r}")
-        if not are_numbers(margin) or not 0 <= margin < math.inf:
-            raise ValueError(f"expected a margin >= 0, in units of the cosine, got {margin!r}")
+        if not are_numbers(margin) or not 0 <= margin <= 2:
+            raise ValueError(f"expected a margin from 0 to 2, of cosines, got {margin!r}")
         self.threshold, self.margin = threshold, margin
 
     def forward(

@@ -134,7 +134,8 @@ class FineEKDLoss(nn.Module):
         if targets not in TARGETS:
             raise ValueError(f"targets must be one of {', '.join(TARGETS)}, got {targets!r}")
         decides = targets == "decisions"
-        if decides != (threshold is not None) or decides != are_numbers(threshold):
+        is_cosine = threshold is not None and are_numbers(threshold) and -1 <= threshold <= 1
+        if (threshold is not None, is_cosine) != (decides, decides):
             raise ValueError(
                 'targets="decisions", and they alone, need threshold, the cosine from which the '
                 f"teacher accepts a pair (Teacher.threshold_at); got {threshold!r} for {targets!r}"

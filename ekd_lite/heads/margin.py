@@ -107,8 +107,15 @@ class NormFace(nn.Module):
         self, embeddings: Tensor, labels: Tensor, cosines: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Cosines (N, C), and where the true identities' stand in them: (N, 1) of int64."""
+        is_known = cosines is not None
         cosines = self.cosines(embeddings) if cosines is None else cosines
         check_tensors(embeddings=embeddings, cosines=cosines)
+        wanted = (len(embeddings), self.prototypes.shape[0])
+        if is_known and (tuple(cosines.shape) != wanted or not cosines.is_floating_point()):
+            raise ValueError(
+                f"expected cosines {wanted} in floating point, as head.cosines(embeddings) gives "
+                f"them, got {tuple(cosines.shape)} of {cosines.dtype}"
+            )
         check_labels(labels, len(embeddings), self.prototypes.shape[0])
         return cosines, labels[:, None].long()
 
@@ -222,9 +229,11 @@ def add_angle(cosine: Tensor, margin: float | Tensor) -> Tensor:
         margin: m in radians, a number or a tensor that broadcasts to that shape.
     """
     check_tensors(cosine=cosine)
-    if not cosine.is_floating_point() or not (isinstance(margin, Tensor) or are_numbers(margin)):
+    is_angle = isinstance(margin, Tensor) or (are_numbers(margin) and 0 <= margin <= math.pi)
+    if not cosine.is_floating_point() or not is_angle:
         raise ValueError(
-            f"expected cosines in floating point and a margin, got {cosine.dtype} and {margin!r}"
+            "expected cosines in floating point and a margin from 0 to 3.142, in radians, got "
+            f"{cosine.dtype} and {margin!r}"
         )
     margin = torch.as_tensor(margin, dtype=cosine.dtype, device=cosine.device)
     beyond = cosine - margin * torch.sin(margin)

@@ -1,5 +1,6 @@
 """Lists of pairs: CSV and LFW's own form, and what is wrong with a line is named."""
 
+import unicodedata
 from typing import Any
 
 import numpy as np
@@ -287,6 +288,20 @@ def test_names_with_spaces_between_tabs(tmp_path):
     pairs: Any = read_pairs(tmp_path / "pairs.txt", ImageFolder(tmp_path / "faces", image_size=16))
     assert (pairs.left.rows.tolist(), pairs.right.rows.tolist()) == ([0, 0], [1, 3])
     assert pairs.is_genuine.tolist() == [True, False]
+
+
+def test_names_in_either_form_of_unicode(tmp_path):
+    for form in ("NFC", "NFD"):
+        name = unicodedata.normalize(form, "Zoé")
+        (tmp_path / form / name).mkdir(parents=True)
+        for number in (1, 2):
+            Image.new("RGB", (16, 16)).save(tmp_path / form / name / f"{number}.png")
+        faces = ImageFolder(tmp_path / form, image_size=16)
+        for other in ("NFC", "NFD"):
+            text = unicodedata.normalize(other, "left,right,is_genuine\nZoé/1.png,Zoé/2.png,1\n")
+            (tmp_path / "p.csv").write_text(text, encoding="utf-8")
+            pairs: Any = read_pairs(tmp_path / "p.csv", faces)
+            assert (pairs.left.rows.tolist(), pairs.right.rows.tolist()) == ([0], [1])
 
 
 def test_an_image_compared_with_itself_is_told(faces, tmp_path):

@@ -1,5 +1,6 @@
 """EKD by decisions, by labels, by cosines, and in the gallery, over several batches."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -247,6 +248,10 @@ def fine(**options):
     return FineEKDLoss(4, 4, **options)
 
 
+def hinge(**options):
+    return ContrastiveDecisionLoss(4, 4, **options)
+
+
 def far(**options):
     return GalleryEKDLoss(*gallery(4), **options)
 
@@ -257,6 +262,12 @@ def far(**options):
         (fine, {"targets": "label"}, "ranks, decisions, labels, cosines, got 'label'"),
         (fine, {"targets": "decisions"}, "need threshold.*got None for 'decisions'"),
         (fine, {"threshold": 0.5}, "got 0.5 for 'ranks'"),
+        (fine, {"targets": "decisions", "threshold": 28.6}, "got 28.6 for 'decisions'"),
+        (fine, {"targets": "decisions", "threshold": math.nan}, "got nan for 'decisions'"),
+        (hinge, {"threshold": 28.6}, "need threshold, the cosine from which.* got 28.6"),
+        (hinge, {"threshold": -5}, "got -5"),
+        (BatchHardDecisionLoss, {"threshold": 28.6}, "cosine between -1 and 1, got 28.6"),
+        (BatchHardDecisionLoss, {"threshold": 0.3, "margin": 28.6}, "0 to 2, of cosines, got 28.6"),
         (
             fine,
             {"targets": "decisions", "threshold": 0.5, "thresholds": "teacher"},

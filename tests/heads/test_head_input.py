@@ -52,6 +52,9 @@ def test_heads_want_tensors(name):
                 call(value)
         with pytest.raises(ValueError, match="embeddings must be a torch Tensor, got "):
             head(value, LABELS, cosines=cosines)
+    for shape in ((4, 5), (3, 10)):
+        with pytest.raises(ValueError, match=r"expected cosines \(4, 10\) in floating point, as "):
+            head(EMBEDDINGS, LABELS, cosines=torch.zeros(shape))
     for value in others(cosines)[:3]:
         with pytest.raises(ValueError, match="cosines must be a torch Tensor, got "):
             head(EMBEDDINGS, LABELS, cosines=value)
@@ -66,6 +69,9 @@ def test_functions_want_tensors():
     for value in others(cosine):
         with pytest.raises(ValueError, match="cosine must be a torch Tensor, got "):
             add_angle(value, 0.3)
+    for margin in (28.6, -0.5, math.nan):
+        with pytest.raises(ValueError, match=r"from 0 to 3\.142, in radians, got torch\.fl"):
+            add_angle(cosine, margin)
     for value in others(LABELS):
         with pytest.raises(ValueError, match="labels must be a torch Tensor, got "):
             check_labels(value, 4, 10)
