@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from ekd_lite.data import ImageFolder, VerificationSet, read_pairs
+from ekd_lite.data.pair_forms import person
 from ekd_lite.data.pair_lists import Subset
 
 
@@ -302,6 +303,10 @@ def test_names_in_either_form_of_unicode(tmp_path):
             (tmp_path / "p.csv").write_text(text, encoding="utf-8")
             pairs: Any = read_pairs(tmp_path / "p.csv", faces)
             assert (pairs.left.rows.tolist(), pairs.right.rows.tolist()) == ([0], [1])
+
+
+def test_a_person_is_found_behind_either_slash():
+    assert person("a/Ann_Lee_0002.jpg") == person("a\\Ann_Lee_2.png") == "Ann_Lee"
 
 
 def test_an_image_compared_with_itself_is_told(faces, tmp_path):
