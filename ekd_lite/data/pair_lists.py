@@ -154,9 +154,8 @@ class _Rows:
 
     def find(self, name: str) -> int | None:
         """The row of an image, or None."""
-        plain = _composed(posixpath.normpath(name.replace("\\", "/"))).removeprefix(
-            f"{self._root}/"
-        )
+        plain = _composed(posixpath.normpath(name.replace("\\", "/")))
+        plain = plain.removeprefix(f"{self._root}/")
         for key in (name, *self._keys(plain)):
             if self._rows.get(key) is not None:
                 return self._rows[key]
