@@ -27,7 +27,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 UV = [sys.executable, "-m", "uv"]
-EXTRAS = ["--extra", "export", "--extra", "align", "--extra", "tensorboard"]
+EXTRAS = [f"--extra={name}" for name in ("export", "align", "tensorboard", "fast")]
 
 
 def supported() -> list[str]:
