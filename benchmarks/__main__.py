@@ -137,7 +137,7 @@ def main(arguments: list[str] | None = None) -> int:
     unknown = [name for name in options.names if name not in BENCHES]
     if unknown:
         parser.error(f"unknown: {', '.join(unknown)}; known: {', '.join(BENCHES)}")
-    before = json.loads(options.compare.read_text()) if options.compare else {}
+    before = json.loads(options.compare.read_text(encoding="utf-8")) if options.compare else {}
     timing.clock = time.process_time if options.cpu else time.perf_counter
     timing.only = options.only
     if options.threads:

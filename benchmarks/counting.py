@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.gpu_checks import as_on_a_gpu, small_state
+from benchmarks.comparing import as_on_a_gpu, small_state
 from benchmarks.timing import Row
 from ekd_lite.distill import parse_method
 from ekd_lite.train import Batch, TrainState, train_step

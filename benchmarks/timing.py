@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import dataclasses
 import gc
-import resource
 import statistics
 import sys
 import time
@@ -113,7 +112,9 @@ def peak_mb(variants: Variants) -> dict[str, float]:
             with contextlib.suppress(OSError, AttributeError):
                 ctypes.CDLL(None).malloc_trim(0)
         try:
-            Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+            Path("/proc/self/clear_refs").write_text(
+                "5", encoding="utf-8"
+            )  # forget the peak so far
         except OSError:
             return {}
         before = _peak_of_process()
@@ -123,7 +124,9 @@ def peak_mb(variants: Variants) -> dict[str, float]:
 
 
 def _peak_of_process() -> float:
-    for line in Path("/proc/self/status").read_text().splitlines():
+    import resource  # here, since Windows lacks it
+
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith("VmHWM"):
             return int(line.split()[1]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

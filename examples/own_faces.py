@@ -19,7 +19,8 @@ class Photos(Dataset[tuple[Image.Image, int]]):
     """The photographs that list.csv names, a line `file,person` each."""
 
     def __init__(self, folder: Path) -> None:
-        rows = [row.split(",") for row in (folder / "list.csv").read_text().splitlines()]
+        lines = (folder / "list.csv").read_text(encoding="utf-8").splitlines()
+        rows = [line.split(",") for line in lines]
         self.files = [folder / file for file, _ in rows]
         self.classes = sorted({person for _, person in rows})  # FaceDataset takes the names,
         self.targets = [self.classes.index(person) for _, person in rows]  # and the labels
@@ -51,7 +52,7 @@ def write_photos(folder: Path) -> None:
     for i, image in enumerate(faces.batch(range(len(faces))).add(1).mul(127.5).byte()):
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{i}.png")
         lines += f"{i}.png,person {faces.labels[i]:03}\n"
-    (folder / "list.csv").write_text(lines)
+    (folder / "list.csv").write_text(lines, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
     python scripts/smoke.py
 
-Needs nothing but the package and its extras export, align and tensorboard, so that versions.py can
-run it in an environment of the lowest or the newest versions. It imports what is installed, not the
-package beside it, as long as PYTHONPATH does not say otherwise.
+Needs nothing but the package and its extras export, align, tensorboard and fast, so that
+versions.py can run it in an environment of the lowest or the newest versions. It imports what is
+installed, not the package beside it, as long as PYTHONPATH does not say otherwise.
 """
 
 from __future__ import annotations
@@ -25,8 +25,12 @@ from PIL import Image
 
 from ekd_lite.__main__ import Command, main
 from ekd_lite.data.detect import LandmarkDetector
+from ekd_lite.data.fast_jpeg import fast_jpeg
 
-SHOWN = ("torch", "numpy", "pillow", "safetensors", "tqdm", "tyro", "matplotlib", "onnxruntime")
+SHOWN = (
+    *("torch", "numpy", "pillow", "safetensors", "tqdm", "tyro", "matplotlib", "onnxruntime"),
+    "simplejpeg",
+)
 SMALL = [
     *("--image-size", "32", "--embedding-dim", "32", "--steps", "20", "--device", "cpu"),
     *("--general", "16", "--identities", "4", "--images-per-identity", "4"),
@@ -62,6 +66,17 @@ def write_faces(root: Path) -> None:
         for image in range(6):
             pixels = (pattern + rng.normal(0, 20, pattern.shape)).clip(0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(folder / f"{image}.png")
+
+
+def decode_jpeg() -> None:
+    """Decode one image; if Pillow would have to do it, the extra fast is of no use here."""
+    file = io.BytesIO()
+    Image.linear_gradient("L").save(file, "JPEG")
+    if fast_jpeg(file.getvalue(), max_pixels=256 * 256) is None:
+        sys.exit(
+            "simplejpeg is installed, but not used: it decodes to other pixels than this Pillow, "
+            "so that pyproject.toml must allow other versions of them"
+        )
 
 
 def jobs(work: Path) -> list[list[str]]:
@@ -101,7 +116,8 @@ def run() -> None:
             if status:
                 sys.exit(f"failed with status {status}")
     LandmarkDetector()(torch.zeros(3, 64, 64, dtype=torch.uint8))
-    print("ok: every job, and the detector of the extra align")
+    decode_jpeg()
+    print("ok: every job, the detector of the extra align, the decoder of the extra fast")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 UV = [sys.executable, "-m", "uv"]
-EXTRAS = ["--extra", "export", "--extra", "align", "--extra", "tensorboard"]
+EXTRAS = [f"--extra={name}" for name in ("export", "align", "tensorboard", "fast")]
 
 
 def supported() -> list[str]:
@@ -83,7 +83,9 @@ def try_out(setting: Setting, work: Path) -> int:
     """Resolve, install, and run smoke.py from an empty folder; its exit status."""
     environment, locked, override = work / "environment", work / "locked.txt", work / "torch.txt"
     python = environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    override.write_text(f"torch @ {setting.torch.as_uri()}\n" if setting.torch else "")
+    override.write_text(
+        f"torch @ {setting.torch.as_uri()}\n" if setting.torch else "", encoding="utf-8"
+    )
     call("venv", "--quiet", "--python", interpreter(setting.python), str(environment))
     resolve = ["--python", str(python), "--resolution", setting.resolution]
     resolve += ["--overrides", str(override), "--quiet", "--output-file", str(locked)]

@@ -52,7 +52,7 @@ def main() -> None:
     folder, faces = student_of_fitnet(out), load_study("study").sets["new"].faces(32)
     teacher = load_file(teacher_rows(out, "new"))["embeddings"]
     labels, student = faces.labels, embed(load_model(folder).backbone, faces)
-    threshold = float((out / "threshold.txt").read_text().split("\n")[0])
+    threshold = float((out / "threshold.txt").read_text(encoding="utf-8").split("\n")[0])
     loss = FineEKDLoss(student.shape[1], teacher.shape[1], targets="decisions", threshold=threshold)
     sampler = NeighbourSampler(teacher, threshold, seed=1, num_steps=BATCHES)
     bins = round(2 / WIDTH)

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from benchmarks import gpu
-from benchmarks.gpu_checks import Check, all_checks, deviation
+from benchmarks.comparing import deviation
+from benchmarks.gpu_checks import Check, all_checks
+from benchmarks.gpu_loops import peer_task, training_loops
 from benchmarks.gpu_peers import PEERS, group_of_one
 from ekd_lite.distill import DISTILLERS
 from ekd_lite.heads import HEADS
@@ -36,7 +38,7 @@ def test_every_loss_and_head_is_compared():
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_the_bare_loop_learns_what_ours_learns(method, precision):
     """Else their speeds would not be worth comparing. At step 0 neither has a margin."""
-    loops = gpu.training_loops("mobilefacenet", method, precision, CPU, 12, True)
+    loops = training_loops("mobilefacenet", method, precision, CPU, 12, True)
     states = {which: _state_of(step) for which, step in loops.items()}
     states["bare"].head.margin = 0.0
     for group in states["bare"].optimizer.param_groups:
@@ -130,7 +132,7 @@ def test_loops_of_peers_run_beside_ours(checkouts, monkeypatch, tmp_path, capsys
 @pytest.mark.parametrize(("name", "method"), [("insightface", "none"), ("TFace", "ekd")])
 def test_a_peers_step_trains_its_net(checkouts, name, method):
     with group_of_one(CPU):
-        task = gpu.peer_task("mobilefacenet", method, "float32", CPU, 8, True)
+        task = peer_task("mobilefacenet", method, "float32", CPU, 8, True)
         step = PEERS[name].step(checkouts[name], task)
         before = [p.detach().clone() for p in task.net.parameters()]
         step()

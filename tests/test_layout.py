@@ -3,6 +3,7 @@
 import ast
 import importlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,33 +14,28 @@ import ekd_lite
 
 PACKAGE = Path(ekd_lite.__file__).parent
 # Each may import from those before it (and from itself).
-ORDER = [
-    *(
-        "assets",
-        "ops",
-        "files",
-        "parallel",
-        "data",
-        "models",
-        "heads",
-        "distill",
-        "evaluate",
-        "train",
-    ),
-    *("plots", "export", "experiments", "commands", "coursework", "__main__"),
-]
+ORDER = re.findall(r"^    ekd_lite\.(\w+) ", ekd_lite.__doc__ or "", re.MULTILINE)
 
 
-def imported_parts(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def imported_parts(source):
+    for node in ast.walk(ast.parse(source)):
         names = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            names = [node.module or ""]
+            assert not node.level, f"line {node.lineno}: write ekd_lite in full, not `from .`"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
         for name in names:
-            if name.startswith("ekd_lite."):
-                yield name.split(".")[1]
+            package, part = f"{name}.".split(".")[:2]
+            if package == "ekd_lite" and part in ORDER:
+                yield part
+
+
+def test_the_list_of_parts_is_complete():
+    """The one in the docstring of the package; what holds no code is no part."""
+    there = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
+    there |= {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert sorted(ORDER) == sorted(there)
 
 
 @pytest.mark.parametrize(
@@ -48,17 +44,31 @@ def imported_parts(path):
 def test_imports_point_only_up_the_list(path):
     part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     allowed = [] if part == "__init__" else ORDER[: ORDER.index(part) + 1]
-    for name in imported_parts(path):
+    for name in imported_parts(path.read_text(encoding="utf-8")):
         assert name in allowed, f"{path.name} imports {name}"
 
 
-def test_every_file_can_be_printed_in_the_book():
-    lengths = {
-        path.relative_to(PACKAGE).as_posix(): len(path.read_text(encoding="utf-8").splitlines())
-        for path in PACKAGE.rglob("*.py")
-    }
-    too_long = {name: lines for name, lines in lengths.items() if lines > 300}
-    assert not too_long
+def test_every_way_to_import_a_part_would_be_seen():
+    ways = [
+        "import ekd_lite, os.path, ekd_lite.data.cache as cache",
+        "from ekd_lite.heads import NormFace",
+        "from ekd_lite import __version__, ops, train",
+        "def f(): import ekd_lite.plots",
+    ]
+    assert sorted(imported_parts("\n".join(ways))) == ["data", "heads", "ops", "plots", "train"]
+    for source in ("from ..train import fit", "from . import fit"):
+        with pytest.raises(AssertionError, match="line 1: write ekd_lite in full"):
+            list(imported_parts(source))
+
+
+@pytest.mark.parametrize(
+    "folder", ["benchmarks", "book", "ekd_lite", "examples", "scripts", "studies"]
+)
+def test_every_file_can_be_printed_in_the_book(folder):
+    paths = sorted((Path(__file__).parents[1] / folder).rglob("*.py"))
+    lengths = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in paths}
+    assert lengths
+    assert {name: lines for name, lines in lengths.items() if lines > 300} == {}
 
 
 # One new interpreter, which imports more and more and says what that brought with it.
@@ -118,11 +128,12 @@ def test_nobody_needs_what_only_others_use(imported, part, heavy):
 
 PROMISED = {
     "data": "SyntheticFaces ImageFolder RecordIO read_verification_bin IdentityBalancedSampler "
-    "NeighbourSampler",
+    "NeighbourSampler FaceDataset",
     "distill": "DISTILLERS EKDLoss KDLoss FitNetLoss DarkRankLoss SPLoss CCKDLoss RKDLoss "
-    "ShrinkTeaNetLoss TripletDistillationLoss MarginDistillationLoss FineEKDLoss GalleryEKDLoss",
+    "ShrinkTeaNetLoss TripletDistillationLoss MarginDistillationLoss FineEKDLoss GalleryEKDLoss "
+    "AdaDistillLoss GroupedKDLoss TeacherQueueLoss TeacherHeadLoss",
     "evaluate": "tpr_at_fpr roc all_pairs_tpr_at_fpr bootstrap_tpr_at_fpr verification_accuracy "
-    "ijb_tpr_at_fpr identification_rate",
+    "ijb_tpr_at_fpr identification_rate embed count_pairs relation_agreement intrinsic_dimension",
     "experiments": "load_study run_study compare_runs read_runs over_seeds PlannedRun Machine",
     "heads": "ArcFace CosFace NormFace",
     "models": "build_backbone load_published",
@@ -143,7 +154,8 @@ def test_promised_methods():
     from ekd_lite.distill import DISTILLERS
 
     named = "fitnet kd darkrank sp cckd rkd shrinkteanet triplet margin ekd "
-    named += "ekd_decisions ekd_labels ekd_gallery ekd_l2"
+    named += "ekd_decisions ekd_labels ekd_gallery ekd_l2 "
+    named += "adadistill arcdistill dkd gkd qud seed thkd lskd"
     assert set(named.split()) <= DISTILLERS.keys()
 
 

@@ -118,7 +118,7 @@ def test_every_command_reads_it_back(trained, capsys):
     assert run(*SMALL, "--out", "ours") == 0
     arguments = ("--fprs", 0.1, "--resamples", 20, "--out", "compared", "--faces", "faces")
     assert run("compare", "ours", trained, *arguments, *own) == 0
-    with open("compared/compare.csv") as file:
+    with open("compared/compare.csv", encoding="utf-8") as file:
         assert [row["backbone"] for row in csv.DictReader(file)] == ["tiny_student", "own:Net"]
     capsys.readouterr()
     for command in (

@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import runpy
 import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -99,6 +100,20 @@ def test_pins_satisfy_every_bound(extra):
 def test_everything_that_make_installs_is_pinned():
     wanted = {canonicalize_name(one.name) for one in [*requirements(), *requirements("dev")]}
     assert not wanted - pins().keys()
+
+
+def test_every_extra_for_readers_is_tried_with_the_lowest_and_the_newest_versions():
+    tried = runpy.run_path(str(ROOT / "scripts" / "versions.py"))["EXTRAS"]
+    ours = {"test", "book", "tools", "dev"}
+    wanted = META["optional-dependencies"].keys() - ours
+    assert sorted(tried) == sorted(f"--extra={name}" for name in wanted)
+
+
+def test_the_lowest_torch_agrees():
+    (torch,) = (one for one in requirements() if one.name == "torch")
+    stated = re.findall(r"PyTorch (\d+\.\d+)", text("README.md"))
+    assert stated
+    assert {f">={version}" for version in stated} == {str(torch.specifier)}
 
 
 def test_the_release_is_one_version():

@@ -7,7 +7,6 @@ take its picture, and know every request it made and every error it reported.
 from __future__ import annotations
 
 import base64
-import fcntl
 import json
 import os
 import re
@@ -72,6 +71,8 @@ class Browser:
 
     def _start(self, program: str) -> int:
         """Chromium reads commands from its descriptor 3 and answers on 4."""
+        import fcntl  # here, since Windows lacks it, where the tests are collected, too
+
         pairs = [[fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in os.pipe()] for _ in "io"]
         (theirs_in, self._out), (self._in, theirs_out) = pairs
         actions: list[Any] = [

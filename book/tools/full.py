@@ -18,7 +18,6 @@ import csv
 import datetime
 import os
 import re
-import resource
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -97,6 +96,8 @@ def in_full(source: str) -> str:
 
 def run(path: Path, out: Path) -> tuple[Any, float, float]:
     """Run a chapter; its notebook, and the seconds of CPU (with its helpers) and wall."""
+    import resource  # here, since Windows lacks it, where the tests are collected, too
+
     import nbformat
     from nbclient import NotebookClient
 

@@ -35,7 +35,7 @@ class Repository:
     def __init__(self, config: Path = ROOT / "_config.yml") -> None:
         import yaml
 
-        whole = yaml.safe_load(config.read_text())
+        whole = yaml.safe_load(config.read_text(encoding="utf-8"))
         given, self.site = whole["repository"], whole["html"]["baseurl"]
         self.url, self.branch = given["url"].rstrip("/"), given["branch"]
 

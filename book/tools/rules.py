@@ -49,7 +49,7 @@ def check() -> list[str]:
     twins = {path.stem for path in TWINS.glob("*.md")}
     stems = {path.stem for path in notebooks()}
     problems += [f"{stem}: no text twin in book/_md" for stem in sorted(stems - twins)]
-    listed = (BOOK / "_toc.yml").read_text()
+    listed = (BOOK / "_toc.yml").read_text(encoding="utf-8")
     problems += [
         f"{stem}: not in book/_toc.yml"
         for stem in sorted(stems)
@@ -70,7 +70,7 @@ def check_address() -> list[str]:
     """
     import yaml
 
-    config = yaml.safe_load((ROOT / "_config.yml").read_text())
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     url, site = config["repository"]["url"], config["html"]["baseurl"]
     owner = url.rsplit("/", 2)[1]
     repository = re.compile(r"https://github\.com/[\w.-]+/[\w.-]*\w")
@@ -84,7 +84,7 @@ def check_address() -> list[str]:
     problems = []
     sources = [*BOOK.rglob("*.md"), *CHAPTERS.glob("*.ipynb")]
     for path in [*sources, ROOT / "pyproject.toml", ROOT / "README.md"]:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         for form, wanted in right.items():
             for found in set(form.findall(text)):
                 if owner in found and found.removesuffix(".git") != wanted:

@@ -109,7 +109,7 @@ def test_the_table_keeps_one_line_a_chapter(tmp_path):
     table = tmp_path / "t.csv"
     for chapter, seconds in (("b", "1"), ("a", "2"), ("b", "3")):
         full.keep(table, {"chapter": chapter, "cpu_seconds": seconds})
-    assert table.read_text() == "chapter,cpu_seconds\na,2\nb,3\n"
+    assert table.read_text(encoding="utf-8") == "chapter,cpu_seconds\na,2\nb,3\n"
 
 
 def timed():

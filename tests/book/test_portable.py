@@ -207,7 +207,7 @@ def test_a_solution_folds_only_if_nothing_else_would_be_hidden(chapter):
 def test_old_missing_and_left_over_copies_are_found(chapter, tmp_path):
     (copy,) = portable.write(tmp_path)
     assert portable.check(tmp_path) == []
-    copy.write_text(copy.read_text().replace("x = 1", "x = 3"))
+    copy.write_text(copy.read_text(encoding="utf-8").replace("x = 1", "x = 3"))
     assert "02_here.ipynb is not up to date" in portable.check(tmp_path)[0]
     copy.rename(copy.with_name("03_gone.ipynb"))
     missing, left = portable.check(tmp_path)
@@ -245,7 +245,7 @@ def test_one_page_for_print_keeps_links_and_takes_no_ids_twice(tmp_path):
     (tmp_path / "index.html").write_text(head + body.format('<p id="x"/><a href="c/a.html#x">'))
     text = '<p id="x"/><a href="#x"><a href="../index.html"><img src="../i.png"><a href="http://b">'
     (tmp_path / "c" / "a.html").write_text(head + body.format(text))
-    page = printing.one_page(tmp_path, tmp_path / "_toc.yml").read_text()
+    page = printing.one_page(tmp_path, tmp_path / "_toc.yml").read_text(encoding="utf-8")
     assert '<p id="index--x"/><a href="#c-a--x">' in page
     assert '<p id="c-a--x"/><a href="#c-a--x"><a href="#index"><img src="i.png">' in page
     assert '<a href="http://b">' in page
@@ -268,7 +268,7 @@ def test_on_paper_solutions_stand_last_and_folded_code_is_gone(tmp_path):
         '<div class="solution dropdown">second</div>',
     ]
     (tmp_path / "c" / "a.html").write_text(page.format("".join(texts)))
-    text = printing.one_page(tmp_path, tmp_path / "_toc.yml").read_text()
+    text = printing.one_page(tmp_path, tmp_path / "_toc.yml").read_text(encoding="utf-8")
     assert "import this" not in text
     assert text.count("<h2") == text.count("On paper") == 1
     wanted = [">first<", ">7<", ">kept<", ">after<", "Solutions</h2>", ">deep<", ">second<"]

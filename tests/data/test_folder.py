@@ -238,7 +238,7 @@ def test_a_reader_does_not_copy_the_names(tmp_path):
     files = FileNames(tmp_path, [f"{i // 70:06d}/{i:08d}.jpg" for i in range(100_000)])
 
     def private():
-        with open("/proc/self/smaps_rollup") as file:
+        with open("/proc/self/smaps_rollup", encoding="utf-8") as file:
             return sum(int(line.split()[1]) for line in file if line.startswith("Private"))
 
     read, write_end = os.pipe()

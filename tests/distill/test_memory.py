@@ -8,8 +8,9 @@ import pytest
 from ekd_lite.distill import DISTILLERS
 
 PROGRAM = """
-import resource, sys, torch, warnings
+import sys, torch, warnings
 from ekd_lite.distill import DISTILLERS, Setting
+from tests.memory import peak_mb
 warnings.simplefilter("ignore")
 name, rows = sys.argv[1], int(sys.argv[2])
 width = 10_000 if DISTILLERS[name].needs == "logits" else 512
@@ -25,10 +26,10 @@ setting = Setting(
     gallery=gallery,
 )
 loss = DISTILLERS[name].build(setting)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_mb()
 loss(student, teacher, torch.arange(rows) // 4).backward()
 assert student.grad.isfinite().all()
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+print(peak_mb() - before)
 """
 
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from benchmarks.comparing import as_on_a_gpu
 from benchmarks.counting import Counts
-from benchmarks.gpu_checks import as_on_a_gpu
 from ekd_lite.distill import RKDLoss
 from tests.distill.batches import near_duplicates, random_batch
 from tests.oracles import distill as oracle

@@ -89,7 +89,7 @@ def compare(*arguments, faces=None):
 
 
 def table():
-    with open("out/compare.csv", newline="") as file:
+    with open("out/compare.csv", encoding="utf-8", newline="") as file:
         return {row["name"]: row for row in csv.DictReader(file)}
 
 

@@ -176,7 +176,7 @@ def test_the_command_with_an_onnx_file(people, tmp_path, capsys, monkeypatch):
     assert "teacher          TPR on unseen identities:" in output and "nan %" not in output
     assert "| net.onnx" in output
     assert "| unknown" in output
-    with open("runs/table.csv") as file:
+    with open("runs/table.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["method"] for row in rows] == ["teacher", "student alone", "fitnet"]
     assert (rows[0]["parameters"], rows[0]["macs"]) == ("", "")

@@ -332,7 +332,7 @@ def mine(tmp_path, monkeypatch):
         "new": {"people": "new", "rows": ["fitnet:32", "none"]},
     }
     recipe["student"]["steps"] = 1000
-    Path("mine.json").write_text(json.dumps(recipe))
+    Path("mine.json").write_text(json.dumps(recipe), encoding="utf-8")
 
     def cost(config, **options):
         assert options["num_identities"] == 1000
@@ -367,7 +367,7 @@ def test_a_dry_run_counts_what_is_left(mine, tmp_path, capsys):
     assert not re.search(r"^none ", text, re.MULTILINE)
 
     mine["teacher"] = {"backbone": "tiny_teacher", "steps": 2000, "device": "cpu"}
-    Path("mine.json").write_text(json.dumps(mine))
+    Path("mine.json").write_text(json.dumps(mine), encoding="utf-8")
     assert main(["compare", "--recipe", "mine.json", "--dry-run"]) == 0
     text = capsys.readouterr().out
     assert re.search(r"teacher +2,000 steps +2.0 core hours", text)
@@ -388,9 +388,9 @@ def test_a_dry_run_counts_what_is_left(mine, tmp_path, capsys):
     ],
 )
 def test_a_bad_recipe_is_one_message(mine, capsys, old, new, message):
-    text = Path("mine.json").read_text()
+    text = Path("mine.json").read_text(encoding="utf-8")
     assert old in text
-    Path("mine.json").write_text(text.replace(old, new))
+    Path("mine.json").write_text(text.replace(old, new), encoding="utf-8")
     assert main(["compare", "--recipe", "mine.json"]) == 2
     error = capsys.readouterr().err
     assert message in error

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import resource
 import time
 import warnings
 from pathlib import Path
@@ -26,6 +25,7 @@ from ekd_lite.train.model_file import load_backbone, load_model
 from ekd_lite.train.state import build_state
 from tests.fakes import ColourFaces
 from tests.faults.jobs import SMALL, Numbers, command, train
+from tests.memory import peak_mb
 from tests.processes import wait_until
 
 
@@ -123,16 +123,19 @@ def read_hostile(kind, good, folder, result):
 
     The process works in an empty folder of its own, where a file would show that code ran.
     """
+    import resource  # here, since Windows lacks it
+
     read = READERS[kind]
     read(Path(good))  # what is imported and made once belongs to none of the files
-    size = _virtual_size()
+    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0])
+    size = pages * resource.getpagesize()
     # A bomb shall stop this process, not the machine.
     resource.setrlimit(resource.RLIMIT_AS, (size + (4 << 30),) * 2)
     found = {}
     for path in sorted(Path(folder).iterdir()):
         with contextlib.suppress(OSError):  # else a larger one before it would hide this one
-            Path("/proc/self/clear_refs").write_text("5")
-        before, begin = _peak(), time.process_time()
+            Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+        before, begin = peak_mb(), time.process_time()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
@@ -143,18 +146,8 @@ def read_hostile(kind, good, folder, result):
             except BaseException as error:  # MemoryError and the like are what is looked for
                 outcome = f"{type(error).__name__}: {error}"[:300]
         seconds = time.process_time() - begin
-        found[path.name] = outcome, seconds, _peak() - before
-    Path(result).write_text(json.dumps(found))
-
-
-def _peak():
-    """Most memory so far, MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-
-
-def _virtual_size():
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    return pages * resource.getpagesize()
+        found[path.name] = outcome, seconds, peak_mb() - before
+    Path(result).write_text(json.dumps(found), encoding="utf-8")
 
 
 def train_at_the_gate(out, gate=None, **options):

@@ -8,7 +8,6 @@ import json
 import mmap
 import os
 import random
-import resource
 import signal
 import struct
 import sys
@@ -131,6 +130,8 @@ def save_forever(folder, path):
 
 def command_with_little_space(arguments, largest_file):
     """The command line, where no file may become larger than so many bytes."""
+    import resource  # here, since Windows lacks it
+
     resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
     return command(arguments)
 
@@ -233,7 +234,7 @@ def train_and_tell_how_it_failed(out, times, **options):
             "text": str(error),
             "bases": [base.__name__ for base in type(error).__mro__],
         }
-        Path(times).write_text(json.dumps(told))
+        Path(times).write_text(json.dumps(told), encoding="utf-8")
         return 2
     return 0
 

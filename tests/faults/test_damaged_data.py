@@ -7,7 +7,6 @@ it a tenth of the images and a fortieth of the files. The seed is fixed.
 import io
 import pickle
 import random
-import resource
 import time
 import tracemalloc
 import warnings
@@ -26,6 +25,7 @@ from ekd_lite.data.record_writer import RecordWriter
 from ekd_lite.data.sets import write_checksums
 from tests.faults.damage import mutate
 from tests.faults.scale import cases
+from tests.memory import peak_mb
 
 IMAGES = cases(102, 1000)
 FILES = cases(240, 10_000)
@@ -224,11 +224,10 @@ def test_mutated_files_are_read_or_named(good, tmp_path, kind, count):
             peak = max(peak, tracemalloc.get_traced_memory()[1] - before)
     finally:
         tracemalloc.stop()
-    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     count(
         f"mutated files, {kind}",
         f"{FILES // 4} files, {outcome['named']} named, {outcome['read']} read, slowest "
-        f"{slowest:.3f} s, peak {peak / 1e6:.2f} MB, process at most {resident:.0f} MB",
+        f"{slowest:.3f} s, peak {peak / 1e6:.2f} MB, process at most {peak_mb():.0f} MB",
     )
     assert sum(outcome.values()) == FILES // 4
     assert outcome["named"] > 0

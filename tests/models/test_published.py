@@ -21,7 +21,7 @@ from ekd_lite.models import build_backbone, describe_published, load_published, 
 from ekd_lite.models.weights_file import read_weights
 from tests.models.published_values import fill, picture
 
-KNOWN = json.loads((Path(__file__).parent / "published_layouts.json").read_text())
+KNOWN = json.loads((Path(__file__).parent / "published_layouts.json").read_text(encoding="utf-8"))
 SMALL = "mobilefacenet"
 
 

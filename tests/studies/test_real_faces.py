@@ -213,7 +213,7 @@ def test_failures_against_a_loop_over_pairs(small, monkeypatch, by, measure, of_
 def test_other_pictures_are_of_the_same_person_and_of_the_one_before():
     rows = torch.eye(5)[[0, 0, 1, 2, 2, 3, 3, 3]] + 0.1
     labels = torch.tensor([0, 0, 1, 2, 2, 3, 3, 3])
-    same, other = tables._other_pictures(rows, labels, ("same", "other"))
+    same, other = module("real_faces_views")._other_pictures(rows, labels, ("same", "other"))
     assert (same["view"], same["images"], same["mean_cosine"]) == ("same", "2", "1.0000")
     assert (other["view"], other["mean_cosine"]) == ("other", f"{0.25 / 1.25:.4f}")
 

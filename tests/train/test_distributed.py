@@ -161,8 +161,8 @@ def work(number, folder):
         if number >= size:
             continue
         os.environ.update(
-            RANK=str(number), LOCAL_RANK=str(number), WORLD_SIZE=str(size),
-            MASTER_ADDR="127.0.0.1", MASTER_PORT=pathlib.Path(f"{folder}/port{size}").read_text(),
+            RANK=str(number), LOCAL_RANK=str(number), WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1",
+            MASTER_PORT=pathlib.Path(f"{folder}/port{size}").read_text(encoding="utf-8"),
         )  # fmt: skip
         with process_group(torch.device("cpu"), timeout=120):
             share = slice(number * PER_RANK, (number + 1) * PER_RANK)

@@ -160,20 +160,18 @@ def train_for_ever(out):
 
 
 @pytest.mark.starts_process
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
-)
-def test_signals_lose_nothing(tmp_path, number, code):
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGKILL", -9)])
+def test_signals_lose_nothing(tmp_path, name, code):
     process = start(train_for_ever, str(tmp_path), log=tmp_path / "log")
 
     def steps():
         return [int(line) for line in process.output.split("\n")[:-1]]
 
     assert wait_until(lambda: steps()[-1:] >= [13] or not process.is_alive())
-    os.kill(process.pid, number)
+    os.kill(process.pid, getattr(signal, name))
     assert process.wait() == code, process.output
     saved = load_checkpoint(tmp_path / "checkpoint.pt")
-    if number == signal.SIGKILL:
+    if name == "SIGKILL":
         assert saved["step"] % 5 == 0
         assert saved["step"] >= 10
     else:

@@ -6,7 +6,7 @@ import copy
 import pytest
 import torch
 
-from benchmarks.gpu_checks import as_on_a_gpu, small_state
+from benchmarks.comparing import as_on_a_gpu, small_state
 from ekd_lite.train import train_step
 from ekd_lite.train.rowwise import BLOCK, RowwiseAdamW, RowwiseSGD, coalesced
 

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import pickle
-import resource
 from typing import Any
 
 import numpy as np
@@ -32,6 +31,7 @@ from ekd_lite.train.config import read_config
 from ekd_lite.train.distributed import pick_device
 from ekd_lite.train.origin import faces_origin
 from tests.fakes import ColourFaces
+from tests.memory import needs_peak, peak_mb
 
 SMALL: dict[str, Any] = {
     "image_size": 16,
@@ -393,6 +393,7 @@ BOMBS = [
 ]
 
 
+@needs_peak
 @pytest.mark.parametrize("load", [load_model, load_backbone])
 def test_model_files_are_compared_before_anything_is_allocated(tmp_path, load):
     """The highest memory of this process says whether it was."""
@@ -402,12 +403,12 @@ def test_model_files_are_compared_before_anything_is_allocated(tmp_path, load):
     for number, text in enumerate(["[" * 100_000, "[1]", "3", "", '{"backbone": 3}'], start=50):
         metadata = {"format": "ekd_lite.model.1", "info": text}
         save_file({"head.prototypes": torch.zeros(1)}, tmp_path / f"{number}", metadata)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_mb()
     for path in tmp_path.iterdir():
         with pytest.raises(ValueError, match="does not fit the net that it names") as caught:
             load(path)
         assert "\n" not in str(caught.value)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
+    assert peak_mb() - before < 200
 
 
 @pytest.mark.parametrize("part", ["backbone.output.3.weight", "head.prototypes", "people", "more"])

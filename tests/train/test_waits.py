@@ -7,8 +7,8 @@ form that they have where numbers are dear to fetch; that form must give what th
 import pytest
 import torch
 
+from benchmarks.comparing import alike, as_on_a_gpu, deviation, small_state
 from benchmarks.counting import bare_step, count
-from benchmarks.gpu_checks import alike, as_on_a_gpu, deviation, small_state
 from ekd_lite.distill import (
     DISTILLERS,
     ContrastiveDecisionLoss,
