@@ -152,6 +152,13 @@ def ekd_bound(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
     return (student @ student.T).sum()
 
 
+def ekd_products(student: Tensor, teacher: Tensor) -> None:
+    """What EKD cannot avoid: all cosines of both, and one product for the gradient."""
+    gradient = student @ student.T
+    teacher @ teacher.T
+    gradient @ student
+
+
 def bench_pairwise(*, quick: bool) -> Iterator[Row]:
     """Losses that compare the images of a batch with one another, 512 dimensions."""
     for name, (ours, plain, goal, most_plain) in PAIRWISE.items():
@@ -164,6 +171,9 @@ def bench_pairwise(*, quick: bool) -> Iterator[Row]:
             if plain is not None and n <= most_plain:
                 variants["peer"] = lambda x=batch, f=plain: step(f, *x)
             variants["bound"] = lambda x=batch, f=floor: step(f, *x)
+            if name.startswith("ekd"):
+                s, t = batch[0].detach(), batch[1]
+                variants["products"] = lambda s=s, t=t: ekd_products(s, t)
             yield measure(name, f"N={n}", variants, goal=goal)
 
 

@@ -115,6 +115,8 @@ def measured(rows: dict[tuple[str, str], dict[str, Any]]) -> str:
             ratios = [row["ratios"].get(name) for name in ("peer/ours", "ours/bound")]
             memory = [row["mb"].get(name) for name in ("ours", "peer")]
             cells = ["" if x is None else f"{x:.2f}" if x < 10 else f"{x:.0f}" for x in ratios]
+            if "products" in row["ms"]:
+                cells[1] += f" ({row['ms']['ours'] / row['ms']['products']:.2f})"
             cells += ["" if x is None else f"{x:.0f}" for x in memory]
             lines.append(f"| {part} | {key[1]} | {' | '.join(cells)} |")
     return "\n".join(lines)
