@@ -46,9 +46,13 @@ def read_bytes(faces: FaceSet, indices: Indices) -> Tensor:
     `as_floats` makes of them what `batch` gives, bit for bit. Other sets give their `batch`.
     """
     source: Any = faces
-    read = source.byte_batch if _beside_batch(faces, "byte_batch") else source.batch
-    images: Tensor = read(indices)
+    images: Tensor = (source.byte_batch if holds_bytes(faces) else source.batch)(indices)
     return images
+
+
+def holds_bytes(faces: FaceSet) -> bool:
+    """Whether `read_bytes` gives bytes of a set."""
+    return _beside_batch(faces, "byte_batch")
 
 
 def as_floats(images: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ from ekd_lite.distill.inputs import (
     show_nan,
     zero_loss,
 )
-from ekd_lite.ops import check_tensors, unit_rows
+from ekd_lite.ops import check_tensors, is_free_to_fetch, unit_rows
 
 NODES, WIDTH = 1000, 0.1
 EPS = 1e-9  # added to both distributions
@@ -80,8 +80,9 @@ class DDLLoss(nn.Module):
         check_student_teacher(student_embeddings, teacher_embeddings, same_width=False)
         labels = check_pair_labels(labels, len(student_embeddings))
         is_same = labels[:, None] == labels
+        # A GPU must say how many: histograms of all N^2 / 2 pairs by masks are too much memory.
         i, j = is_same.triu(1).nonzero(as_tuple=True)
-        if not len(i) or bool(is_same.all()):
+        if len(i) in (0, len(labels) * (len(labels) - 1) // 2):  # no pair is genuine, or all are
             return zero_loss(student_embeddings, teacher_embeddings)
         scores: list[Tensor] = []
         with full_precision(student_embeddings):
@@ -137,16 +138,40 @@ def distribution_gap(
             raise ValueError(f"expected scores (G,) and (I,) of a floating-point type, got {kind}")
     # NaN is not above 0: what is left out below must show here.
     nothing = sum(x.sum() * 0 for x in (easy_genuine, easy_impostor, hard_genuine, hard_impostor))
-    kept = [scores[scores > 0] for scores in (easy_genuine, hard_genuine)]
     loss = torch.as_tensor(nothing)
-    if all(len(scores) for scores in kept):
-        loss = loss + genuine * _divergence(*kept)
+    means: list[tuple[Tensor, float | Tensor]]
+    if is_free_to_fetch(loss):
+        kept = [scores[scores > 0] for scores in (easy_genuine, hard_genuine)]
+        if all(len(scores) for scores in kept):
+            loss = loss + genuine * _divergence(*kept)
+        means = [(scores.mean(), 1.0) for scores in kept if len(scores)]
+    else:
+        divergence, means = _above_zero_by_masks(easy_genuine, hard_genuine)
+        loss = loss + genuine * divergence
     loss = loss + impostor * _divergence(easy_impostor, hard_impostor)
-    means = [scores.mean() for scores in kept if len(scores)]
     for strangers in (easy_impostor, hard_impostor):
-        for mean in means:
-            loss = loss + order * (strangers.mean() - mean)
+        for mean, weight in means:
+            loss = loss + order * weight * (strangers.mean() - mean)
     return loss
+
+
+def _above_zero_by_masks(
+    easy: Tensor, hard: Tensor
+) -> tuple[Tensor, list[tuple[Tensor, float | Tensor]]]:
+    """Divergence of the scores above 0, and their means with a weight that is 0 where none is."""
+    both, masks = (easy, hard), (easy > 0, hard > 0)
+    is_any = masks[0].any() & masks[1].any()
+    # At minus infinity a score adds nothing to any node, and neither fill lets a NaN back.
+    kept = (
+        torch.where(is_any, scores.masked_fill(~mask, -torch.inf), 0.0)
+        for scores, mask in zip(both, masks, strict=True)
+    )
+    divergence = torch.where(is_any, _divergence(*kept), 0.0)
+    means: list[tuple[Tensor, float | Tensor]] = [
+        (torch.where(mask, scores, 0.0).sum() / mask.sum().clamp(min=1), mask.any())
+        for scores, mask in zip(both, masks, strict=True)
+    ]
+    return divergence, means
 
 
 def _divergence(wanted: Tensor, given: Tensor) -> Tensor:

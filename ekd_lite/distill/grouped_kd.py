@@ -105,7 +105,8 @@ class GroupedKDLoss(nn.Module):
             p = (at_least_float(teacher_logits.detach()) / self.temperature).log_softmax(1)
             is_in = self.groups(student_logits, labels)
             loss = self.primary * _inside(p, q, is_in)
-            if not bool(is_in.all()):  # else there is no rest: binary and secondary are zero
+            # Without a rest binary and secondary are zero.
+            if self._size(student_logits.shape[1]) < student_logits.shape[1]:
                 rest = ~is_in
                 loss = loss + self.secondary * _inside(p, q, rest)
                 of_p, of_q = (
@@ -118,11 +119,14 @@ class GroupedKDLoss(nn.Module):
     @torch.no_grad()
     def groups(self, student_logits: Tensor, labels: Tensor) -> Tensor:
         """The target and the n - 1 other classes with the largest logits, (N, C) booleans."""
-        num_classes = student_logits.shape[1]
-        n = self.group if isinstance(self.group, int) else round(self.group * num_classes)
         first = student_logits.detach().scatter(1, labels.long()[:, None], float("inf"))
-        chosen = first.topk(min(max(int(n), 1), num_classes), dim=1).indices
+        chosen = first.topk(self._size(student_logits.shape[1]), dim=1).indices
         return torch.zeros_like(first, dtype=torch.bool).scatter(1, chosen, True)
+
+    def _size(self, num_classes: int) -> int:
+        """How many classes a group holds: n, and never more than there are."""
+        n = self.group if isinstance(self.group, int) else round(self.group * num_classes)
+        return min(max(int(n), 1), num_classes)
 
 
 def _log_mass(log_probability: Tensor, mask: Tensor) -> Tensor:

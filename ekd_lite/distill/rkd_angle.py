@@ -20,6 +20,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ekd_lite.ops import is_free_to_fetch
+
 STRIPS = 4  # of the pairs of rays at a corner: 5/8 of them are computed, with 8 it were 9/16
 
 
@@ -55,9 +57,11 @@ def make_cloud(points: Tensor) -> Cloud:
     squared = lengths[:, None] + lengths - 2 * gram
     is_close = (squared <= 1e-4 * lengths.mean()).fill_diagonal_(False).any(1)
     distances = squared.clamp_(min=0).sqrt_().fill_diagonal_(0)
-    rows = is_close.nonzero().flatten()
-    if len(rows):
-        by_difference = "donot_use_mm_for_euclid_dist"
+    by_difference = "donot_use_mm_for_euclid_dist"
+    if not is_free_to_fetch(points):  # all of them cost less than the question which
+        exact = torch.cdist(points, points, compute_mode=by_difference)
+        distances = torch.where(is_close[:, None], exact, distances)
+    elif len(rows := is_close.nonzero().flatten()):
         distances[rows] = torch.cdist(points[rows], points, compute_mode=by_difference)
     inverse = torch.where(distances > 0, 1 / distances, 0.0)
     return Cloud(points, gram, distances, inverse, is_close)
@@ -85,9 +89,11 @@ def angle_gap(
     grad_gram = torch.zeros_like(nets[0][0])
     grad = torch.zeros_like(student.points, dtype=dtype)
     height = -(-rows // STRIPS)
-    for corners in torch.split((~is_close).nonzero().flatten(), max(block // (height * rows), 1)):
+    close = [corner for corner, is_one in enumerate(is_close.tolist()) if is_one]  # a GPU must say
+    far = is_close.to(torch.int8).argsort(stable=True)[: rows - len(close)]
+    for corners in torch.split(far, max(block // (height * rows), 1)):
         total += add_corners(grad_gram, nets, corners, height)
-    for corner in is_close.nonzero().flatten():
+    for corner in close:
         rays, inverse = unit_rays(student, corner, dtype)
         other, _ = unit_rays(teacher, corner, dtype)
         slope, value = huber(rays @ rays.T, other @ other.T)
@@ -182,7 +188,7 @@ def huber_slope(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     return slope, gap.sub_(slope, alpha=0.5)
 
 
-def unit_rays(cloud: Cloud, corner: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def unit_rays(cloud: Cloud, corner: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Unit vectors from one corner to all points, (N, D), and 1 / length, (N, 1); 0 for itself."""
     inverse = cloud.inverse[corner, :, None]
     rays = (cloud.points - cloud.points[corner]) * inverse

@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ekd_lite.distill.inputs import check_student_teacher, full_precision, zero_loss
+from ekd_lite.distill.masked_pairs import remember_usable
 from ekd_lite.ops import are_numbers, generator_for, unit_rows
 from ekd_lite.parallel import gather_batch
 
@@ -129,7 +130,5 @@ class TeacherQueueLoss(nn.Module):
     def _enqueue(self, teacher: Tensor) -> None:
         """Overwrite the oldest rows with those of all processes."""
         rows = gather_batch(teacher)
-        rows = rows[rows.isfinite().all(dim=1)][-len(self.queue) :]
-        places = (self.position + torch.arange(len(rows), device=rows.device)) % len(self.queue)
-        self.queue[places] = rows.to(self.queue.dtype)
-        self.position.copy_((self.position + len(rows)) % len(self.queue))
+        remember_usable([self.queue], [rows], self.position, rows.isfinite().all(dim=1))
+        self.position %= len(self.queue)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ekd_lite import ops
 from ekd_lite.data import FaceSet
-from ekd_lite.data.ahead import read_ahead
+from ekd_lite.data.ahead import as_floats, holds_bytes, read_ahead, read_bytes
 from ekd_lite.data.faceset import check_pixels
 from ekd_lite.ops import check_embeddings
 
@@ -28,6 +29,7 @@ def embed(
     """Embed every image of a set with a backbone in evaluation mode.
 
     Images of a set that decodes files are read by a thread while the batch before them is embedded.
+    A set that holds bytes sends bytes to a GPU, which makes floats of them.
 
     Args:
         backbone: maps images (B, 3, H, H) to embeddings (B, D); left in the mode it was in.
@@ -107,19 +109,27 @@ def embed_views(
     memory_format = torch.channels_last if channels_last else torch.preserve_format
     starts = range(0, len(faces), batch_size)
     parts = [range(start, min(start + batch_size, len(faces))) for start in starts]
-    images_of = contextlib.closing(read_ahead(map(faces.batch, parts), faces))
+    as_bytes = device.type not in ops.FREE_TO_FETCH and holds_bytes(faces)
+
+    def read(part: range) -> Tensor:
+        """Images that are fit to go to the net's device, as bytes if that is another than ours."""
+        images = read_bytes(faces, part) if as_bytes else faces.batch(part)
+        if not as_bytes:  # of bytes nothing is out of range
+            check_pixels(images, torch.tensor(part))
+        return images.pin_memory() if device.type == "cuda" and images.is_cpu else images
+
+    images_of = contextlib.closing(read_ahead(map(read, parts), faces))
     table = _Rows(len(faces), len(views))
     backbone.eval()
     try:
         with (
-            images_of as read,
+            images_of as coming,
             torch.inference_mode(),
             contextlib.nullcontext() if autocast is None else torch.autocast(device.type, autocast),
         ):
             for part in tqdm(parts, desc=progress, disable=None if progress else True):
-                images = next(read)
-                check_pixels(images, torch.tensor(part))
-                images = images.to(device, dtype, memory_format=memory_format)
+                images = as_floats(next(coming).to(device, non_blocking=True))
+                images = images.to(dtype, memory_format=memory_format)
                 for view, is_mirrored in enumerate(views):
                     seen = images.flip(-1) if is_mirrored else images
                     table.keep(view, part, check_embeddings(backbone(seen), len(seen)))

@@ -71,34 +71,39 @@ class CIFP(CosFace):
         cosines, index = self.checked_cosines(embeddings, labels, cosines)
         own = cosines.gather(1, index)
         margined = self.target(own)
-        row, column = self._false_accepts(cosines.detach(), index)
+        row, column, is_accepted = self._false_accepts(cosines.detach(), index)
         with torch.autocast(embeddings.device.type, enabled=False):
             unit, prototypes = unit_rows(embeddings), unit_rows(self.prototypes.detach())
             fixed = torch.linalg.vecdot(unit[row], prototypes[column])
             own_fixed = torch.linalg.vecdot(unit, prototypes[index[:, 0]])[:, None]
         accepted = cosines[row, column]
         accepted = torch.where(margined[row, 0] > accepted, accepted, fixed)
-        sums = torch.zeros_like(margined[:, 0]).index_add(0, row, accepted.square())
-        counts = torch.bincount(row, minlength=len(cosines)).clamp(min=1)
-        penalty = (sums / counts)[:, None]
+        squared = torch.where(is_accepted, accepted.square(), 0.0)
+        none = torch.zeros_like(margined[:, 0])
+        counts = none.index_add(0, row, is_accepted.to(none.dtype)).clamp(min=1)
+        penalty = (none.index_add(0, row, squared) / counts)[:, None]
         return self.scale * cosines.scatter(1, index, margined - (1 + own_fixed) * penalty)
 
     @torch.no_grad()
-    def _false_accepts(self, cosines: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows and columns of the false accepts."""
+    def _false_accepts(self, cosines: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows and columns of as many pairs as could be false accepts, and which of them are.
+
+        How many there are a GPU would have to say; that there are fewer than k, the host knows, and
+        how large k is without hard ones.
+        """
         num_identities = cosines.shape[1]
         own = cosines.gather(1, index)
         is_hard = cosines > own
-        # One number fetched from the device a step, as in the authors' program.
-        count = int(sum_over_ranks(is_hard.sum()))
-        left = world_size() * len(cosines) * (num_identities - 1) - count
+        pairs = world_size() * len(cosines) * (num_identities - 1)
         fpr = 1 / max(num_identities - 1, 1) if self.fpr is None else self.fpr
-        k = math.ceil(fpr * left)
-        if k < 1:
-            return index.new_zeros(0), index.new_zeros(0)
+        most = math.ceil(fpr * pairs)
+        if most < 1:
+            nothing = index.new_zeros(0)
+            return nothing, nothing, nothing.bool()
+        k = (fpr * (pairs - sum_over_ranks(is_hard.sum()).double())).ceil().long()
         # Below every cosine: the true identity, and those that are hard.
-        others = cosines.masked_fill(is_hard, -3).scatter(1, index, -3)
-        top = others.flatten().topk(min(k, others.numel())).values
-        threshold = gather_batch(top).topk(k).values[-1]
-        row, column = (others > threshold).nonzero(as_tuple=True)
-        return row, column
+        others = cosines.masked_fill(is_hard, -3).scatter(1, index, -3).flatten()
+        top, place = others.topk(min(most, len(others)))
+        threshold = gather_batch(top).topk(most).values.take((k - 1).clamp(min=0))
+        place = place.sort().values  # by rows
+        return place // num_identities, place % num_identities, others[place] > threshold

@@ -42,7 +42,8 @@ class Undo:
         self._then = _copies(self._now)
         self._rows: list[tuple[Tensor, Tensor, Tensor]] = []
         if by_label:
-            rows = gather_batch(torch.cat(list(labels))).unique()  # type: ignore[no-untyped-call]
+            # Rows may come twice: without those, a GPU would have to say how many are left.
+            rows = gather_batch(torch.cat(list(labels)))
             self._rows = [(buffers[name], rows, buffers[name][rows]) for name in by_label]
 
     @torch.no_grad()

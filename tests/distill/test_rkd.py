@@ -1,5 +1,7 @@
 """RKD's angle term: exact near duplicates, in blocks of any size, and small in memory."""
 
+import contextlib
+
 import pytest
 import torch
 
@@ -32,11 +34,13 @@ def value_and_gradient(loss, student, teacher):
 
 @pytest.mark.parametrize("apart", [0.0, 1e-6, 1e-4, 1e-3, 1e-2, 1.0])
 @pytest.mark.parametrize("offset", [0.0, 100.0])
-def test_float32_is_right_beside_near_duplicates(apart, offset):
+@pytest.mark.parametrize("way", [contextlib.nullcontext, as_on_a_gpu])
+def test_float32_is_right_beside_near_duplicates(apart, offset, way):
     """The plain Gram form has a gradient wrong by a factor of 5 at 1e-4 (PERFORMANCE 2)."""
     student, teacher = near_duplicates(apart, offset)
     loss = RKDLoss(distance_weight=0, angle_weight=1)
-    value, gradient = value_and_gradient(loss, student, teacher)
+    with way():
+        value, gradient = value_and_gradient(loss, student, teacher)
     exact, exact_gradient = value_and_gradient(angle_loss, student.double(), teacher.double())
     assert value.item() == pytest.approx(exact.item(), rel=1e-6)
     error = (gradient - exact_gradient).norm() / exact_gradient.norm()

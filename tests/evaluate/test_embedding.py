@@ -1,7 +1,11 @@
 """`embed` gives one row an image, in order, or says what it expects."""
 
+import contextlib
 import importlib
+import io
+import tarfile
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +13,19 @@ from PIL import Image
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ekd_lite.data import ImageFolder, PackedFaces
+from benchmarks.gpu_checks import as_on_a_gpu
+from ekd_lite.data import (
+    ImageFolder,
+    PackedFaces,
+    Shards,
+    SyntheticFaces,
+    convert,
+    open_faces,
+)
+from ekd_lite.data.ahead import as_floats
+from ekd_lite.data.pair_lists import Subset
+from ekd_lite.data.splits import Selection
+from ekd_lite.data.verification import EncodedFaces
 from ekd_lite.evaluate import embed
 from ekd_lite.evaluate.embedding import embed_views
 from tests.fakes import ColourFaces
@@ -18,7 +34,7 @@ FACES = ColourFaces()
 
 
 class Net(nn.Module):
-    """Pixels times a matrix; `change` is what it gives of it."""
+    """Pixels of the first 16 rows and columns times a matrix; `change` is what it gives of it."""
 
     def __init__(self, change=lambda x: x):
         super().__init__()
@@ -27,7 +43,7 @@ class Net(nn.Module):
         self.change = change
 
     def forward(self, images):
-        return self.change(images.flatten(1) @ self.weight)
+        return self.change(images[..., :16, :16].flatten(1) @ self.weight)
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 256])
@@ -118,6 +134,76 @@ def test_a_fault_of_the_reading_thread_is_the_callers():
     with pytest.raises(OSError, match="image 7 is gone"):
         embed(Net(), Broken(FACES), batch_size=4)
     assert not [thread for thread in threading.enumerate() if "reads-ahead" in thread.name]
+
+
+@pytest.fixture
+def sets(tmp_path):
+    """Faces of every kind by name: those that hold bytes first."""
+    for person in range(3):
+        (tmp_path / "faces" / str(person)).mkdir(parents=True)
+        for number in range(3):
+            pixels = torch.randint(
+                256, (16, 16, 3), generator=torch.Generator().manual_seed(number)
+            )
+            image = Image.fromarray(pixels.to(torch.uint8).numpy())
+            image.save(tmp_path / "faces" / str(person) / f"{number}.{'jpg' if number else 'png'}")
+    folder = ImageFolder(tmp_path / "faces", image_size=16)
+    convert(folder, tmp_path / "rec", to="rec")
+    convert(folder, tmp_path / "packed")
+    encoded = [Path(folder.source(i)).read_bytes() for i in range(4)]
+
+    class Darker(ImageFolder):
+        def batch(self, indices):
+            return super().batch(indices) * 0.5
+
+    holding = {
+        "folder": folder,
+        "record": open_faces(tmp_path / "rec", image_size=16),
+        "packed": open_faces(tmp_path / "packed", image_size=16),
+        "encoded": EncodedFaces(encoded, torch.zeros(4).long(), list("abcd"), image_size=16),
+    }
+    with tarfile.open(tmp_path / "0.tar", "w") as file:
+        for number, data in enumerate(encoded):
+            for end, content in (("jpg" if number else "png", data), ("cls", b"0")):
+                member = tarfile.TarInfo(f"{number}.{end}")
+                member.size = len(content)
+                file.addfile(member, io.BytesIO(content))
+    holding["shards"] = Shards(tmp_path / "0.tar", image_size=16)
+    others = {
+        "synthetic": SyntheticFaces(3, 2, image_size=32),
+        "subset": Subset(folder, [4, 0, 4]),
+        "selection": Selection(folder, torch.tensor([2, 0])),
+        "colours": FACES,
+        "of your own": Darker(folder.root, image_size=16),
+    }
+    return holding, others
+
+
+@pytest.mark.parametrize("options", [{}, {"mirrored": True, "channels_last": True}])
+@pytest.mark.filterwarnings("ignore:.*eyes are not where aligned")
+def test_bytes_on_the_way_to_a_device_give_the_same_embeddings(sets, options, monkeypatch):
+    """To the last bit, of every kind of set; what holds bytes sends them, but not to a CPU."""
+    sent: list[torch.dtype] = []
+
+    def watched(images):
+        sent.append(images.dtype)
+        return as_floats(images)
+
+    monkeypatch.setattr("ekd_lite.evaluate.embedding.as_floats", watched)
+    holding, others = sets
+    for name, faces in {**holding, **others}.items():
+        for net in (Net(), Net().double()):
+            sent.clear()
+            plain = embed(net, faces, batch_size=2, **options)
+            assert set(sent) == {torch.float32}, name
+            images = faces.batch(range(len(faces))).to(net.weight.dtype)
+            images = images.flip(-1) if options else images
+            parts = [net(images[i : i + 2]).float() for i in range(0, len(faces), 2)]
+            assert torch.equal(plain, torch.cat(parts)), name
+            sent.clear()
+            with as_on_a_gpu():
+                assert torch.equal(embed(net, faces, batch_size=2, **options), plain), name
+            assert set(sent) == {torch.uint8 if name in holding else torch.float32}, name
 
 
 class Storages(TorchDispatchMode):
@@ -245,5 +331,6 @@ def test_images_that_are_none(monkeypatch, change, message):
     faces = ColourFaces()
     batch = faces.batch
     monkeypatch.setattr(faces, "batch", lambda indices: change(batch(indices)))
-    with pytest.raises(ValueError, match=message):
-        embed(Net(), faces)
+    for way in (contextlib.nullcontext(), as_on_a_gpu()):  # there bytes are sent, but not these
+        with way, pytest.raises(ValueError, match=message):
+            embed(Net(), faces)
