@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.gpu_checks import as_on_a_gpu
+from benchmarks.comparing import as_on_a_gpu
 from ekd_lite.data import (
     ImageFolder,
     PackedFaces,
