@@ -384,6 +384,24 @@ def test_a_small_file_cannot_claim_much_memory(tmp_path):
         read_weights(packed)
 
 
+def test_dictionaries_in_dictionaries_cost_no_time(tmp_path):
+    """Each level names the next one many times: 8^12 ways lead to the weights."""
+    content = {"epoch": 1}
+    for _ in range(12):
+        content = dict.fromkeys("abcdefgh", content)
+    with pytest.raises(ValueError, match="holds no tensors by name"):
+        load_published(write(tmp_path / "wide.pt", content))
+    for _ in range(20):
+        content = {"a": content, "b": content}
+    with pytest.raises(ValueError, match=r"deep\.pt cannot be read .* more than 16 deep"):
+        load_published(write(tmp_path / "deep.pt", content))
+    for name in ("state_dict", "other"):
+        itself = {"epoch": 1}
+        itself[name] = itself
+        with pytest.raises(ValueError, match=r"itself\.pt cannot be read .* or hold themselves"):
+            load_published(write(tmp_path / "itself.pt", itself))
+
+
 def test_loading_twice_gives_nets_of_their_own(tmp_path):
     path = write(tmp_path / "net.pth", weights_of(SMALL))
     first, second = load_published(path), load_published(path)
