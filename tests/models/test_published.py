@@ -12,6 +12,7 @@ import sys
 import types
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -386,7 +387,7 @@ def test_a_small_file_cannot_claim_much_memory(tmp_path):
 
 def test_dictionaries_in_dictionaries_cost_no_time(tmp_path):
     """Each level names the next one many times: 8^12 ways lead to the weights."""
-    content = {"epoch": 1}
+    content: Any = {"epoch": 1}
     for _ in range(12):
         content = dict.fromkeys("abcdefgh", content)
     with pytest.raises(ValueError, match="holds no tensors by name"):
@@ -396,7 +397,7 @@ def test_dictionaries_in_dictionaries_cost_no_time(tmp_path):
     with pytest.raises(ValueError, match=r"deep\.pt cannot be read .* more than 16 deep"):
         load_published(write(tmp_path / "deep.pt", content))
     for name in ("state_dict", "other"):
-        itself = {"epoch": 1}
+        itself: Any = {"epoch": 1}
         itself[name] = itself
         with pytest.raises(ValueError, match=r"itself\.pt cannot be read .* or hold themselves"):
             load_published(write(tmp_path / "itself.pt", itself))
