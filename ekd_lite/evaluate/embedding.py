@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -11,8 +12,10 @@ from tqdm import tqdm
 
 from ekd_lite.data import FaceSet
 from ekd_lite.data.ahead import read_ahead
-from ekd_lite.data.faceset import check_pixels
+from ekd_lite.data.faceset import about_range, check_pixels, check_side
 from ekd_lite.ops import check_embeddings
+
+ENOUGH = 8  # images among which one has a dark pixel
 
 
 def embed(
@@ -44,9 +47,13 @@ def embed(
         Raw embeddings (N, D), float32, on the CPU; row i belongs to image i.
 
     Raises:
-        ValueError: no net; an empty set, or images that are no float32 (B, 3, H, W) in [-1, 1]; a
-            net with weights in half precision, or one that does not give one embedding an image;
-            an embedding that is NaN or infinite (names the image).
+        ValueError: no net; an empty set, or images that are no float32 (B, 3, H, H) in [-1, 1]
+            of the set's image_size; a net with weights in half precision, or one that does not give
+            one embedding an image; an embedding that is NaN or infinite (names the image).
+
+    Warns:
+        UserWarning: no pixel of the first batch, of 8 images or more, is below 0: they seem to be
+            in [0, 1].
     """
     (rows,) = embed_views(
         backbone,
@@ -119,6 +126,9 @@ def embed_views(
             for part in tqdm(parts, desc=progress, disable=None if progress else True):
                 images = next(read)
                 check_pixels(images, torch.tensor(part))
+                check_side(images, faces.image_size)
+                if part.start == 0 and len(part) >= ENOUGH:
+                    _warn_of_range(images)
                 images = images.to(device, dtype, memory_format=memory_format)
                 for view, is_mirrored in enumerate(views):
                     seen = images.flip(-1) if is_mirrored else images
@@ -126,6 +136,12 @@ def embed_views(
     finally:
         backbone.train(was_training)
     return table.checked()
+
+
+def _warn_of_range(images: Tensor) -> None:
+    low, high = images.aminmax()
+    if doubt := about_range(float(low), float(high), len(images)):
+        warnings.warn(doubt, stacklevel=4)
 
 
 class _Rows:
