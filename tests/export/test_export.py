@@ -349,6 +349,18 @@ def test_a_backbone_alone_has_no_prototypes_and_embeds_the_same(student, tmp_pat
         load_backbone(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("to", ["safetensors", "onnx", "int8-dynamic"])
+def test_weights_that_are_no_numbers_are_exported_in_no_format(tmp_path, capsys, to):
+    model = make_model()
+    with torch.no_grad():
+        next(model.backbone.parameters()).view(-1)[0] = torch.nan
+    save_model(tmp_path / "model.safetensors", model)
+    out = tmp_path / "out"
+    assert main(["export", str(tmp_path / "model.safetensors"), "--to", to, "--out", str(out)]) == 2
+    assert "not finite" in capsys.readouterr().err
+    assert names(tmp_path) == ["model.safetensors"]
+
+
 class Slow(nn.Module):
     def forward(self, images):
         time.sleep(0.003)
