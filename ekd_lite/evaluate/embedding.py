@@ -13,7 +13,7 @@ from tqdm import tqdm
 from ekd_lite.data import FaceSet
 from ekd_lite.data.ahead import read_ahead
 from ekd_lite.data.faceset import about_range, check_pixels, check_side
-from ekd_lite.ops import check_embeddings
+from ekd_lite.ops import are_numbers, check_embeddings
 
 ENOUGH = 8  # images among which one has a dark pixel
 
@@ -96,7 +96,7 @@ def embed_views(
             f"embed needs a net, an nn.Module that maps images to embeddings, got "
             f"{type(backbone).__name__}; ekd_lite.train.load_backbone reads one from a file"
         )
-    if not isinstance(batch_size, int) or batch_size < 1:
+    if not are_numbers(batch_size, whole=True) or batch_size < 1:
         raise ValueError(f"batch_size must be a whole number >= 1, got {batch_size!r}")
     if not len(faces):
         raise ValueError("the set holds no image: there is nothing to embed")

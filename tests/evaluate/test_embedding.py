@@ -222,7 +222,7 @@ def test_half_precision_in_buffers_alone():
         embed(net, FACES)
 
 
-@pytest.mark.parametrize("size", [0, -1, 2.5])
+@pytest.mark.parametrize("size", [0, -1, 2.5, True])
 def test_batches_of_no_size(size):
     with pytest.raises(ValueError, match="batch_size must be a whole number >= 1"):
         embed(Net(), FACES, batch_size=size)

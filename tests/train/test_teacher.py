@@ -142,6 +142,7 @@ BAD_OPTIONS = {
     "a function": ({"net": lambda images: images}, "needs an nn.Module, .* got function"),
     "colour": ({"colour": "gbr"}, "colour must be 'rgb' or 'bgr', got 'gbr'"),
     "size": ({"input_size": 0}, "input_size must be a number of pixels, got 0"),
+    "no size": ({"input_size": True}, "input_size must be a number of pixels, got True"),
     "falling range": ({"pixel_range": (1, 0)}, "pixel_range must rise"),
     "half a range": ({"pixel_range": 255}, "expected pixel_range as two numbers"),
     "no spread": ({"std": (1, 0, 1)}, "std be positive"),
