@@ -295,5 +295,5 @@ def load_study(name: str) -> StudyPlan:
         return StudyPlan(**values)
     except KeyError as error:
         raise ValueError(f"{name} is no study: it has no {error}") from error
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{name} is no study: {error}") from error

@@ -385,6 +385,7 @@ def test_a_dry_run_counts_what_is_left(mine, tmp_path, capsys):
         ('"first": 10000', '"first": 1', "the same people stand in 'own' and 'new'"),
         ('"first": 10000', '"first": "a"', "is no study: '<' not supported"),
         ("{", "[", "is no study: "),
+        ("{", "[" * 20_000, "is no study: "),
     ],
 )
 def test_a_bad_recipe_is_one_message(mine, capsys, old, new, message):

@@ -183,6 +183,8 @@ def test_what_is_no_onnx_file_of_ours_is_named(student, tmp_path):
     del foreign.metadata_props[:]
     half = onnx.load_model_from_string(data)
     next(p for p in half.metadata_props if p.key == "info").value = "{"
+    deep = onnx.load_model_from_string(data)
+    next(p for p in deep.metadata_props if p.key == "info").value = "[" * 200_000
     later = onnx.load_model_from_string(data)
     next(p for p in later.metadata_props if p.key == "format").value = "ekd_lite.onnx.2"
     cases = {
@@ -190,6 +192,7 @@ def test_what_is_no_onnx_file_of_ours_is_named(student, tmp_path):
         "empty": (b"", "no ONNX file, or a damaged one"),
         "text": (b"hello" * 99, "no ONNX file, or a damaged one"),
         "foreign": (foreign.SerializeToString(), "was not written by ekd_lite"),
+        "deep": (deep.SerializeToString(), "was not written by ekd_lite"),
         "half": (half.SerializeToString(), "was not written by ekd_lite"),
     }
     for name, (content, message) in cases.items():
