@@ -274,7 +274,7 @@ def load_study(name: str) -> StudyPlan:
     """
     if name.endswith(".json"):
         check_regular(Path(name))
-        text = Path(name).read_text(encoding="utf-8")
+        text: str | bytes = Path(name).read_bytes()
     elif name in (names := recipe_names(studies=True)):
         text = (resources.files("ekd_lite") / "recipes" / f"{name}.json").read_text("utf-8")
     else:
