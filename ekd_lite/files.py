@@ -97,6 +97,12 @@ def make_folder(folder: Path) -> None:
         ) from None
 
 
+def check_regular(path: Path) -> None:
+    """Raise a ValueError if the path is a pipe or a device: reading one may never end."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError(f"{path} is no regular file, but a pipe or a device: name a file")
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that after a crash the old or the new content is there, never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -231,11 +231,15 @@ def check_tensors(**values: Any) -> None:
 def are_numbers(*values: Any, whole: bool = False) -> bool:
     """Whether all are finite real numbers, or whole ones: no NaN, no text, no list, no tensor.
 
-    An option is asked before it is compared: a comparison with NaN is false without a word, and one
-    with text is an error that names neither.
+    Nor a truth value, which Python takes for 0 or 1 and torch's shapes do not. An option is asked
+    before it is compared: a comparison with NaN is false without a word, and one with text is an
+    error that names neither.
     """
     kinds: Any = (int, np.integer) if whole else (int, float, np.integer, np.floating)
-    return all(isinstance(value, kinds) and abs(value) < math.inf for value in values)
+    return all(
+        isinstance(value, kinds) and not isinstance(value, bool) and abs(value) < math.inf
+        for value in values
+    )
 
 
 def check_image_size(image_size: int) -> None:

@@ -11,6 +11,16 @@ from pathlib import Path
 import pytest
 
 from ekd_lite.commands.outputs import check_output
+from ekd_lite.data import open_faces
+from ekd_lite.data.pair_forms import list_text
+from ekd_lite.data.record_index import read_index
+from ekd_lite.evaluate.ijb_files import (
+    read_face_landmarks,
+    read_template_media,
+    read_template_pairs,
+    read_template_subjects,
+)
+from ekd_lite.experiments.study_plan import load_study
 from ekd_lite.files import (
     locked,
     locked_folder,
@@ -21,6 +31,8 @@ from ekd_lite.files import (
     user_cache,
     write_atomically,
 )
+from ekd_lite.train import Teacher
+from ekd_lite.train.config import read_config
 
 
 def names(folder):
@@ -319,3 +331,28 @@ def test_a_fork_does_not_hold_what_its_parent_holds(tmp_path):
         os.close(read)
         os.close(write)
     assert names(tmp_path) == []
+
+
+READERS = {
+    "teacher.npy": Teacher.from_file,
+    "teacher.pth": Teacher.from_file,
+    "teacher.safetensors": Teacher.from_file,
+    "landmarks.txt": read_face_landmarks,
+    "media.txt": read_template_media,
+    "pairs.txt": read_template_pairs,
+    "subjects.csv": read_template_subjects,
+    "config.json": read_config,
+    "study.json": lambda path: load_study(str(path)),
+    "list.csv": list_text,
+    "faces.rec": open_faces,
+    "faces.idx": lambda path: read_index(path, 100),
+}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in the file system")
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("name", READERS)
+def test_no_reader_waits_for_a_pipe(name, tmp_path):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(ValueError, match=f"{name} is no regular file, but a pipe or a device"):
+        READERS[name](tmp_path / name)

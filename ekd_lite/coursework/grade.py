@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ekd_lite.coursework.schemes import SCHEMES
+from ekd_lite.files import check_regular
 
 KEY = "ekd_lite_assignment"
 
@@ -41,6 +42,7 @@ def read_notebook(path: Path) -> tuple[str, list[str]]:
     Raises:
         ValueError: no notebook, or none of ours.
     """
+    check_regular(path)
     try:
         book = json.loads(path.read_text(encoding="utf-8"))
         name = book["metadata"].get(KEY, path.stem)
@@ -49,7 +51,7 @@ def read_notebook(path: Path) -> tuple[str, list[str]]:
             for cell in book["cells"]
             if cell["cell_type"] == "code"
         ]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path}: not a Jupyter notebook ({error})") from error
     if name not in SCHEMES:
         raise ValueError(

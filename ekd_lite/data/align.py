@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ekd_lite.data.faceset import FaceSet
 from ekd_lite.data.indexing import tensor_of
+from ekd_lite.ops import are_numbers
 
 # x, y of: eye on the left of the image, eye on the right, nose, corner of the mouth left, right.
 TEMPLATE_112 = (
@@ -109,6 +110,9 @@ def warp_image(image: Tensor | Any, matrix: Tensor | Any, image_size: int) -> Te
 
     Returns:
         uint8 (3, image_size, image_size).
+
+    Raises:
+        ValueError: other shapes or types, or a matrix without an inverse.
     """
     image, matrix = tensor_of(image, "image"), tensor_of(matrix, "matrix")
     if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
@@ -116,6 +120,18 @@ def warp_image(image: Tensor | Any, matrix: Tensor | Any, image_size: int) -> Te
         raise ValueError(
             f"image must be uint8 (3, H, W), got {image.dtype} {tuple(image.shape)}{hint}"
         )
+    if image.numel() == 0 or not are_numbers(image_size, whole=True) or image_size < 1:
+        raise ValueError(
+            f"expected an image with pixels and a side >= 1, got {tuple(image.shape)} and "
+            f"{image_size!r}"
+        )
+    if matrix.shape != (2, 3) or not matrix.double().isfinite().all():
+        raise ValueError(
+            f"matrix must be (2, 3) and finite, as similarity_transform gives it, got "
+            f"{tuple(matrix.shape)}"
+        )
+    if not matrix[:, :2].double().det():
+        raise ValueError("matrix cannot be undone: it takes the whole image to one line or point")
     full = torch.cat([matrix.double(), torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64)])
     inverse = torch.linalg.inv(full)[:2]
     line = torch.arange(image_size, dtype=torch.float64)

@@ -180,7 +180,7 @@ def _fault(pixels_path: Path, note_path: Path, dataset: CacheableFaceSet) -> str
         note = json.loads(note_path.read_bytes())
         expected = note["sha256"]
         known = note["parameters"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         return f"its description {note_path.name} is damaged ({error})"
     if known != dataset.parameters():
         return f"its description {note_path.name} is of another set"

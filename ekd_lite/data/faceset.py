@@ -174,6 +174,25 @@ def check_pixels(images: Tensor, index: Tensor) -> None:
     )
 
 
+def check_side(images: Tensor, image_size: int) -> None:
+    """Raise a ValueError unless a set's images are as wide and high as it says."""
+    if images.shape[-2:] != (image_size, image_size):
+        raise ValueError(
+            f"the set says that its images are {image_size} pixels wide, and gives "
+            f"{tuple(images.shape[1:])}"
+        )
+
+
+def about_range(low: float, high: float, count: int) -> str:
+    """What to say of images without a dark pixel, which are probably in [0, 1]; "" of others."""
+    if not low >= 0 < high:
+        return ""
+    return (
+        f"no pixel of {count} images is below 0: expected pixels in [-1, 1], and these seem to lie "
+        f"in [0, {high:.3g}]; give out 2 * images - 1"
+    )
+
+
 def kind_of(value: Any) -> str:
     """What a message says of a value: shape and type of a tensor, the type of anything else."""
     if isinstance(value, Tensor):

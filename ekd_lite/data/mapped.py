@@ -6,6 +6,7 @@ import mmap
 import os
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ import torch
 from torch import Tensor
 
 from ekd_lite.data.indexing import tensor_of
+from ekd_lite.files import check_regular
+from ekd_lite.ops import one_line
 
 
 def pixels_of(images: Any) -> Tensor:
@@ -28,6 +31,28 @@ def pixels_of(images: Any) -> Tensor:
             return torch.from_numpy(images)
         except (TypeError, ValueError) as error:
             raise ValueError(f"images must be an array of uint8: {error}") from error
+
+
+def map_array(path: Path) -> np.memmap[Any, Any]:
+    """Map a plain array that `np.save` wrote; its copy is `np.array` of that.
+
+    Raises:
+        ValueError: a pipe, no plain array, or another number of bytes than its header says.
+    """
+    check_regular(path)
+    try:
+        array = np.load(path, allow_pickle=False, mmap_mode="r")
+    except Exception as error:  # numpy reads the header as Python: a damaged one raises anything
+        # Numpy's own words would advise to load it unsafely.
+        is_plain = "pickle" not in str(error) and "Python object" not in str(error)
+        raise ValueError(one_line(error) if is_plain else "it holds no plain array") from error
+    if not isinstance(array, np.memmap):
+        array.close()
+        raise ValueError("it holds several arrays, expected one, as np.save writes it")
+    said, size = array.offset + array.nbytes, os.path.getsize(path)
+    if said != size:
+        raise ValueError(f"its header claims {said:,} bytes, the file has {size:,}")
+    return array
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from ekd_lite.data.sampler import BatchStream
-from ekd_lite.ops import generator_for, unit_rows
+from ekd_lite.ops import are_numbers, generator_for, one_line, unit_rows
 
 ANCHORS = 1024  # of one pass over all rows
 CHUNK = 16_384  # rows of one product
@@ -81,19 +81,32 @@ class NeighbourSampler(BatchStream):
         world_size: int = 1,
         device: torch.device | str = "cpu",
     ) -> None:
-        rows = torch.as_tensor(rows)
+        try:
+            rows = torch.as_tensor(rows)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"expected rows (N, D), numbers of a tensor or an array: {one_line(error)}"
+            ) from error
         if rows.ndim != 2 or not rows.is_floating_point():
             raise ValueError(
                 f"expected rows (N, D) of a floating-point type, got {tuple(rows.shape)} of "
                 f"{rows.dtype}"
+            )
+        asked = (general, anchors, images_per_anchor)
+        is_whole = are_numbers(*asked, num_steps, seed, rank, world_size, whole=True)
+        if not is_whole or min(num_steps, seed) < 0:
+            raise ValueError(
+                "expected whole numbers, general, anchors and images_per_anchor, num_steps >= 0, "
+                f"seed >= 0, rank and world_size, got {asked}, {num_steps}, {seed}, {rank} and "
+                f"{world_size}"
             )
         if min(general, anchors) < 0 or general + anchors < 1 or images_per_anchor < 2:
             raise ValueError(
                 "expected general >= 0, anchors >= 0 (not both 0) and images_per_anchor >= 2, "
                 f"got {general}, {anchors} and {images_per_anchor}"
             )
-        if not -1 <= threshold <= 1:
-            raise ValueError(f"the threshold must be a cosine, got {threshold}")
+        if not are_numbers(threshold) or not -1 <= threshold <= 1:
+            raise ValueError(f"the threshold must be a cosine, got {threshold!r}")
         super().__init__(
             len(rows),
             general=general,

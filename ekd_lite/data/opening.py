@@ -12,11 +12,12 @@ import torch
 from ekd_lite.data import checksums
 from ekd_lite.data.decode import DecodedFaces
 from ekd_lite.data.folder import ImageFolder, Nested
+from ekd_lite.data.mapped import map_array
 from ekd_lite.data.names import is_foreign, printable
 from ekd_lite.data.packed import PackedFaces
 from ekd_lite.data.recordio import RecordIO
 from ekd_lite.data.shards import ARCHIVES, Shards, is_pattern, shards_in
-from ekd_lite.files import UNFINISHED
+from ekd_lite.files import UNFINISHED, check_regular
 
 PIXELS, LABELS, ABOUT = "images.npy", "labels.npy", "faces.json"
 
@@ -47,6 +48,7 @@ def open_faces(
             given.
     """
     path = Path(path)
+    check_regular(path)
     if (path / UNFINISHED).exists():
         raise ValueError(f"{path} is not finished: what wrote it was killed; run that again")
     options: dict[str, Any] = {"image_size": image_size, "max_bad_fraction": max_bad_fraction}
@@ -146,9 +148,8 @@ def open_packed(folder: str | Path, *, check: bool = True) -> PackedFaces:
     if found:
         raise ValueError("; ".join(found) + ": convert the set again")
     try:
-        images = np.load(folder / PIXELS, allow_pickle=False, mmap_mode="r")
-        labels = np.load(folder / LABELS, allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
+        images, labels = map_array(folder / PIXELS), np.array(map_array(folder / LABELS))
+    except ValueError as error:
         raise ValueError(f"{folder} is damaged: {error}") from error
     return PackedFaces(images, torch.from_numpy(labels), identities=_identities(folder))
 

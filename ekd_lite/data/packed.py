@@ -53,7 +53,7 @@ class PackedFaces:
                 f"{tuple(pixels.shape)}"
             )
         self._shape = pixels.shape[1:]
-        self._rows = pixels.reshape(len(pixels), -1)  # a view: rows gather faster than images
+        self._rows = pixels.flatten(1)  # a view: rows gather faster than images
         self._file = MappedFile.of(images)
         self.labels = int64_tensor(labels, "labels", len(pixels))
         self.identities, self._source = identities, source
@@ -71,7 +71,7 @@ class PackedFaces:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if self._file is not None:
-            self._rows = pixels_of(self._file.open()).reshape(len(self.labels), -1)
+            self._rows = pixels_of(self._file.open()).flatten(1)
 
     def at_size(self, image_size: int) -> FaceSet | None:
         """The same images at any size, from what they were read from; None if that is gone."""

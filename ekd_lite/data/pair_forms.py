@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ekd_lite.data.decode import SUFFIXES
+from ekd_lite.files import check_regular
 
 _COLUMNS = {"left": ("left", "file1"), "right": ("right", "file2")}
 _TRUTH = {"true": True, "false": False}
@@ -62,6 +63,7 @@ def _is_image(name: str) -> bool:
 
 def list_text(path: Path) -> str:
     """A text in UTF-8 or, with its mark in front, UTF-16; a ValueError for other bytes."""
+    check_regular(path)
     data = path.read_bytes()
     wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
     try:

@@ -18,6 +18,7 @@ from ekd_lite.data.record_format import (
     read_record,
     unpack_image,
 )
+from ekd_lite.files import check_regular
 
 Int64Array = np.ndarray[Any, np.dtype[np.int64]]
 _CHUNK = 1 << 16  # heads looked at together
@@ -34,6 +35,7 @@ def read_index(path: Path, size: int) -> tuple[Int64Array, Int64Array]:
         ValueError: not lines of key TAB offset, an offset outside the file or not a multiple of 4,
             or a key or an offset that comes twice.
     """
+    check_regular(path)
     text = path.read_bytes()
     counts = np.bincount(np.frombuffer(text, np.uint8), minlength=256)
     lines = int(counts[ord("\n")]) + (text[-1:] not in (b"", b"\n"))

@@ -26,7 +26,7 @@ from ekd_lite.data.faceset import digest_of
 from ekd_lite.data.names import is_foreign, printable
 from ekd_lite.data.processes import cores, map_in_processes
 from ekd_lite.data.tar_walk import Member, walk_tar
-from ekd_lite.files import user_cache, write_atomically
+from ekd_lite.files import check_regular, user_cache, write_atomically
 
 JSON_KEYS = ("label", "cls", "class", "identity", "id")
 _VERSION = 1  # of the files in the cache
@@ -148,6 +148,7 @@ def index_shard(path: Path, label: str | None) -> ShardIndex:
             that is there twice; a label that is none.
     """
     samples: dict[str, _Sample] = {}
+    check_regular(path)
     with open_regular(path) as file:
         for member in walk_tar(file, path):
             _take(member, samples, file, path, label)

@@ -36,6 +36,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ekd_lite.distill.inputs import (
+    check_flags,
     check_pair_labels,
     check_student_teacher,
     full_precision,
@@ -106,6 +107,7 @@ class AdaDistillLoss(nn.Module):
                 f'expected kind "arc" or "cos" and several "mean" or "in_order", got {kind!r} and '
                 f"{several!r}"
             )
+        check_flags(typical=typical)
         if start is None:
             start = torch.zeros(num_identities, width)
         check_tensors(start=start)

@@ -34,7 +34,7 @@ class CCKDLoss(nn.Module):
     def __init__(self, *, gamma: float = 0.4, order: int = 2) -> None:
         super().__init__()
         if (
-            not are_numbers(gamma)
+            not are_numbers(gamma, order)
             or gamma <= 0
             or not isinstance(order, int)
             or not 1 <= order <= 100

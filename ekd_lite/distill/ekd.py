@@ -109,7 +109,7 @@ class EKDLoss(nn.Module):
             raise ValueError(f'mode must be "corrected" or "official", got {mode!r}')
         fprs = check_rates(fprs)
         is_whole = isinstance(topk, int) and topk >= 1
-        is_possible = is_whole and are_numbers(temperature, momentum)
+        is_possible = is_whole and are_numbers(topk, temperature, momentum)
         if not is_possible or not (temperature > 0 and 0 < momentum <= 1):
             raise ValueError(
                 "expected temperature > 0, 0 < momentum <= 1 and a whole topk >= 1, "

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ekd_lite.distill.inputs import (
     at_least_float,
+    check_flags,
     check_student_teacher,
     full_precision,
     zero_loss,
@@ -42,6 +43,7 @@ class FitNetLoss(nn.Module):
         teacher_dim: int | None = None,
     ) -> None:
         super().__init__()
+        check_flags(normalize=normalize)
         if (student_dim is None) != (teacher_dim is None):
             raise ValueError("give both student_dim and teacher_dim, or neither")
         widths = [width for width in (student_dim, teacher_dim) if width is not None]

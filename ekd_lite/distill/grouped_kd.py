@@ -60,9 +60,8 @@ class GroupedKDLoss(nn.Module):
         temperature: float = 4.0,
     ) -> None:
         super().__init__()
-        if not (isinstance(group, int) and group >= 1) and not (
-            are_numbers(group) and 0 < group < 1
-        ):
+        is_whole = isinstance(group, int) and group >= 1
+        if not are_numbers(group) or not (is_whole or 0 < group < 1):
             raise ValueError(f"group must be a whole number >= 1 or a share in (0, 1), got {group}")
         if (
             not are_numbers(binary, primary, secondary, temperature)

@@ -65,6 +65,13 @@ def check_weights(*weights: float) -> None:
         raise ValueError(f"expected weights >= 0, got {' and '.join(map(str, weights))}")
 
 
+def check_flags(**flags: bool) -> None:
+    """Raise a ValueError that names the first option that is neither True nor False."""
+    for name, flag in flags.items():
+        if not isinstance(flag, bool):
+            raise ValueError(f"{name} must be True or False, got {flag!r}")
+
+
 def check_finite_prototypes(prototypes: Tensor) -> None:
     """Raise a ValueError that names the first prototype with NaN or infinity in it."""
     bad = (~prototypes.isfinite().all(dim=1)).nonzero().flatten()

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from ekd_lite.distill.inputs import (
     at_least_float,
+    check_flags,
     check_student_teacher,
     full_precision,
     zero_loss,
@@ -40,6 +41,7 @@ class KDLoss(nn.Module):
 
     def __init__(self, *, temperature: float = 4.0, standardize: bool = False) -> None:
         super().__init__()
+        check_flags(standardize=standardize)
         if not are_numbers(temperature) or temperature <= 0:
             raise ValueError(f"temperature must be positive, got {temperature}")
         self.temperature = temperature

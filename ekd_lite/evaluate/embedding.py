@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -12,8 +13,10 @@ from tqdm import tqdm
 from ekd_lite import ops
 from ekd_lite.data import FaceSet
 from ekd_lite.data.ahead import as_floats, holds_bytes, read_ahead, read_bytes
-from ekd_lite.data.faceset import check_pixels
-from ekd_lite.ops import check_embeddings
+from ekd_lite.data.faceset import about_range, check_pixels, check_side
+from ekd_lite.ops import are_numbers, check_embeddings
+
+ENOUGH = 8  # images among which one has a dark pixel
 
 
 def embed(
@@ -46,9 +49,13 @@ def embed(
         Raw embeddings (N, D), float32, on the CPU; row i belongs to image i.
 
     Raises:
-        ValueError: no net; an empty set, or images that are no float32 (B, 3, H, W) in [-1, 1]; a
-            net with weights in half precision, or one that does not give one embedding an image;
-            an embedding that is NaN or infinite (names the image).
+        ValueError: no net; an empty set, or images that are no float32 (B, 3, H, H) in [-1, 1]
+            of the set's image_size; a net with weights in half precision, or one that does not give
+            one embedding an image; an embedding that is NaN or infinite (names the image).
+
+    Warns:
+        UserWarning: no pixel of the first batch, of 8 images or more, is below 0: they seem to be
+            in [0, 1].
     """
     (rows,) = embed_views(
         backbone,
@@ -91,7 +98,7 @@ def embed_views(
             f"embed needs a net, an nn.Module that maps images to embeddings, got "
             f"{type(backbone).__name__}; ekd_lite.train.load_backbone reads one from a file"
         )
-    if not isinstance(batch_size, int) or batch_size < 1:
+    if not are_numbers(batch_size, whole=True) or batch_size < 1:
         raise ValueError(f"batch_size must be a whole number >= 1, got {batch_size!r}")
     if not len(faces):
         raise ValueError("the set holds no image: there is nothing to embed")
@@ -116,6 +123,7 @@ def embed_views(
         images = read_bytes(faces, part) if as_bytes else faces.batch(part)
         if not as_bytes:  # of bytes nothing is out of range
             check_pixels(images, torch.tensor(part))
+        check_side(images, faces.image_size)
         return images.pin_memory() if device.type == "cuda" and images.is_cpu else images
 
     images_of = contextlib.closing(read_ahead(map(read, parts), faces))
@@ -129,6 +137,8 @@ def embed_views(
         ):
             for part in tqdm(parts, desc=progress, disable=None if progress else True):
                 images = as_floats(next(coming).to(device, non_blocking=True))
+                if part.start == 0 and len(part) >= ENOUGH and not as_bytes:
+                    _warn_of_range(images)
                 images = images.to(dtype, memory_format=memory_format)
                 for view, is_mirrored in enumerate(views):
                     seen = images.flip(-1) if is_mirrored else images
@@ -136,6 +146,12 @@ def embed_views(
     finally:
         backbone.train(was_training)
     return table.checked()
+
+
+def _warn_of_range(images: Tensor) -> None:
+    low, high = images.aminmax()
+    if doubt := about_range(float(low), float(high), len(images)):
+        warnings.warn(doubt, stacklevel=4)
 
 
 class _Rows:

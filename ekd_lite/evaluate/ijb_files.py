@@ -21,6 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ekd_lite.files import check_regular
+
 T = TypeVar("T", int, float)
 
 
@@ -61,6 +63,7 @@ def read_template_media(path: str | Path) -> TemplateMedia:
 def read_template_pairs(path: str | Path) -> TemplatePairs:
     """Read `*_template_pair_label.txt` (15.7 million lines for IJB-C, some two seconds)."""
     path = Path(path)
+    check_regular(path)
     try:
         table = np.loadtxt(path, dtype=np.int64, ndmin=2, comments=None, encoding="utf-8-sig")
     except ValueError:
@@ -117,6 +120,7 @@ def read_template_subjects(path: str | Path) -> tuple[Tensor, Tensor]:
 
 def _texts(path: Path) -> Iterator[tuple[int, str]]:
     """The lines of a text in UTF-8, numbered from 1."""
+    check_regular(path)
     try:
         with path.open(encoding="utf-8-sig") as lines:
             yield from enumerate(lines, start=1)

@@ -210,11 +210,16 @@ def record_options(out: Path, options: Mapping[str, Any]) -> None:
         options: what all results in it share, as JSON can hold it.
 
     Raises:
-        ValueError: the folder was made with other ones.
+        ValueError: the folder was made with other ones, or its config.json is damaged.
     """
     path = out / CONFIG
     if path.exists():
-        theirs = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            theirs = dict(json.loads(path.read_bytes()))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(
+                f"{path} is damaged ({error}): choose another --out, or delete that folder"
+            ) from error
         other = [
             f"{k}: {theirs.get(k)!r}, now {v!r}" for k, v in options.items() if theirs.get(k) != v
         ]

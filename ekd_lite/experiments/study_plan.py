@@ -20,6 +20,7 @@ from typing import Any
 from ekd_lite.data import FaceSet, SyntheticFaces, cache_faces
 from ekd_lite.data.renderer.render import RENDERER_VERSION
 from ekd_lite.distill import DISTILLERS, parse_method
+from ekd_lite.files import check_regular
 from ekd_lite.ops import nearest_name
 from ekd_lite.train import TrainConfig
 from ekd_lite.train.recipes import recipe_names
@@ -272,7 +273,8 @@ def load_study(name: str) -> StudyPlan:
         ValueError: unknown name (the nearest is suggested), or a file that is no study.
     """
     if name.endswith(".json"):
-        text = Path(name).read_text(encoding="utf-8")
+        check_regular(Path(name))
+        text: str | bytes = Path(name).read_bytes()
     elif name in (names := recipe_names(studies=True)):
         text = (resources.files("ekd_lite") / "recipes" / f"{name}.json").read_text("utf-8")
     else:
@@ -293,5 +295,5 @@ def load_study(name: str) -> StudyPlan:
         return StudyPlan(**values)
     except KeyError as error:
         raise ValueError(f"{name} is no study: it has no {error}") from error
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{name} is no study: {error}") from error

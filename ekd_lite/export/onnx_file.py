@@ -56,7 +56,7 @@ class OnnxModel(nn.Module):
             self.info: dict[str, Any] = json.loads(metadata["info"])
             self.precision: str = metadata["precision"]
             self._shape = (3, int(self.info["image_size"]), int(self.info["image_size"]))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(
                 f"{name} was not written by ekd_lite: no {error} in it. A graph of another "
                 "origin is a net too: ekd_lite.train.Teacher.from_onnx(path), which `embed` takes"

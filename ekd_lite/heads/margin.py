@@ -5,13 +5,10 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ekd_lite.ops import are_numbers, check_tensors, is_free_to_fetch, unit_rows
-
-_NUMBER = int | float | np.number
 
 
 class NormFace(nn.Module):
@@ -41,10 +38,12 @@ class NormFace(nn.Module):
         margin: float = 0.0,
     ) -> None:
         super().__init__()
-        whole = all(
-            isinstance(n, int | np.integer) and n >= 1 for n in (embedding_dim, num_identities)
-        )
-        if not whole or not isinstance(scale, _NUMBER) or not 0 < scale < math.inf:
+        whole = are_numbers(embedding_dim, num_identities, whole=True)
+        if (
+            not (whole and are_numbers(scale))
+            or min(embedding_dim, num_identities) < 1
+            or scale <= 0
+        ):
             raise ValueError(
                 "expected embedding_dim >= 1, num_identities >= 1 and scale > 0, "
                 f"got {embedding_dim}, {num_identities} and {scale}"
@@ -59,8 +58,8 @@ class NormFace(nn.Module):
     def check_margin(cls, margin: float) -> None:
         """Raise a ValueError unless the margin lies in `margins`: one in degrees does not."""
         low, high, unit = cls.margins
-        if not isinstance(margin, _NUMBER) or not low <= margin <= high:
-            is_angle = unit == "radians" and isinstance(margin, _NUMBER) and margin > high
+        if not are_numbers(margin) or not low <= margin <= high:
+            is_angle = unit == "radians" and are_numbers(margin) and margin > high
             hint = f" ({margin:g} degrees are {math.radians(margin):.3g})" if is_angle else ""
             raise ValueError(
                 f"{cls.__name__}'s margin must lie in {low:g}..{high:.4g} ({unit}), "

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import pickle
 import pickletools
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,10 @@ INSIDE = ("state_dict", "state_dict_backbone", "model_state_dict", "model", "bac
 READING_FAILED = (
     *(SafetensorError, OSError, RuntimeError, EOFError),
     *(ValueError, KeyError, IndexError, AttributeError, TypeError, zipfile.BadZipFile),
+    *(MemoryError, OverflowError, AssertionError, struct.error, zlib.error),
 )
 MAX_PICKLE = 64 * 2**20  # bytes of a checkpoint that are not tensors
+MAX_DEPTH = 16  # dictionaries inside dictionaries
 
 
 def read_weights(
@@ -53,6 +57,7 @@ def read_weights(
         if path.suffix == ".safetensors":
             return _read_safetensors(path, shapes_only)
         content = _load_pickle(path, "meta" if shapes_only else "cpu")
+        tensors = _tensors_of(content, {})
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} cannot be read as a checkpoint: it is damaged, or holds a whole net or other "
@@ -62,7 +67,6 @@ def read_weights(
     except READING_FAILED as error:
         first = str(error).strip().partition("\n")[0]
         raise ValueError(f"{path} cannot be read as a checkpoint: {first}") from error
-    tensors = _tensors_of(content)
     if not tensors:
         inside = list(content)[:8] if isinstance(content, dict) else type(content).__name__
         raise ValueError(
@@ -87,16 +91,39 @@ def _read_safetensors(path: Path, shapes_only: bool) -> tuple[dict[str, Tensor],
         return {name: file.get_tensor(name) for name in names}, metadata
 
 
-def _tensors_of(content: Any) -> dict[str, Tensor]:
-    """The named tensors of a state dict, or of the one inside a training checkpoint."""
+def _tensors_of(
+    content: Any, known: dict[int, dict[str, Tensor]], depth: int = 0
+) -> dict[str, Tensor]:
+    """The named tensors of a state dict, or of the one inside a training checkpoint.
+
+    Args:
+        content: what the file holds.
+        known: what was found in a dictionary, by its id: each is looked at once, even if the file
+            shows it many times.
+        depth: how many dictionaries `content` is inside of.
+    """
     if not isinstance(content, dict):
         return {}
+    if depth > MAX_DEPTH:
+        raise ValueError(
+            f"its dictionaries are more than {MAX_DEPTH} deep, or hold themselves; "
+            "`torch.save(net.state_dict(), path)` writes the weights alone"
+        )
+    if id(content) not in known:
+        known[id(content)] = _tensors_in(content, known, depth)
+    return known[id(content)]
+
+
+def _tensors_in(
+    content: dict[Any, Any], known: dict[int, dict[str, Tensor]], depth: int
+) -> dict[str, Tensor]:
     for name in INSIDE:
         if isinstance(content.get(name), dict):
-            return _tensors_of(content[name])
+            return _tensors_of(content[name], known, depth + 1)
     tensors = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
     if not tensors:  # under another name, if it is the only one
-        parts = [p for v in content.values() if isinstance(v, dict) and (p := _tensors_of(v))]
+        found = [_tensors_of(v, known, depth + 1) for v in content.values()]
+        parts = [part for part in found if part]
         tensors = parts[0] if len(parts) == 1 else {}
     return tensors
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ekd_lite.data import FaceSet
-from ekd_lite.data.faceset import check_pixels, kind_of
+from ekd_lite.data.faceset import about_range, check_pixels, check_side, kind_of
 from ekd_lite.distill import DISTILLERS, parse_method
 from ekd_lite.ops import are_numbers, check_embeddings
 from ekd_lite.train.config import TrainConfig
@@ -54,17 +54,10 @@ def check_faces(config: TrainConfig, faces: FaceSet) -> None:
     for part in torch.split(sample, 256):
         images = faces.batch(part)
         check_pixels(images, part)
-        if images.shape[-1] != config.image_size or images.shape[-2] != config.image_size:
-            raise ValueError(
-                f"the set says that its images are {config.image_size} pixels wide, and gives "
-                f"{tuple(images.shape[1:])}"
-            )
+        check_side(images, config.image_size)
         low, high = min(low, float(images.min())), max(high, float(images.max()))
-    if low >= 0 < high:
-        raise ValueError(
-            f"no pixel of {len(sample)} images is below 0: expected pixels in [-1, 1], and these "
-            f"seem to lie in [0, {high:.3g}]; give out 2 * images - 1"
-        )
+    if problem := about_range(low, high, len(sample)):
+        raise ValueError(problem)
 
 
 def _looks_at_labels(config: TrainConfig) -> bool:
@@ -90,8 +83,12 @@ def check_set_labels(faces: FaceSet) -> None:
         )
 
 
-def check_repeats(faces: FaceSet) -> None:
-    """Raise a ValueError if the set does not give the same image twice: no cache is valid then."""
+def check_repeats(faces: FaceSet) -> Tensor:
+    """Raise a ValueError if the set does not give the same image twice: no cache is valid then.
+
+    Returns:
+        Which images were looked at, 16 at most.
+    """
     sample = torch.linspace(0, len(faces) - 1, min(16, len(faces))).long()
     first, second = faces.batch(sample), faces.batch(sample)
     changed = (first != second).flatten(1).any(dim=1).nonzero().flatten()
@@ -101,6 +98,7 @@ def check_repeats(faces: FaceSet) -> None:
             "the teacher's embeddings cannot be cached: set cache_teacher to false. (Mirroring by "
             "the configuration's own flip is allowed for.)"
         )
+    return sample
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ekd_lite.distill import DISTILLERS, parse_method
+from ekd_lite.files import check_regular
 from ekd_lite.heads import HEADS, NormFace
 from ekd_lite.models import BACKBONES, MAX_EMBEDDING_DIM
 from ekd_lite.ops import check_image_size, nearest_name
@@ -276,6 +277,7 @@ def _is_number(value: object) -> bool:
 
 def read_config(path: Path) -> TrainConfig:
     """Read a configuration file; a ValueError names the file and what is wrong with it."""
+    check_regular(path)
     try:
         return TrainConfig.from_json(path.read_text(encoding="utf-8"))
     except (TypeError, ValueError, RecursionError) as error:

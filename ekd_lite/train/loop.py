@@ -155,7 +155,7 @@ def _fit(
             check_apart(student.net, teacher)
             makes = early or config.cache_teacher or needs_means(teacher, config, methods)
             seen = seen_by(teacher, faces) if makes and given.rows is None else faces
-            origin |= teacher.origin() | view_origin(seen, faces)
+            origin |= teacher.origin() | view_origin(teacher, seen, faces)
             cache = given_rows(teacher, given.rows, config, faces)
             if given.rows is not None and cache is not None:
                 origin["teacher_embeddings"] = tensors_digest(zip(VIEWS, cache, strict=False))

@@ -75,8 +75,16 @@ def save_backbone(path: Path, backbone: nn.Module, info: dict[str, Any]) -> None
 
     The head is most of a small model's file, and its prototypes are personal data: one mean face
     for each identity that was trained on.
+
+    Raises:
+        ValueError: a weight that is NaN or infinite.
     """
     tensors = _plain(backbone.state_dict())
+    bad = [n for n, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()]
+    if bad:
+        raise ValueError(
+            f"the net's weights are not finite ({', '.join(bad[:3])}): there is nothing to export"
+        )
     metadata = {"format": BACKBONE_FORMAT, "info": json.dumps(info, sort_keys=True)}
     write_atomically(path, save(tensors, metadata))
 

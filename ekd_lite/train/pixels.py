@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ekd_lite.data import FaceSet
 from ekd_lite.data.faceset import at_size
+from ekd_lite.ops import are_numbers
 
 if TYPE_CHECKING:
     from ekd_lite.train.teacher import Teacher
@@ -63,7 +64,8 @@ class Pixels(nn.Module):
         super().__init__()
         if colour not in ("rgb", "bgr"):
             raise ValueError(f"colour must be 'rgb' or 'bgr', got {colour!r}")
-        if input_size is not None and (not isinstance(input_size, int) or input_size < 1):
+        is_size = are_numbers(input_size, whole=True)
+        if input_size is not None and not (is_size and input_size >= 1):
             raise ValueError(f"input_size must be a number of pixels, got {input_size!r}")
         self.input_size, self.colour = input_size, colour
         mean, std = _plain(mean), _plain(std)

@@ -191,6 +191,11 @@ def _rows(net: nn.Module, images: Tensor, when: str) -> Tensor:
         rows = check_embeddings(output, len(images))
     except ValueError as error:
         raise ValueError(f"the student cannot be used{when}: {error}") from error
+    if rows.dtype == torch.float64 and torch.get_default_dtype() != torch.float64:
+        raise ValueError(
+            f"the student cannot be used{when}: it gives embeddings in float64, and the head "
+            "works in float32: return rows.float()"
+        )
     if not rows.isfinite().all():
         raise ValueError(f"the student cannot be used{when}: it gives NaN or infinite embeddings")
     return rows

@@ -14,17 +14,21 @@ from torch import Tensor
 
 from ekd_lite.data import FaceSet
 from ekd_lite.data.ahead import reads_ahead
-from ekd_lite.evaluate.embedding import embed_views
+from ekd_lite.data.pair_lists import Subset
+from ekd_lite.evaluate.embedding import embed, embed_views
 from ekd_lite.files import write_atomically
+from ekd_lite.models.onnx_net import OnnxNet
+from ekd_lite.ops import generator_for, unit_rows
 from ekd_lite.parallel import gather_batch, rank, world_size
 from ekd_lite.train.checks import check_repeats, check_rows
 from ekd_lite.train.distributed import agree
 from ekd_lite.train.model_file import Model
-from ekd_lite.train.origin import Origin, differences, faces_origin
+from ekd_lite.train.origin import Origin, differences, faces_origin, tensors_digest
 from ekd_lite.train.pixels import seen_by
 from ekd_lite.train.teacher import VIEWS, Teacher, as_teacher
 from ekd_lite.train.teacher_fit import probe
 
+ROUNDING = 0.05  # of a row's length: a cosine of 0.999; other hardware and TF32 differ by less
 CACHE_FORMAT = "ekd_lite.teacher_cache.2"
 
 
@@ -61,16 +65,17 @@ def cache_teacher(
     if teacher.rows is not None:
         return check_rows(teacher.rows, count=len(faces), width=teacher.rows[0].shape[1], flip=flip)
     seen = seen_by(teacher, faces)
-    check_repeats(seen)
+    sample = check_repeats(seen)
     width = teacher.width or probe(teacher, faces.image_size)
     views = VIEWS if flip else VIEWS[:1]
     origin: Origin = {}
     if path is not None:
         origin = faces_origin(faces, whole=True) | teacher.origin(head=False)
-        origin |= view_origin(seen, faces)
+        origin |= view_origin(teacher, seen, faces)
         if not agree(int(not path.exists())):  # every process sees it
-            rows = _read(path, origin, views)
-            return check_rows(rows, count=len(faces), width=width, flip=flip)
+            rows = check_rows(_read(path, origin, views), count=len(faces), width=width, flip=flip)
+            _check_same(rows[0][sample], embed(teacher, Subset(seen, sample)), path)
+            return rows
     probe(teacher, faces.image_size)
     label = "teacher" if progress and rank() == 0 else None
     share = _Share(seen)
@@ -82,9 +87,42 @@ def cache_teacher(
     return check_rows(made, count=len(faces), width=width, flip=flip)
 
 
-def view_origin(seen: FaceSet, faces: FaceSet) -> Origin:
-    """At which size the teacher saw the images, where it is not the student's."""
-    return {} if seen is faces else {"teacher's images": f"read at {seen.image_size} pixels"}
+def view_origin(teacher: Teacher, seen: FaceSet, faces: FaceSet) -> Origin:
+    """What `Teacher.origin` leaves out.
+
+    At which size the teacher saw the images, where it is not the student's; and of a net that has
+    no tensors to be known by, such as another program's session, what it answers.
+    """
+    origin = {} if seen is faces else {"teacher's images": f"read at {seen.image_size} pixels"}
+    net = teacher.net
+    if net is not None and not isinstance(net, OnnxNet) and not net.state_dict():
+        origin["teacher's answers"] = _answers(teacher, faces.image_size)
+    return origin
+
+
+def _answers(teacher: Teacher, image_size: int) -> str:
+    """A digest of the embeddings of fixed images; sums of them with one digit behind the point.
+
+    Of 32 numbers about one, rounding that differs by 1e-6 moves one in a thousand digests.
+    """
+    draw = generator_for(0, 0, 0)
+    tiles = torch.from_numpy(draw.uniform(-1, 1, (8, 3, 4, 4))).float()
+    images = torch.nn.functional.interpolate(tiles, (image_size, image_size))
+    with torch.no_grad():
+        rows = unit_rows(teacher(images).cpu()).double()
+    sums = rows @ torch.from_numpy(draw.standard_normal((rows.shape[1], 4)))
+    return tensors_digest([("answers", (10 * sums).round().nan_to_num().to(torch.int64))])
+
+
+def _check_same(cached: Tensor, rows: Tensor, path: Path) -> None:
+    """Raise a ValueError unless cached rows are what the teacher gives, up to rounding."""
+    apart = (cached - rows).norm(dim=1) / cached.norm(dim=1)
+    if not bool((apart <= ROUNDING).all()):
+        raise ValueError(
+            f"{path} was made for another teacher: its weights are the same, and of {len(rows)} "
+            f"images that were embedded again a row differs by {float(apart.max()):.0%} of its "
+            "length: name another teacher_cache, or delete it"
+        )
 
 
 def _read(path: Path, origin: Origin, views: Sequence[str]) -> list[Tensor]:

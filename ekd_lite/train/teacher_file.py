@@ -14,6 +14,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from ekd_lite.data.mapped import map_array
+from ekd_lite.files import check_regular
 from ekd_lite.models import describe_published, load_published
 from ekd_lite.models.summary import Summary
 from ekd_lite.models.weights_file import SUFFIXES
@@ -80,6 +82,7 @@ def _kind_of(path: Path) -> tuple[str, Path]:
             f"no model at {path}: expected a run folder, a checkpoint ({', '.join(SUFFIXES)}), an "
             ".onnx file or a table of rows (.npy)"
         )
+    check_regular(path)
     suffix = path.suffix.lower()
     if suffix in (".onnx", ".npy"):
         return {".onnx": "onnx", ".npy": "rows"}[suffix], path
@@ -109,11 +112,9 @@ def _explained(path: Path, file: Path) -> Iterator[None]:
 
 def _read_npy(path: Path) -> Any:
     try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        # Numpy's own words would advise to load it unsafely.
-        why = "it holds no plain array" if "pickle" in str(error) else error
-        raise ValueError(f"{path} is no table of rows, or a damaged one: {why}") from error
+        return np.array(map_array(path))
+    except ValueError as error:
+        raise ValueError(f"{path} is no table of rows, or a damaged one: {error}") from error
 
 
 def _read_tables(path: Path) -> dict[str, Any]:

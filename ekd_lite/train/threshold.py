@@ -30,7 +30,7 @@ from ekd_lite.evaluate import count_pairs, embed
 from ekd_lite.evaluate.scores import STEPS
 from ekd_lite.evaluate.thresholds import impostor_thresholds
 from ekd_lite.evaluate.tiles import sorted_rows
-from ekd_lite.ops import false_accepts_at, generator_for
+from ekd_lite.ops import are_numbers, false_accepts_at, generator_for, one_line
 from ekd_lite.train.pixels import seen_by
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def threshold_at(teacher: Teacher | None, faces: Any, fpr: float, *, labels: Any
     Raises:
         ValueError: too few impostor pairs for the rate, or no labels.
     """
+    _check_rate(fpr)
     rows, own = _rows(teacher, faces)
     labels = own if labels is None else labels
     if labels is None:
@@ -64,7 +65,7 @@ def threshold_at(teacher: Teacher | None, faces: Any, fpr: float, *, labels: Any
             "rows alone do not say which pairs are impostors: give their labels, or ask for "
             "threshold_bounds, which needs none"
         )
-    labels = torch.as_tensor(labels)
+    labels = _tensor(labels, "labels (N,)")
     if labels.shape != (len(rows),):
         raise ValueError(f"expected labels ({len(rows)},), got {tuple(labels.shape)}")
     drawn = _drawn(len(rows))
@@ -89,8 +90,9 @@ def threshold_bounds(
     Raises:
         ValueError: too few pairs for the rate, or a share outside [0, 1).
     """
-    if not 0 <= genuine_share < 1:
-        raise ValueError(f"genuine_share must lie in [0, 1), got {genuine_share}")
+    if not are_numbers(genuine_share) or not 0 <= genuine_share < 1:
+        raise ValueError(f"genuine_share must lie in [0, 1), got {genuine_share!r}")
+    _check_rate(fpr)
     rows, _ = _rows(teacher, faces)
     rows = rows[_drawn(len(rows))]
     nobody_alike = torch.arange(len(rows))  # all pairs, then, count as impostors
@@ -129,13 +131,26 @@ def training_threshold(rows: Tensor, faces: FaceSet, *, say: bool) -> float:
 def _rows(teacher: Teacher | None, faces: Any) -> tuple[Tensor, Tensor | None]:
     """The rows of a set or of a table, and the labels that it brings."""
     if not hasattr(faces, "batch"):
-        return torch.as_tensor(faces), None
+        return _tensor(faces, "a set of faces or rows (N, D')"), None
     if teacher is None:
         raise ValueError("a set of faces needs a teacher to embed it")
     if teacher.rows is not None:
         raise ValueError("this teacher is a table of rows and cannot embed faces: give the rows")
     part = _Part(seen_by(teacher, faces))
     return embed(teacher, part), part.labels
+
+
+def _tensor(values: Any, expected: str) -> Tensor:
+    try:
+        return torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"expected {expected}: {one_line(error)}") from error
+
+
+def _check_rate(fpr: Any) -> None:
+    """Raise a ValueError unless it lies between 0 and 1."""
+    if not are_numbers(fpr) or not 0 < fpr < 1:
+        raise ValueError(f"the rate must lie between 0 and 1, got {fpr!r}")
 
 
 def _drawn(count: int) -> Tensor:
@@ -148,8 +163,7 @@ def _drawn(count: int) -> Tensor:
 
 def _exceeded(rows: Tensor, labels: Tensor, share: float, kind: str) -> float:
     """The least cosine that at most a share of the pairs of different labels reach."""
-    if not 0 < share < 1:
-        raise ValueError(f"the rate must lie between 0 and 1, got {share}")
+    _check_rate(share)
     fixed, labels, _ = sorted_rows(rows, labels)
     pairs = count_pairs(labels)[1]
     allowed = false_accepts_at(share, pairs)

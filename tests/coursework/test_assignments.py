@@ -138,6 +138,13 @@ def test_partial_credit_a_failing_cell_and_the_csv(tmp_path, capsys):
     assert rows["Which model is better? (text)"]["earned"] == ""
 
 
+def test_a_notebook_of_brackets_alone_is_none(tmp_path):
+    path = tmp_path / "deep.ipynb"
+    path.write_text("[" * 200_000, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"deep\.ipynb: not a Jupyter notebook"):
+        read_notebook(path)
+
+
 @pytest.mark.starts_process
 def test_what_cannot_be_graded_is_said_and_the_rest_goes_on(tmp_path, capsys):
     broken = tmp_path / "broken.ipynb"

@@ -153,6 +153,25 @@ def test_what_cannot_be_aligned(image, landmarks, message):
         align_face(image, landmarks)
 
 
+PICTURE, STAY = torch.zeros(3, 9, 9, dtype=torch.uint8), torch.eye(3)[:2]
+
+
+@pytest.mark.parametrize(
+    ("image", "matrix", "size", "message"),
+    [
+        (PICTURE, torch.eye(3).numpy(), 112, r"matrix must be \(2, 3\) .* got \(3, 3\)"),
+        (PICTURE, STAY * float("nan"), 112, "finite"),
+        (PICTURE, STAY * 0, 112, "cannot be undone"),
+        (PICTURE, STAY, "112", "a side >= 1, got .* '112'"),
+        (PICTURE, STAY, 0, "a side >= 1"),
+        (PICTURE[:, :0], STAY, 112, r"image with pixels .* got \(3, 0, 9\)"),
+    ],
+)
+def test_what_cannot_be_warped(image, matrix, size, message):
+    with pytest.raises(ValueError, match=message):
+        warp_image(image, matrix, size)
+
+
 class Spots:
     """Grey pictures with two dark spots, in the template's places or somewhere else."""
 

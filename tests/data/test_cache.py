@@ -72,7 +72,9 @@ def test_renderer_version_is_part_of_the_key(faces, monkeypatch):
     assert cache_key({"a": 1, "b": 2}) == cache_key({"b": 2, "a": 1})
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "note", "note_type", "swapped"])
+@pytest.mark.parametrize(
+    "damage", ["flip", "truncate", "empty", "note", "note_type", "deep", "swapped"]
+)
 def test_damaged_files_are_rendered_again_with_one_warning(faces, tmp_path, damage):
     rendered = cache_faces(faces, tmp_path).batch(range(12))
     path = tmp_path / f"{cache_key(faces.parameters())}.npy"
@@ -88,6 +90,8 @@ def test_damaged_files_are_rendered_again_with_one_warning(faces, tmp_path, dama
         note.write_bytes(note.read_bytes()[:-20])
     elif damage == "note_type":
         note.write_text("[1]")
+    elif damage == "deep":
+        note.write_text("[" * 200_000)
     else:
         content = json.loads(note.read_text())
         content["parameters"]["seed"] += 1

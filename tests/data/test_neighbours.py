@@ -119,6 +119,12 @@ def test_serves_a_data_loader(workers):
         ({"general": 400}, "too few"),
         ({"anchors": 100}, "too few"),
         ({"threshold": 28.0}, "must be a cosine"),
+        ({"threshold": None}, "must be a cosine, got None"),
+        ({"threshold": True}, "must be a cosine, got True"),
+        ({"general": "8"}, "expected whole numbers, .* got .'8'"),
+        ({"num_steps": 2.5}, "expected whole numbers"),
+        ({"seed": -1}, "seed >= 0, .* -1"),
+        ({"rows": "rows.npy"}, r"expected rows \(N, D\), numbers"),
         ({"rows": torch.arange(8)}, r"expected rows \(N, D\)"),
     ],
 )

@@ -50,6 +50,13 @@ def test_bad_arrays_and_indices():
         assert torch.equal(cached.batch(right), cached.batch([1, 0]))
 
 
+def test_a_set_may_be_empty():
+    for images in (np.zeros((0, 3, 16, 16), np.uint8), torch.zeros(0, 3, 16, 16).byte()):
+        faces = PackedFaces(images, [])
+        assert (len(faces), faces.image_size, faces.num_identities) == (0, 16, 0)
+        assert faces.batch([]).shape == (0, 3, 16, 16)
+
+
 @pytest.mark.parametrize("mode", ["r", "r+"])
 def test_a_spawned_process_maps_the_file_itself(tmp_path, mode):
     pixels = np.random.default_rng(0).integers(0, 256, (9, 3, 16, 16), dtype=np.uint8)

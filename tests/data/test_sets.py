@@ -343,3 +343,15 @@ def test_nested_folders_on_the_command_line(root, tmp_path, capsys):
     assert "so that it is not plain whose they are" in capsys.readouterr().err
     assert main([*convert, *nested, "--image-size", "16"]) == 0
     assert open_packed(tmp_path / "out").identities == [f"p{person:02}" for person in range(12)]
+
+
+@pytest.mark.parametrize("name", ["images.npy", "labels.npy"])
+def test_a_damaged_array_of_a_packed_set_is_one_message(name, root, tmp_path):
+    out = tmp_path / "out"
+    convert(ImageFolder(root, image_size=32), out)
+    plain = "{'descr': '|u1', 'fortran_order': False, 'shape': (9999999999, 99), }"
+    for header in ("{" * 4000, plain):
+        data = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+        (out / name).write_bytes(data)
+        with pytest.raises(ValueError, match=r"out is damaged: "):
+            open_packed(out, check=False)

@@ -9,11 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ekd_lite.distill import (
+    AdaDistillLoss,
+    CCKDLoss,
     DarkRankLoss,
+    EKDLoss,
+    FineEKDLoss,
     FitNetLoss,
+    GroupedKDLoss,
+    KDLoss,
     MarginDistillationLoss,
     PWRLoss,
     RKDLoss,
+    TeacherQueueLoss,
     TripletDistillationLoss,
 )
 from ekd_lite.distill.triplet import semi_hard_triplets
@@ -133,3 +140,23 @@ def test_rkd_leaves_out_a_part_of_weight_zero(options):
     others: dict[str, Any] = {"distance_weight": 0.0, "angle_weight": 0.0}
     left = RKDLoss(**{k: v for k, v in others.items() if k not in options})
     assert value + left(student, teacher).item() == pytest.approx(whole, abs=1e-10)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: AdaDistillLoss(True, 8),
+        lambda: AdaDistillLoss(8, 8, typical="x"),  # type: ignore[arg-type]
+        lambda: KDLoss(standardize="x"),  # type: ignore[arg-type]
+        lambda: FitNetLoss(normalize=1),  # type: ignore[arg-type]
+        lambda: TeacherQueueLoss(True),
+        lambda: FineEKDLoss(student_dim=8, teacher_dim=8, memory=True),
+        lambda: EKDLoss(topk=True),
+        lambda: CCKDLoss(order=True),
+        lambda: GroupedKDLoss(group=True),
+        lambda: KDLoss(temperature=True),
+    ],
+)
+def test_truth_values_are_no_numbers_and_nothing_else_is_one(make):
+    with pytest.raises(ValueError, match=r"got .*(True|x|1)"):
+        make()

@@ -308,7 +308,7 @@ def test_half_precision_in_buffers_alone():
         embed(net, FACES)
 
 
-@pytest.mark.parametrize("size", [0, -1, 2.5])
+@pytest.mark.parametrize("size", [0, -1, 2.5, True])
 def test_batches_of_no_size(size):
     with pytest.raises(ValueError, match="batch_size must be a whole number >= 1"):
         embed(Net(), FACES, batch_size=size)
@@ -325,6 +325,7 @@ def test_batches_of_no_size(size):
         (lambda x: x[:1], r"got \(1, 3, 16, 16\)"),
         (lambda x: x.permute(0, 2, 3, 1), r"got \(72, 16, 16, 3\)"),
         (lambda x: x * torch.nan, "image 0 of the set holds NaN"),
+        (lambda x: x[:, :, :12, :12], r"images are 16 pixels wide, and gives \(3, 12, 12\)"),
     ],
 )
 def test_images_that_are_none(monkeypatch, change, message):
@@ -334,3 +335,15 @@ def test_images_that_are_none(monkeypatch, change, message):
     for way in (contextlib.nullcontext(), as_on_a_gpu()):  # there bytes are sent, but not these
         with way, pytest.raises(ValueError, match=message):
             embed(Net(), faces)
+
+
+def test_pixels_from_0_to_1_are_warned_of(monkeypatch):
+    faces = ColourFaces()
+    batch = faces.batch
+    monkeypatch.setattr(faces, "batch", lambda indices: (batch(indices) + 1) / 2)
+    with pytest.warns(UserWarning, match="no pixel of 72 images is below 0.* give out 2 . images"):
+        embed(Net(), faces)
+    with pytest.warns(UserWarning, match="no pixel of 8 images") as warned:
+        embed_views(Net(), faces, batch_size=8)
+    assert len(warned) == 1  # of the first batch alone
+    assert embed(Net(), faces, batch_size=7).shape == (72, 8)  # too few to say so

@@ -18,6 +18,7 @@ from ekd_lite.distill import DISTILLERS, parse_method
 from ekd_lite.evaluate import BootstrapResult, all_pairs_tpr_at_fpr
 from ekd_lite.experiments import dry_run, load_study, run_study, study, write_table
 from ekd_lite.experiments.figures import study_figure
+from ekd_lite.experiments.folders import record_options
 from ekd_lite.experiments.study_plan import People, Regime, StudyPlan
 from ekd_lite.experiments.study_report import is_ekd, opponents
 from ekd_lite.experiments.study_search import scaled, students_left, students_of, wanted
@@ -374,6 +375,18 @@ def test_a_dry_run_counts_what_is_left(mine, tmp_path, capsys):
     assert "at most 5.6 core hours" in text
 
 
+def test_files_that_are_no_json_are_named(tmp_path):
+    recipe, options = tmp_path / "mine.json", tmp_path / "config.json"
+    recipe.write_bytes(b'{"name": "\xe9"}')
+    with pytest.raises(ValueError, match=r"mine\.json is no study: .*can't decode"):
+        load_study(str(recipe))
+    for content in ("", "[1]", "[" * 200_000):
+        options.write_text(content)
+        with pytest.raises(ValueError, match=r"config\.json is damaged \(.*choose another --out"):
+            record_options(tmp_path, {"steps": 1})
+        assert options.read_text() == content
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -385,6 +398,7 @@ def test_a_dry_run_counts_what_is_left(mine, tmp_path, capsys):
         ('"first": 10000', '"first": 1', "the same people stand in 'own' and 'new'"),
         ('"first": 10000', '"first": "a"', "is no study: '<' not supported"),
         ("{", "[", "is no study: "),
+        ("{", "[" * 20_000, "is no study: "),
     ],
 )
 def test_a_bad_recipe_is_one_message(mine, capsys, old, new, message):

@@ -183,6 +183,8 @@ def test_what_is_no_onnx_file_of_ours_is_named(student, tmp_path):
     del foreign.metadata_props[:]
     half = onnx.load_model_from_string(data)
     next(p for p in half.metadata_props if p.key == "info").value = "{"
+    deep = onnx.load_model_from_string(data)
+    next(p for p in deep.metadata_props if p.key == "info").value = "[" * 200_000
     later = onnx.load_model_from_string(data)
     next(p for p in later.metadata_props if p.key == "format").value = "ekd_lite.onnx.2"
     cases = {
@@ -190,6 +192,7 @@ def test_what_is_no_onnx_file_of_ours_is_named(student, tmp_path):
         "empty": (b"", "no ONNX file, or a damaged one"),
         "text": (b"hello" * 99, "no ONNX file, or a damaged one"),
         "foreign": (foreign.SerializeToString(), "was not written by ekd_lite"),
+        "deep": (deep.SerializeToString(), "was not written by ekd_lite"),
         "half": (half.SerializeToString(), "was not written by ekd_lite"),
     }
     for name, (content, message) in cases.items():
@@ -347,6 +350,18 @@ def test_a_backbone_alone_has_no_prototypes_and_embeds_the_same(student, tmp_pat
         load_backbone(path)
     with pytest.raises(FileNotFoundError, match="no model at"):
         load_backbone(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("to", ["safetensors", "onnx", "int8-dynamic"])
+def test_weights_that_are_no_numbers_are_exported_in_no_format(tmp_path, capsys, to):
+    model = make_model()
+    with torch.no_grad():
+        next(model.backbone.parameters()).view(-1)[0] = torch.nan
+    save_model(tmp_path / "model.safetensors", model)
+    out = tmp_path / "out"
+    assert main(["export", str(tmp_path / "model.safetensors"), "--to", to, "--out", str(out)]) == 2
+    assert "not finite" in capsys.readouterr().err
+    assert names(tmp_path) == ["model.safetensors"]
 
 
 class Slow(nn.Module):

@@ -125,14 +125,14 @@ def test_a_length_beyond_float32_does_not_pass_for_none(name):
     assert make(name)(1e30 * EMBEDDINGS, LABELS).isnan().any()
 
 
-@pytest.mark.parametrize("bad", [0, -3, 2.5, "8", None])
+@pytest.mark.parametrize("bad", [0, -3, 2.5, "8", None, True])
 def test_sizes_are_whole_numbers(bad):
     for sizes in ((bad, 8), (8, bad)):
         with pytest.raises(ValueError, match="embedding_dim >= 1, num_identities >= 1"):
             ArcFace(*sizes)
 
 
-@pytest.mark.parametrize("bad", ["0.3", None, [0.3]])
+@pytest.mark.parametrize("bad", ["0.3", None, [0.3], True])
 def test_margins_and_scales_are_numbers(bad):
     with pytest.raises(ValueError, match="margin must lie in"):
         ArcFace(8, 8, margin=bad)
@@ -150,7 +150,7 @@ def test_margins_and_scales_are_numbers(bad):
         (CIFP, "fpr"),
     ],
 )
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -1, "a", [0.1]])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -1, "a", [0.1], True])
 def test_options_of_one_head_are_numbers(make_head, options, bad):
     with pytest.raises(ValueError, match=options):
         make_head(8, 8, **{options: bad})

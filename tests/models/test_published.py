@@ -12,6 +12,7 @@ import sys
 import types
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -382,6 +383,24 @@ def test_a_small_file_cannot_claim_much_memory(tmp_path):
         archive.writestr("net/data/0", bytes(64 * 2**20))
     with pytest.raises(ValueError, match="would grow to 67,"):
         read_weights(packed)
+
+
+def test_dictionaries_in_dictionaries_cost_no_time(tmp_path):
+    """Each level names the next one many times: 8^12 ways lead to the weights."""
+    content: Any = {"epoch": 1}
+    for _ in range(12):
+        content = dict.fromkeys("abcdefgh", content)
+    with pytest.raises(ValueError, match="holds no tensors by name"):
+        load_published(write(tmp_path / "wide.pt", content))
+    for _ in range(20):
+        content = {"a": content, "b": content}
+    with pytest.raises(ValueError, match=r"deep\.pt cannot be read .* more than 16 deep"):
+        load_published(write(tmp_path / "deep.pt", content))
+    for name in ("state_dict", "other"):
+        itself: Any = {"epoch": 1}
+        itself[name] = itself
+        with pytest.raises(ValueError, match=r"itself\.pt cannot be read .* or hold themselves"):
+            load_published(write(tmp_path / "itself.pt", itself))
 
 
 def test_loading_twice_gives_nets_of_their_own(tmp_path):

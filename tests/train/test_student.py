@@ -257,6 +257,7 @@ GIVES: dict[str, tuple[Any, str]] = {
         lambda rows, net: (rows, rows) if net.training else rows,
         "cannot be used in training mode: the net gives a tuple",
     ),
+    "double": (lambda rows, net: rows.double(), r"gives embeddings in float64.* rows\.float\(\)"),
     "NaN": (lambda rows, net: rows / 0, "gives NaN or infinite embeddings"),
     "no gradient": (lambda rows, net: rows.detach(), "embeddings have no gradient"),
 }

@@ -142,6 +142,7 @@ BAD_OPTIONS = {
     "a function": ({"net": lambda images: images}, "needs an nn.Module, .* got function"),
     "colour": ({"colour": "gbr"}, "colour must be 'rgb' or 'bgr', got 'gbr'"),
     "size": ({"input_size": 0}, "input_size must be a number of pixels, got 0"),
+    "no size": ({"input_size": True}, "input_size must be a number of pixels, got True"),
     "falling range": ({"pixel_range": (1, 0)}, "pixel_range must rise"),
     "half a range": ({"pixel_range": 255}, "expected pixel_range as two numbers"),
     "no spread": ({"std": (1, 0, 1)}, "std be positive"),
@@ -366,9 +367,24 @@ def test_too_few_prototypes_and_too_many_teachers(tmp_path):
         run(tmp_path, rows, "o", method="none")
 
 
+def npy(shape="", header=None):
+    """The header of a table of rows, as numpy writes it, or another one."""
+    plain = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}"
+    text = (plain if header is None else header).encode()
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
 FILES = {
     "missing": ("x.npy", None, FileNotFoundError, "no model at .*x.npy"),
     "damaged npy": ("x.npy", b"\x93NUMPY\x01", ValueError, "no table of rows, or a damaged one"),
+    "header of npy": (
+        "x.npy",
+        npy(header="{" * 4000),
+        ValueError,
+        "no table of rows, or a damaged",
+    ),
+    "size of npy": ("x.npy", npy("(1000000000, 512)"), ValueError, "no table of rows"),
+    "rows behind npy": ("x.npy", npy("(2, 4)") + bytes(64), ValueError, "claims 101 bytes, .* 133"),
     "pickle in npy": ("x.npy", np.array([{}]), ValueError, "no table of rows"),
     "numbers": ("x.npy", np.arange(3), ValueError, r"as \(N, D\) of a floating-point type"),
     "damaged": ("x.safetensors", b"\x00" * 90, ValueError, "no safetensors file, or a damaged"),

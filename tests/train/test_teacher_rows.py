@@ -2,6 +2,7 @@
 
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -99,3 +100,50 @@ def test_prototypes_by_name_come_in_any_order_and_with_others(tmp_path):
     save_file({**tables, "people": torch.arange(3)}, tmp_path / "t.safetensors")
     with pytest.raises(ValueError, match=r"expected one int64 a prototype, got \(3,\)"):
         Teacher.from_file(tmp_path / "t.safetensors")
+
+
+class Bent(Flat):
+    """The same weights in another net."""
+
+    def __init__(self, bend):
+        super().__init__()
+        self.bend = bend
+
+    def forward(self, images):
+        return self.bend(super().forward(images))
+
+
+class Session(torch.nn.Module):
+    """A net of another program, whose weights torch does not see."""
+
+    def __init__(self, seed):
+        super().__init__()
+        self.weight = np.random.default_rng(seed).standard_normal((3 * 16 * 16, 16))
+
+    def forward(self, images):
+        return torch.from_numpy(images.flatten(1).numpy() @ self.weight).float()
+
+
+def test_cached_rows_are_not_those_of_a_net_with_equal_weights(tmp_path):
+    path = tmp_path / "cache.safetensors"
+    teacher = Teacher(Bent(torch.tanh))
+    made = cache_teacher(teacher, FACES, flip=False, path=path)
+    assert torch.equal(made[0], cache_teacher(teacher, FACES, flip=False, path=path)[0])
+    for bend in (torch.relu, lambda rows: 1.1 * torch.tanh(rows)):
+        with pytest.raises(ValueError, match=r"was made for another teacher: its weights are the"):
+            cache_teacher(Teacher(Bent(bend)), FACES, flip=False, path=path)
+    near = Bent(lambda rows: torch.tanh(rows) * (1 + 1e-3))  # as other hardware rounds
+    assert torch.equal(made[0], cache_teacher(Teacher(near), FACES, flip=False, path=path)[0])
+
+
+def test_nets_without_tensors_are_known_by_what_they_answer(tmp_path):
+    path = tmp_path / "cache.safetensors"
+    made = cache_teacher(Teacher(Session(0)), FACES, flip=False, path=path)
+    assert torch.equal(made[0], cache_teacher(Teacher(Session(0)), FACES, flip=False, path=path)[0])
+    with pytest.raises(ValueError, match=r"teacher's answers: digest .* here, digest .* there"):
+        cache_teacher(Teacher(Session(1)), FACES, flip=False, path=path)
+    model = run(tmp_path, Session(0), "run")
+    before = model.read_bytes()
+    assert run(tmp_path, Session(0), "run").read_bytes() == before  # it was finished
+    with pytest.raises(ValueError, match=r"teacher's answers: digest .* here, digest .* there"):
+        run(tmp_path, Session(1), "run")

@@ -1,6 +1,7 @@
 """The teacher's threshold: exact with labels, bounded without, and handed to what needs it."""
 
 import contextlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,6 +82,10 @@ def test_a_teacher_measures_itself():
     assert found == threshold_at(None, embed(net, faces), 1e-2, labels=faces.labels)
 
 
+NONE: Any = None
+TEXT: Any = "x"
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -88,6 +93,11 @@ def test_a_teacher_measures_itself():
         (lambda r, y: threshold_at(None, r, 1e-3, labels=y[1:]), r"expected labels \(640,\)"),
         (lambda r, y: threshold_at(None, r, 1e-5, labels=y), "cannot show a rate of 1e-05: it tak"),
         (lambda r, y: threshold_at(None, r, 0.0, labels=y), "between 0 and 1"),
+        (lambda r, y: threshold_at(None, r, TEXT, labels=y), "between 0 and 1, got 'x'"),
+        (lambda r, y: threshold_at(None, "r.npy", 0.1, labels=y), "a set of faces or rows"),
+        (lambda r, y: threshold_at(None, r, 0.1, labels=["ann"]), r"expected labels \(N,\)"),
+        (lambda r, y: threshold_bounds(None, r, NONE, genuine_share=0.1), "1, got None"),
+        (lambda r, y: threshold_bounds(None, r, 0.1, genuine_share=TEXT), "genuine_share must"),
         (lambda r, y: threshold_bounds(None, r, 1e-2, genuine_share=1), r"lie in \[0, 1\)"),
         (lambda r, y: threshold_at(None, ColourFaces(), 1e-2), "needs a teacher"),
         (lambda r, y: Teacher.from_rows(r).threshold_at(ColourFaces()), "give the rows"),
