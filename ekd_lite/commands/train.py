@@ -82,8 +82,9 @@ class Train:
         config = TrainConfig(**vars(self.config))
         check_has_teacher(config)
         if config.method == "none" and self.net.said():
-            given = ", ".join(f"--{name.replace('_', '-')}" for name in self.net.said())
-            raise ValueError(f"{given}: there is no teacher, since the method is none (--method)")
+            raise ValueError(
+                f"{self.net.names()}: there is no teacher, since the method is none (--method)"
+            )
         if self.everyone and self.faces is None and not self.dry_run:
             raise ValueError(
                 "this trains on all people of a real set: name it with --faces, e.g. "

@@ -60,6 +60,15 @@ def read_teacher_file(path: Path) -> Model | Headless | nn.Module | dict[str, An
         return load_published(file)
 
 
+def holds_rows(path: Path) -> bool:
+    """Whether a file holds tables of rows, whatever its name; not if there is none.
+
+    Raises:
+        ValueError: a damaged file.
+    """
+    return path.exists() and _kind_of(path)[0] in ("rows", "tables")
+
+
 def describe_file(path: Path) -> Summary | None:
     """What a published checkpoint is, without loading it; None of any other file.
 
