@@ -12,9 +12,9 @@ from typing import Any, Literal, get_args
 import tyro
 from torch import nn
 
-from ekd_lite.commands.nets import measurable
 from ekd_lite.commands.outputs import check_output
 from ekd_lite.commands.own_net import own_net
+from ekd_lite.commands.rates import measurable
 from ekd_lite.data import load_splits
 from ekd_lite.evaluate import UndefinedMetricWarning
 from ekd_lite.experiments import level, percents, write_table

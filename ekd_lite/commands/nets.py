@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,7 +17,7 @@ from torch import Tensor
 from ekd_lite.commands.net_options import NetOptions, open_net, size_to_read
 from ekd_lite.commands.outputs import check_output
 from ekd_lite.commands.own_net import own_net
-from ekd_lite.commands.rates import Rates
+from ekd_lite.commands.rates import Rates, check_measurable, measurable
 from ekd_lite.commands.verification import MIN_FALSE_ACCEPTS, evaluate_pairs, open_pairs
 from ekd_lite.data import FaceSet, ImageFolder, load_splits, open_faces
 from ekd_lite.data.opening import open_any_size
@@ -36,12 +36,6 @@ from ekd_lite.train.teacher_file import holds_rows, read_teacher_file
 from ekd_lite.train.teacher_fit import rows_of_others
 
 FPRS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
-
-
-def measurable(fprs: Iterable[float], labels: Tensor) -> tuple[float, ...]:
-    """The levels that the impostor pairs of `labels` can show."""
-    num_impostor = count_pairs(labels)[1]
-    return tuple(fpr for fpr in fprs if false_accepts_at(fpr, num_impostor) > 0)
 
 
 @dataclass(frozen=True)
@@ -164,19 +158,11 @@ class Evaluate:
         print(
             f"{len(labels):,} images, {num_genuine:,} genuine and {num_impostor:,} impostor pairs"
         )
-        if not num_genuine:
-            raise ValueError("no two images show one person: there is no genuine pair to measure")
-        if not num_impostor:
-            raise ValueError("all images show one person: there is no impostor pair to measure")
         shown = measurable(self.fprs, labels)
-        for fpr in self.fprs:
+        for fpr in self.fprs if num_genuine and num_impostor else ():
             if fpr not in shown:
                 print(f"FPR {_rate(fpr)}: not measurable with {num_impostor:,} impostor pairs")
-        if not shown:
-            raise ValueError(
-                f"none of the FPRs can be measured: the finest is {1 / num_impostor:.2g}, one pair "
-                f"of {num_impostor:,}; give a larger one with --fprs"
-            )
+        check_measurable(self.fprs, labels)
         return shown
 
     def _open(self) -> tuple[Tensor, Callable[[], Tensor]]:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ekd_lite.commands.net_options import NetOptions, open_net
-from ekd_lite.commands.nets import measurable
 from ekd_lite.commands.own_net import own_net
+from ekd_lite.commands.rates import measurable
 from ekd_lite.data import FaceSet, Splits, load_splits, open_faces
 from ekd_lite.evaluate import all_pairs_tpr_at_fpr, count_pairs, embed
 from ekd_lite.parallel import rank, world_size
