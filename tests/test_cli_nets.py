@@ -213,7 +213,7 @@ def test_the_page_on_teachers_names_every_option_and_layout():
         assert publisher.source in text
 
 
-@pytest.mark.parametrize("name", ["rows.npy", "rows.onnx", "rows.pt"])
+@pytest.mark.parametrize("name", ["rows.npy", "rows.onnx", "rows.pt", "rows.ONNX"])
 def test_a_file_is_what_its_name_promises(tmp_path, capsys, name):
     out = ["--out", str(tmp_path / name)]
     assert main(["embed", "--model", str(DEMO_TEACHER), "--faces", str(tmp_path), *out]) == 2

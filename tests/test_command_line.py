@@ -39,6 +39,11 @@ def _nothing_runs(monkeypatch):
         ("demo --seeds x", "--seeds cannot be read from 'x'"),
         ("export m --out x --to y", "--to is one of 'safetensors', 'onnx',"),
         ("evaluate --source x --fprs", "--fprs takes rates above 0 and up to 1, such as 1e-3; got"),
+        ("evaluate --source x --fprs=0.1 --fprs=0.2", "--fprs stands twice: give it once; of an"),
+        ("evaluate --model x --source y", "--model and --source are one option, which stands twi"),
+        ("train --flip --no-flip", "--flip and --no-flip are one option, which stands twice"),
+        ("train --mean 1 --mean=2", "--mean stands twice"),
+        ("train --image-size 32 --image_size 16", "--image-size stands twice"),
         ("compare x --fprs 0,1", "--fprs takes rates above 0 and up to 1, such as 1e-3; got 0"),
     ],
 )

@@ -104,7 +104,9 @@ class Evaluate:
         """Print the table."""
         if self.resamples < 0:
             raise ValueError(f"--resamples must be 0 (no intervals) or more, got {self.resamples}")
-        if self.pairs is not None or (self.faces is not None and self.faces.suffix == ".bin"):
+        if self.pairs is not None or (
+            self.faces is not None and self.faces.suffix.lower() == ".bin"
+        ):
             self._run_on_pairs()
             return
         labels, rows_of = self._open()

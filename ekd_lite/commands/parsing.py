@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import io
+import itertools
 import re
 from collections.abc import Sequence
 from itertools import pairwise
@@ -15,6 +16,7 @@ import tyro
 from ekd_lite.ops import nearest_name
 
 PROGRAM = "ekd-lite"
+_ALIASES = {"--model": "--source"}  # of evaluate; no other command has both
 _SAYS = {  # what tyro and Python say of a value -> in the user's words
     r"invalid literal for int\(\) with base 10: (.*)": r"expected a whole number, got \1",
     r"could not convert string to float: (.*)": r"expected a number, got \1",
@@ -46,6 +48,7 @@ def parse(commands: Any, arguments: Sequence[str], **options: Any) -> Any:
         SystemExit: help was asked for, and printed.
     """
     _refuse_empty(arguments)
+    _refuse_twice(arguments)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -64,6 +67,23 @@ def _refuse_empty(arguments: Sequence[str]) -> None:
         if not (value if equals and name.startswith("--") else argument).strip():
             option = name if equals else before if before.startswith("--") else "an argument"
             raise ValueError(f"{option} has an empty value; is a variable of the shell not set?")
+
+
+def _refuse_twice(arguments: Sequence[str]) -> None:
+    """Of `--fprs 0.1 --fprs 0.2` the parser would keep the last one, and say nothing."""
+    typed: dict[str, str] = {}
+    for argument in itertools.takewhile("--".__ne__, arguments):
+        if not argument.startswith("--"):
+            continue
+        name = argument.partition("=")[0].replace("_", "-")
+        option = _ALIASES.get(name, name.replace("--no-", "--", 1))
+        if option in typed:
+            both = f"{typed[option]} and {name} are one option, which"
+            raise ValueError(
+                f"{name if typed[option] == name else both} stands twice: give it once; of an "
+                "option that takes several values they stand one after the other"
+            )
+        typed[option] = name
 
 
 def _sections(box: str) -> list[str]:

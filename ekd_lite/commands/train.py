@@ -148,7 +148,7 @@ class Train:
         if config.method != "none":
             try:
                 path = Path(str(config.teacher))
-                found = None if path.suffix == ".onnx" else read_teacher_file(path)
+                found = None if path.suffix.lower() == ".onnx" else read_teacher_file(path)
                 teacher = found if isinstance(found, Model) else None
                 if teacher is None:
                     note = f" (a stand-in was timed for the teacher {path})"

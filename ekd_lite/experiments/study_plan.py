@@ -271,7 +271,7 @@ def load_study(name: str) -> StudyPlan:
     Raises:
         ValueError: unknown name (the nearest is suggested), or a file that is no study.
     """
-    if name.endswith(".json"):
+    if name.lower().endswith(".json"):
         text = Path(name).read_text(encoding="utf-8")
     elif name in (names := recipe_names(studies=True)):
         text = (resources.files("ekd_lite") / "recipes" / f"{name}.json").read_text("utf-8")

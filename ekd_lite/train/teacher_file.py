@@ -109,7 +109,7 @@ def _explained(path: Path, file: Path) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        if file.suffix != ".safetensors":
+        if file.suffix.lower() != ".safetensors":
             raise
         raise ValueError(
             f"{path} was not written by ekd_lite, and is no table of rows ({TABLES[0]!r}): {error}"
