@@ -29,8 +29,7 @@ _SAYS = {  # what tyro and Python say of a value -> in the user's words
         r"\2 is one of \3, got \1"
     ),
     r"Error parsing (.*)": r"\1",
-    r" \(required\)": "",
-    r"^Missing from ekd-lite": "missing from ekd-lite",
+    r"'None', |, 'None'": "",  # of an option that is left out: nothing to type
     r"Expected one of \{(.*?) ?\}[ .]*": r"name a command, one of \1",
 }
 
@@ -56,8 +55,11 @@ def parse(commands: Any, arguments: Sequence[str], **options: Any) -> Any:
     except SystemExit as error:
         if error.code in (0, None):
             raise
-    sections = _sections(said.getvalue())
-    raise ValueError(_unknown(commands, arguments, sections, options) or _said(sections))
+    box = said.getvalue()
+    sections = _sections(box)
+    raise ValueError(
+        _missing(box) or _unknown(commands, arguments, sections, options) or _said(sections)
+    )
 
 
 def _refuse_empty(arguments: Sequence[str]) -> None:
@@ -100,6 +102,17 @@ def _sections(box: str) -> list[str]:
     if "╭" not in box:  # drawn for terminals without such letters: the title is a part
         del parts[0]
     return [text for part in parts if (text := " ".join(filter(None, part)))]
+
+
+def _missing(box: str) -> str:
+    """Which options a command lacks, without their help, which is indented more; "" if none."""
+    command, _, rest = box.partition("Missing from ")[2].partition(":")
+    lines = [line.strip("│|").rstrip() for line in rest.partition("For full help")[0].splitlines()]
+    lines = [line for line in lines if line.strip("─- ")]
+    least = min((len(line) - len(line.lstrip()) for line in lines), default=0)
+    names = [line.strip() for line in lines if line[least : least + 1].strip()]
+    needs = ", ".join(name.replace(", ", " or ") for name in names)
+    return f"missing from {command}: {needs}; `{command} --help` tells more" if names else ""
 
 
 def _said(sections: Sequence[str]) -> str:

@@ -22,7 +22,6 @@ from ekd_lite.train.estimate import estimate
 from ekd_lite.train.pixels import seen_by
 from ekd_lite.train.recipes import load_recipe
 from ekd_lite.train.teacher_file import read_teacher_file
-from ekd_lite.train.teacher_fit import check_has_teacher
 
 
 class TrainOptions(TrainConfig):
@@ -80,10 +79,16 @@ class Train:
     def run(self) -> None:
         """Train, and report the teacher first."""
         config = TrainConfig(**vars(self.config))
-        check_has_teacher(config)
-        if config.method == "none" and self.net.said():
+        if config.method != "none" and config.teacher is None:
             raise ValueError(
-                f"{self.net.names()}: there is no teacher, since the method is none (--method)"
+                f"--method {config.method} needs a teacher: name its file with --teacher"
+            )
+        named = None if self.recipe is None else load_recipe(self.recipe).config.teacher
+        given = [self.net.names()] if self.net.said() else []
+        given += ["--teacher"] if config.teacher not in (None, named) else []
+        if config.method == "none" and given:
+            raise ValueError(
+                f"{', '.join(given)}: there is no teacher, since the method is none (--method)"
             )
         if self.everyone and self.faces is None and not self.dry_run:
             raise ValueError(
