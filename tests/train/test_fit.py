@@ -275,7 +275,7 @@ def test_kd_compares_plain_cosine_logits_of_all_images(teacher):
 
 def test_more_readers_than_the_machine_can_carry_are_capped_aloud(monkeypatch):
     """By our warning alone: torch would say once more that there are many."""
-    asked, loader, cores = [], batches.DataLoader, os.cpu_count() or 1
+    asked, loader, cores = [], torch.utils.data.DataLoader, os.cpu_count() or 1
 
     def made(*arguments, **options):
         asked.append(loader(*arguments, **options).num_workers)
