@@ -15,6 +15,7 @@ from ekd_lite.commands.data import Convert, Download, Info, Preview, Verify
 from ekd_lite.commands.demo import Demo
 from ekd_lite.commands.export import Export
 from ekd_lite.commands.nets import Embed, Evaluate
+from ekd_lite.commands.notes import warnings_as_notes
 from ekd_lite.commands.parsing import parse
 from ekd_lite.commands.train import Train, recipe_of
 from ekd_lite.train.batches import LoaderError
@@ -53,7 +54,7 @@ FAILURE = (OSError, FloatingPointError, LoaderError)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; errors of use are one message, not a trace.
+    """Run the command line; errors of use are one message, not a trace, and warnings one note.
 
     Returns:
         0; 2 if the command line or what it names is wrong; 1 if the work failed; 130 after Ctrl-C.
@@ -72,7 +73,8 @@ def main(arguments: list[str] | None = None) -> int:
             description="Knowledge distillation for face recognition, from ArcFace to EKD.",
             config=(tyro.conf.OmitArgPrefixes,),
         )
-        command.run()
+        with warnings_as_notes():
+            command.run()
     except USAGE as error:
         print(f"ekd-lite: {error}", file=sys.stderr)
         return 2

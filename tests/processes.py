@@ -11,6 +11,7 @@ import faulthandler
 import multiprocessing
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -31,6 +32,12 @@ CONTEXT: Any = multiprocessing.get_context("forkserver" if HAS_SERVER else "spaw
 CONTEXT.set_forkserver_preload(
     ["torch._dynamo", "ekd_lite.__main__", "ekd_lite.export", "tests.server"]
 )
+
+
+def errors_in(output: str) -> list[str]:
+    """The lines in which commands say what is wrong; a note is none."""
+    return re.findall(r"^.*ekd-lite: (?!note: ).*", output, re.MULTILINE)
+
 
 STARTED: list[int] = []  # processes of the test that runs
 

@@ -213,7 +213,7 @@ def test_the_page_on_teachers_names_every_option_and_layout():
         assert publisher.source in text
 
 
-@pytest.mark.parametrize("name", ["rows.npy", "rows.onnx", "rows.pt"])
+@pytest.mark.parametrize("name", ["rows.npy", "rows.onnx", "rows.pt", "rows.ONNX"])
 def test_a_file_is_what_its_name_promises(tmp_path, capsys, name):
     out = ["--out", str(tmp_path / name)]
     assert main(["embed", "--model", str(DEMO_TEACHER), "--faces", str(tmp_path), *out]) == 2
@@ -229,3 +229,42 @@ def test_whole_numbers_are_onnx_too(tmp_path, capsys, to):
     assert main(["export", str(DEMO_TEACHER), "--to", to, "--out", str(out)]) == 2
     assert "what is written is a .onnx file" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_evaluate_goes_by_the_labels_in_the_file(world, tmp_path, capsys):
+    """Whatever its name; a set that contradicts them is refused, and so is what only a net has."""
+    rows = tmp_path / "rows"
+    faces = world.root / "faces"
+    arguments = ["embed", "--model", world.root / "ours.safetensors", "--faces", faces]
+    assert run(capsys, *arguments, "--out", rows)[0] == 0
+    evaluate = ["evaluate", "--source", rows, "--fprs", "0.1", "--resamples", "0"]
+    code, text, error = run(capsys, *evaluate)
+    assert code == 0, error
+    assert "96 images, 144 genuine and 4,416 impostor pairs" in text
+    assert run(capsys, *evaluate, "--faces", faces) == (0, text, "")
+    others = tmp_path / "others"  # the same images in the same order, as twelve people
+    for number, file in enumerate(sorted(faces.glob("*/*.png"))):
+        copy = others / f"q{number // 8:02}" / f"{number:02}.png"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, copy)
+    code, text, error = run(capsys, *evaluate, "--faces", others)
+    assert (code, text, error.count("\n")) == (2, "", 1)
+    assert "is not of --faces" in error and "labels: digest" in error
+    assert "24 people" in error and "12 people" in error and "leave --faces out" in error
+    bare = tmp_path / "bare.safetensors"  # labels, and no word of where they come from
+    save_file({k: v for k, v in load_file(rows).items() if k in ("embeddings", "labels")}, bare)
+    evaluate[2] = bare
+    assert run(capsys, *evaluate, "--faces", faces)[0] == 0
+    code, _, error = run(capsys, *evaluate, "--faces", others)
+    assert code == 2 and "its labels group the images into other people" in error
+    for options, names in (
+        (["--colour", "bgr"], "--colour"),
+        (["--output", "3", "--flip-sum"], "--output, --flip-sum"),
+        (["--input-size", "0"], "--input-size"),
+        (["--student-module", "nope:x"], "--student-module"),
+    ):
+        code, text, error = run(capsys, *evaluate, *options)
+        assert (code, text, error.count("\n")) == (2, "", 1)
+        assert f"a table of rows, which has no {names}: those are for a net" in error
+    code, _, error = run(capsys, *evaluate, "--faces", tmp_path / "nope")
+    assert code == 2 and "nope" in error

@@ -31,7 +31,16 @@ def _nothing_runs(monkeypatch):
         ("data verfy d", "unknown command 'verfy'; did you mean 'verify'? known: preview, info"),
         ("", "name a command, one of demo, data, train, embed"),
         ("data", "name a command, one of preview, info, convert"),
-        ("evaluate", "missing from ekd-lite evaluate: --model PATH, --source PATH"),
+        ("evaluate", "missing from ekd-lite evaluate: --model PATH or --source PATH; `ekd-"),
+        (
+            "embed",
+            "missing from ekd-lite embed: --model PATH, --faces PATH; `ekd-lite embed --help`",
+        ),
+        (
+            "export x",
+            "missing from ekd-lite export: --out PATH; `ekd-lite export --help` tells more",
+        ),
+        ("data convert", "missing from ekd-lite data convert: --faces PATH, --out PATH; `ekd-lite"),
         ("train --steps 1e3", "--steps: expected a whole number, got '1e3'"),
         ("train --margin x", "--margin: expected a number, got 'x'"),
         ("train --recipe", "--recipe needs a value"),
@@ -39,6 +48,12 @@ def _nothing_runs(monkeypatch):
         ("demo --seeds x", "--seeds cannot be read from 'x'"),
         ("export m --out x --to y", "--to is one of 'safetensors', 'onnx',"),
         ("evaluate --source x --fprs", "--fprs takes rates above 0 and up to 1, such as 1e-3; got"),
+        ("evaluate --source x --fprs=0.1 --fprs=0.2", "--fprs stands twice: give it once; of an"),
+        ("evaluate --model x --source y", "--model and --source are one option, which stands twi"),
+        ("train --flip --no-flip", "--flip and --no-flip are one option, which stands twice"),
+        ("evaluate --source x --colour y", "--colour is one of '"),
+        ("train --mean 1 --mean=2", "--mean stands twice"),
+        ("train --image-size 32 --image_size 16", "--image-size stands twice"),
         ("compare x --fprs 0,1", "--fprs takes rates above 0 and up to 1, such as 1e-3; got 0"),
     ],
 )
@@ -49,6 +64,7 @@ def test_a_wrong_command_line_is_one_line(line, message, capsys):
     assert text.err.startswith(f"ekd-lite: {message}")
     assert text.err.count("\n") == 1
     assert not any(letter in text.err for letter in "╭│─") and "---" not in text.err
+    assert "None" not in text.err
 
 
 @pytest.mark.parametrize(
@@ -76,6 +92,12 @@ def test_options_of_a_teacher_need_one(capsys, monkeypatch):
     monkeypatch.setattr("ekd_lite.commands.train.load_splits", lambda *_, **__: pytest.fail("ran"))
     assert command.main(["train", "--pixel-range", "0", "255", "--colour", "bgr"]) == 2
     assert "--colour, --pixel-range: there is no teacher" in capsys.readouterr().err
+    assert command.main(["train", "--teacher", "x"]) == 2
+    assert "--teacher: there is no teacher, since the method is none" in capsys.readouterr().err
+    assert command.main(["train", "--method", "ekd"]) == 2
+    assert capsys.readouterr().err == (
+        "ekd-lite: --method ekd needs a teacher: name its file with --teacher\n"
+    )
 
 
 def test_help_and_version_are_printed(capsys):

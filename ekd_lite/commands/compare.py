@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import tyro
 
 from ekd_lite.commands.own_net import own_net
-from ekd_lite.commands.rates import Rates
+from ekd_lite.commands.rates import Rates, check_measurable
 from ekd_lite.data import FaceSet, load_splits, open_faces
 from ekd_lite.experiments import (
     FPRS,
@@ -98,7 +98,9 @@ class Compare:
 
         @functools.cache
         def faces_at(image_size: int) -> FaceSet:
-            return open_split(self.faces, self.split, image_size, runs)
+            faces = open_split(self.faces, self.split, image_size, runs)
+            check_measurable(self.fprs, faces.labels)  # before any of them is embedded
+            return faces
 
         compare_runs(
             runs,

@@ -12,9 +12,9 @@ from typing import Any, Literal, get_args
 import tyro
 from torch import nn
 
-from ekd_lite.commands.nets import measurable
 from ekd_lite.commands.outputs import check_output
 from ekd_lite.commands.own_net import own_net
+from ekd_lite.commands.rates import measurable
 from ekd_lite.data import load_splits
 from ekd_lite.evaluate import UndefinedMetricWarning
 from ekd_lite.experiments import level, percents, write_table
@@ -107,6 +107,14 @@ class Export:
 
     def _measure(self, path: Path) -> None:
         """Make every format in a temporary folder, measure them and write the table."""
+        _, info = self._load(self.model)
+        test = load_splits(self.faces, image_size=info["image_size"]).test
+        levels = measurable(FPRS, test.labels)
+        if not levels:
+            raise ValueError(
+                f"the {len(test.labels)} test images have too few pairs of two people for a report "
+                f"at FPR {max(FPRS):g}"
+            )
         sizes: dict[str, int] = {}
         nets: dict[str, nn.Module] = {}
         with tempfile.TemporaryDirectory(prefix="ekd_lite-") as folder:
@@ -116,14 +124,6 @@ class Export:
                 sizes[to] = file.stat().st_size
                 torch_net = to == "safetensors"
                 nets[to] = self._load(file)[0] if torch_net else OnnxModel(file, threads=1)
-        _, info = self._load(self.model)
-        test = load_splits(self.faces, image_size=info["image_size"]).test
-        levels = measurable(FPRS, test.labels)
-        if not levels:
-            raise ValueError(
-                f"the {len(test.labels)} test images have too few pairs of two people for a report "
-                f"at FPR {max(FPRS):g}"
-            )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UndefinedMetricWarning)  # the table says it
             costs = compare_formats(nets, test, levels, num_resamples=self.resamples)

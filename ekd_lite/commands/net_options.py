@@ -44,13 +44,19 @@ class NetOptions:
 
     def said(self) -> dict[str, Any]:
         """What was said, as `Teacher` takes it."""
-        found = {name: value for name, value in vars(self).items() if value not in (None, False)}
+        # By identity: 0 is equal to False, and was said.
+        found = {n: value for n, value in vars(self).items() if value is not None}
+        found = {n: value for n, value in found.items() if value is not False}
         for name in ("mean", "std"):
             if len(found.get(name, ())) == 1:
                 found[name] = found[name][0]
         if self.output is not None and self.output.lstrip("-").isdigit():
             found["output"] = int(self.output)
         return found
+
+    def names(self) -> str:
+        """The options that were said, as they are typed."""
+        return ", ".join(f"--{name.replace('_', '-')}" for name in self.said())
 
 
 def open_net(

@@ -5,22 +5,21 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from ekd_lite.commands.net_options import NetOptions, open_net, size_to_read
 from ekd_lite.commands.outputs import check_output
 from ekd_lite.commands.own_net import own_net
-from ekd_lite.commands.rates import Rates
+from ekd_lite.commands.rates import Rates, check_measurable, measurable
 from ekd_lite.commands.verification import MIN_FALSE_ACCEPTS, evaluate_pairs, open_pairs
-from ekd_lite.data import ImageFolder, load_splits, open_faces
+from ekd_lite.data import FaceSet, ImageFolder, load_splits, open_faces
 from ekd_lite.data.opening import open_any_size
 from ekd_lite.evaluate import (
     UndefinedMetricWarning,
@@ -33,14 +32,10 @@ from ekd_lite.evaluate.inputs import as_labels, as_rows, check_finite
 from ekd_lite.files import write_atomically
 from ekd_lite.ops import false_accepts_at
 from ekd_lite.train.origin import faces_origin
+from ekd_lite.train.teacher_file import holds_rows, read_teacher_file
+from ekd_lite.train.teacher_fit import rows_of_others
 
 FPRS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
-
-
-def measurable(fprs: Iterable[float], labels: Tensor) -> tuple[float, ...]:
-    """The levels that the impostor pairs of `labels` can show."""
-    num_impostor = count_pairs(labels)[1]
-    return tuple(fpr for fpr in fprs if false_accepts_at(fpr, num_impostor) > 0)
 
 
 @dataclass(frozen=True)
@@ -89,7 +84,8 @@ class Evaluate:
     faces: Path | None = None
     """With a net: the folder it was trained from, or another, whose unseen people (30 %) are tested
     (procedural faces if left out); or a verification file such as lfw.bin, for the accuracy over
-    folds too. With a table of rows: the set that they are of."""
+    folds too. With a table of rows: the set that they are of, needed only if the file has no
+    labels."""
     pairs: Path | None = None
     """List of pairs over the images of --faces, such as LFW's pairs.txt, those of CALFW and CPLFW,
     or a CSV with the columns left, right, is_genuine: tested in place of all pairs."""
@@ -108,7 +104,9 @@ class Evaluate:
         """Print the table."""
         if self.resamples < 0:
             raise ValueError(f"--resamples must be 0 (no intervals) or more, got {self.resamples}")
-        if self.pairs is not None or (self.faces is not None and self.faces.suffix == ".bin"):
+        if self.pairs is not None or (
+            self.faces is not None and self.faces.suffix.lower() == ".bin"
+        ):
             self._run_on_pairs()
             return
         labels, rows_of = self._open()
@@ -162,52 +160,60 @@ class Evaluate:
         print(
             f"{len(labels):,} images, {num_genuine:,} genuine and {num_impostor:,} impostor pairs"
         )
-        if not num_genuine:
-            raise ValueError("no two images show one person: there is no genuine pair to measure")
-        if not num_impostor:
-            raise ValueError("all images show one person: there is no impostor pair to measure")
         shown = measurable(self.fprs, labels)
-        for fpr in self.fprs:
+        for fpr in self.fprs if num_genuine and num_impostor else ():
             if fpr not in shown:
                 print(f"FPR {_rate(fpr)}: not measurable with {num_impostor:,} impostor pairs")
-        if not shown:
-            raise ValueError(
-                f"none of the FPRs can be measured: the finest is {1 / num_impostor:.2g}, one pair "
-                f"of {num_impostor:,}; give a larger one with --fprs"
-            )
+        check_measurable(self.fprs, labels)
         return shown
 
     def _open(self) -> tuple[Tensor, Callable[[], Tensor]]:
         """Labels, and what returns the embeddings: it may have to make them."""
-        if self.source.suffix == ".safetensors" and self.source.is_file():
-            try:
-                tensors = load_file(self.source)
-            except SafetensorError as error:
-                raise ValueError(f"{self.source} is no safetensors file: {error}") from error
-            if {"embeddings", "labels"} <= tensors.keys():
-                rows = as_rows("embeddings", tensors["embeddings"])
-                check_finite("embeddings", rows)
-                return as_labels("labels", tensors["labels"], len(rows)), lambda: rows
+        if holds_rows(self.source):
+            return self._open_rows()
         net = open_net(self.source, self.net, student=own_net(self.student_module))
-        if net.rows is not None:
-            table = net.rows[0].float()
-            return self._labels_of(table), lambda: table
         test = load_splits(self.faces, image_size=size_to_read(net)).test
         return test.labels, lambda: embed(net, test, progress="embedding")
 
-    def _labels_of(self, rows: Tensor) -> Tensor:
-        """Who a table's rows are of, by the set that they were made from."""
-        if self.faces is None:
+    def _open_rows(self) -> tuple[Tensor, Callable[[], Tensor]]:
+        """The same of a table, by its own labels or by the set that it was made from."""
+        given = [self.net.names()] if self.net.said() else []
+        given += ["--student-module"] if self.student_module is not None else []
+        if given:
+            raise ValueError(
+                f"{self.source} is a table of rows, which has no {', '.join(given)}: those are "
+                "for a net"
+            )
+        told: Any = read_teacher_file(self.source)
+        rows = as_rows("embeddings", told.pop("embeddings"))
+        check_finite("embeddings", rows)
+        if "labels" in told:
+            told["labels"] = as_labels("labels", told["labels"], len(rows))
+        if self.faces is not None:
+            faces = self._faces_of(rows, told)
+            return told.get("labels", faces.labels), lambda: rows
+        if "labels" not in told:
             raise ValueError(
                 f"{self.source} holds embeddings and no labels: name the set that they are of with "
                 "--faces"
             )
-        labels = open_any_size(self.faces).labels
-        if len(labels) != len(rows):
+        return told["labels"], lambda: rows
+
+    def _faces_of(self, rows: Tensor, told: Mapping[str, Any]) -> FaceSet:
+        """The set named, compared with what the table's file tells of its own."""
+        faces = open_any_size(str(self.faces))
+        if len(faces) != len(rows):
             raise ValueError(
-                f"{self.source} holds {len(rows):,} embeddings, {self.faces} {len(labels):,} images"
+                f"{self.source} holds {len(rows):,} embeddings, {self.faces} {len(faces):,} images"
             )
-        return labels
+        if "labels" in told or "origin" in told:
+            found = rows_of_others(str(self.source), told, faces, faces_origin(faces))
+            if found:
+                own = "; leave --faces out to go by its own labels" if "labels" in told else ""
+                raise ValueError(
+                    f"{self.source} is not of --faces {self.faces}: {'; '.join(found)}{own}"
+                )
+        return faces
 
 
 def _rate(fpr: float) -> str:

@@ -27,12 +27,12 @@ def check_output(path: Path, *sources: Path, form: str = "") -> None:
         raise ValueError(f"{path} is a folder: name a file to write")
     for source in sources:
         read = [source, source / "model.safetensors"] if source.is_dir() else [source]
-        is_own = source.is_dir() and path.exists() and path.suffix not in _WRITTEN
+        is_own = source.is_dir() and path.exists() and path.suffix.lower() not in _WRITTEN
         if any(_same_file(path, file) for file in read) or (
             is_own and source.resolve() in path.resolve().parents
         ):
             raise ValueError(f"{path} is what is read here, and would be lost: write another file")
-    if form and path.suffix in _FORMS and path.suffix != form:
+    if form and path.suffix.lower() in {*_FORMS} - {form}:
         raise ValueError(f"{path} would hold no {path.suffix}: what is written is a {form} file")
     make_folder(path.parent)
     if not os.access(path.parent, os.W_OK):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import io
+import itertools
 import re
 from collections.abc import Sequence
 from itertools import pairwise
@@ -15,6 +16,7 @@ import tyro
 from ekd_lite.ops import nearest_name
 
 PROGRAM = "ekd-lite"
+_ALIASES = {"--model": "--source"}  # of evaluate; no other command has both
 _SAYS = {  # what tyro and Python say of a value -> in the user's words
     r"invalid literal for int\(\) with base 10: (.*)": r"expected a whole number, got \1",
     r"could not convert string to float: (.*)": r"expected a number, got \1",
@@ -27,8 +29,7 @@ _SAYS = {  # what tyro and Python say of a value -> in the user's words
         r"\2 is one of \3, got \1"
     ),
     r"Error parsing (.*)": r"\1",
-    r" \(required\)": "",
-    r"^Missing from ekd-lite": "missing from ekd-lite",
+    r"'None', |, 'None'": "",  # of an option that is left out: nothing to type
     r"Expected one of \{(.*?) ?\}[ .]*": r"name a command, one of \1",
 }
 
@@ -46,6 +47,7 @@ def parse(commands: Any, arguments: Sequence[str], **options: Any) -> Any:
         SystemExit: help was asked for, and printed.
     """
     _refuse_empty(arguments)
+    _refuse_twice(arguments)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -53,8 +55,11 @@ def parse(commands: Any, arguments: Sequence[str], **options: Any) -> Any:
     except SystemExit as error:
         if error.code in (0, None):
             raise
-    sections = _sections(said.getvalue())
-    raise ValueError(_unknown(commands, arguments, sections, options) or _said(sections))
+    box = said.getvalue()
+    sections = _sections(box)
+    raise ValueError(
+        _missing(box) or _unknown(commands, arguments, sections, options) or _said(sections)
+    )
 
 
 def _refuse_empty(arguments: Sequence[str]) -> None:
@@ -64,6 +69,23 @@ def _refuse_empty(arguments: Sequence[str]) -> None:
         if not (value if equals and name.startswith("--") else argument).strip():
             option = name if equals else before if before.startswith("--") else "an argument"
             raise ValueError(f"{option} has an empty value; is a variable of the shell not set?")
+
+
+def _refuse_twice(arguments: Sequence[str]) -> None:
+    """Of `--fprs 0.1 --fprs 0.2` the parser would keep the last one, and say nothing."""
+    typed: dict[str, str] = {}
+    for argument in itertools.takewhile("--".__ne__, arguments):
+        if not argument.startswith("--"):
+            continue
+        name = argument.partition("=")[0].replace("_", "-")
+        option = _ALIASES.get(name, name.replace("--no-", "--", 1))
+        if option in typed:
+            both = f"{typed[option]} and {name} are one option, which"
+            raise ValueError(
+                f"{name if typed[option] == name else both} stands twice: give it once; of an "
+                "option that takes several values they stand one after the other"
+            )
+        typed[option] = name
 
 
 def _sections(box: str) -> list[str]:
@@ -80,6 +102,17 @@ def _sections(box: str) -> list[str]:
     if "╭" not in box:  # drawn for terminals without such letters: the title is a part
         del parts[0]
     return [text for part in parts if (text := " ".join(filter(None, part)))]
+
+
+def _missing(box: str) -> str:
+    """Which options a command lacks, without their help, which is indented more; "" if none."""
+    command, _, rest = box.partition("Missing from ")[2].partition(":")
+    lines = [line.strip("│|").rstrip() for line in rest.partition("For full help")[0].splitlines()]
+    lines = [line for line in lines if line.strip("─- ")]
+    least = min((len(line) - len(line.lstrip()) for line in lines), default=0)
+    names = [line.strip() for line in lines if line[least : least + 1].strip()]
+    needs = ", ".join(name.replace(", ", " or ") for name in names)
+    return f"missing from {command}: {needs}; `{command} --help` tells more" if names else ""
 
 
 def _said(sections: Sequence[str]) -> str:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ekd_lite.commands.net_options import NetOptions, open_net
-from ekd_lite.commands.nets import measurable
 from ekd_lite.commands.own_net import own_net
+from ekd_lite.commands.rates import measurable
 from ekd_lite.data import FaceSet, Splits, load_splits, open_faces
 from ekd_lite.evaluate import all_pairs_tpr_at_fpr, count_pairs, embed
 from ekd_lite.parallel import rank, world_size
@@ -22,7 +22,6 @@ from ekd_lite.train.estimate import estimate
 from ekd_lite.train.pixels import seen_by
 from ekd_lite.train.recipes import load_recipe
 from ekd_lite.train.teacher_file import read_teacher_file
-from ekd_lite.train.teacher_fit import check_has_teacher
 
 
 class TrainOptions(TrainConfig):
@@ -80,10 +79,17 @@ class Train:
     def run(self) -> None:
         """Train, and report the teacher first."""
         config = TrainConfig(**vars(self.config))
-        check_has_teacher(config)
-        if config.method == "none" and self.net.said():
-            given = ", ".join(f"--{name.replace('_', '-')}" for name in self.net.said())
-            raise ValueError(f"{given}: there is no teacher, since the method is none (--method)")
+        if config.method != "none" and config.teacher is None:
+            raise ValueError(
+                f"--method {config.method} needs a teacher: name its file with --teacher"
+            )
+        named = None if self.recipe is None else load_recipe(self.recipe).config.teacher
+        given = [self.net.names()] if self.net.said() else []
+        given += ["--teacher"] if config.teacher not in (None, named) else []
+        if config.method == "none" and given:
+            raise ValueError(
+                f"{', '.join(given)}: there is no teacher, since the method is none (--method)"
+            )
         if self.everyone and self.faces is None and not self.dry_run:
             raise ValueError(
                 "this trains on all people of a real set: name it with --faces, e.g. "
@@ -147,7 +153,7 @@ class Train:
         if config.method != "none":
             try:
                 path = Path(str(config.teacher))
-                found = None if path.suffix == ".onnx" else read_teacher_file(path)
+                found = None if path.suffix.lower() == ".onnx" else read_teacher_file(path)
                 teacher = found if isinstance(found, Model) else None
                 if teacher is None:
                     note = f" (a stand-in was timed for the teacher {path})"

@@ -47,7 +47,7 @@ def evaluate_pairs(
     flags = pairs.is_genuine
     num_impostor = int((~flags).sum())
     print(f"{name}: {len(flags):,} pairs, {len(flags) - num_impostor:,} of them genuine")
-    public = VERIFICATION_SETS.get(name)
+    public = VERIFICATION_SETS.get(name.lower())
     if public is not None and len(flags) != public.num_pairs:
         print(f"this is not the public set {name}, which has {public.num_pairs:,} pairs")
     if not 0 < num_impostor < len(flags):

@@ -272,7 +272,7 @@ def load_study(name: str) -> StudyPlan:
     Raises:
         ValueError: unknown name (the nearest is suggested), or a file that is no study.
     """
-    if name.endswith(".json"):
+    if name.lower().endswith(".json"):
         check_regular(Path(name))
         text: str | bytes = Path(name).read_bytes()
     elif name in (names := recipe_names(studies=True)):

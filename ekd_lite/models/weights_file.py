@@ -54,7 +54,7 @@ def read_weights(
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}: expected a file ({', '.join(SUFFIXES)})")
     try:
-        if path.suffix == ".safetensors":
+        if path.suffix.lower() == ".safetensors":
             return _read_safetensors(path, shapes_only)
         content = _load_pickle(path, "meta" if shapes_only else "cpu")
         tensors = _tensors_of(content, {})

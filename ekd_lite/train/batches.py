@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -138,16 +139,19 @@ def read_batches(
     is_gpu = torch.device(device).type == "cuda"
     size = sampler.general + sampler.balanced
     source = _Indexed(faces, workers, size, far=workers > 0 or is_gpu)
-    loader = DataLoader(
-        source,
-        batch_sampler=sampler,
-        num_workers=workers,
-        collate_fn=_as_it_is,
-        pin_memory=is_gpu,
-        generator=torch.Generator(),  # else the loader draws from the generator of the dropout
-        timeout=config.loader_timeout if workers else 0,
-        worker_init_fn=_take_orders_from_parent,
-    )
+    with warnings.catch_warnings():
+        if workers < config.workers:  # it is said already
+            warnings.filterwarnings("ignore", message="This DataLoader will create")
+        loader = DataLoader(
+            source,
+            batch_sampler=sampler,
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            pin_memory=is_gpu,
+            generator=torch.Generator(),  # else the loader draws from the generator of the dropout
+            timeout=config.loader_timeout if workers else 0,
+            worker_init_fn=_take_orders_from_parent,
+        )
     try:
         iterator = iter(loader)
         try:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from ekd_lite.data import FaceSet
 from ekd_lite.data.faceset import about_range, check_pixels, check_side, kind_of
@@ -28,9 +29,11 @@ def check_faces(config: TrainConfig, faces: FaceSet) -> None:
     wanted = ("labels", "image_size", "num_identities", "batch", "__len__")
     missing = [name for name in wanted if not hasattr(faces, name)]
     if missing:
+        is_torchs = isinstance(faces, Dataset) and "batch" in missing
         raise ValueError(
             f"a set of faces needs {', '.join(wanted)} (ekd_lite.data.FaceSet says what they are); "
             f"{type(faces).__name__} has no {', '.join(missing)}"
+            + ("; ekd_lite.data.FaceDataset makes one of a torch Dataset" if is_torchs else "")
         )
     if faces.image_size != config.image_size:
         raise ValueError(

@@ -62,6 +62,15 @@ def read_teacher_file(path: Path) -> Model | Headless | nn.Module | dict[str, An
         return load_published(file)
 
 
+def holds_rows(path: Path) -> bool:
+    """Whether a file holds tables of rows, whatever its name; not if there is none.
+
+    Raises:
+        ValueError: a damaged file.
+    """
+    return path.exists() and _kind_of(path)[0] in ("rows", "tables")
+
+
 def describe_file(path: Path) -> Summary | None:
     """What a published checkpoint is, without loading it; None of any other file.
 
@@ -103,7 +112,7 @@ def _explained(path: Path, file: Path) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        if file.suffix != ".safetensors":
+        if file.suffix.lower() != ".safetensors":
             raise
         raise ValueError(
             f"{path} was not written by ekd_lite, and is no table of rows ({TABLES[0]!r}): {error}"

@@ -67,9 +67,8 @@ def load_teacher(
         problems.append(f"{problem}, and {by_person[0]!r} compares images with its people")
     teacher, whole = rows_of_part(teacher, faces)
     if teacher.made_for:
-        problems += rows_of_others(
-            teacher, whole, origin if origin and whole is faces else faces_origin(whole)
-        )
+        mine = origin if origin and whole is faces else faces_origin(whole)
+        problems += rows_of_others(teacher.name, teacher.made_for, whole, mine)
     if teacher.width is None:
         probe(teacher, faces.image_size)
     assert teacher.width is not None
@@ -239,13 +238,21 @@ def rows_of_part(teacher: Teacher, faces: FaceSet) -> tuple[Teacher, FaceSet]:
     return other, faces.whole
 
 
-def rows_of_others(teacher: Teacher, faces: FaceSet, origin: Origin) -> list[str]:
+def rows_of_others(
+    name: str, made_for: Mapping[str, Any], faces: FaceSet, origin: Origin
+) -> list[str]:
     """What shows that a table of rows was made for another set, so far as its file tells.
 
     Rows may be of the same images at another size, for a teacher that takes larger ones: then the
     set is read at that size where it can be, and else they are believed, with a warning.
+
+    Args:
+        name: of the file.
+        made_for: what it tells, as in `Teacher`.
+        faces: the set.
+        origin: `faces_origin(faces)`.
     """
-    made, labels = teacher.made_for.get("origin", {}), teacher.made_for.get("labels")
+    made, labels = made_for.get("origin", {}), made_for.get("labels")
     told = {key: made[key] for key in ("faces", "labels", "people") if key in made}
     mine = {key: origin[key] for key in told}
     made_at = re.match(r"\d+ images of (\d+) pixels", str(told.get("faces", "")))
@@ -257,7 +264,7 @@ def rows_of_others(teacher: Teacher, faces: FaceSet, origin: Origin) -> list[str
             mine["faces"] = told["faces"]
         elif not known and all(told.get(key) == mine.get(key) for key in ("labels", "people")):
             warnings.warn(
-                f"{teacher.name} holds embeddings of images of {size} pixels, and the set's of "
+                f"{name} holds embeddings of images of {size} pixels, and the set's of "
                 f"{faces.image_size} cannot be compared with them: they are taken to be the same",
                 stacklevel=3,
             )

@@ -52,6 +52,15 @@ def folder(tmp_path_factory):
     return out
 
 
+def test_a_verification_file_is_one_in_capitals_too(folder, tmp_path, capsys):
+    (tmp_path / "LFW.BIN").write_bytes((folder / "lfw.bin").read_bytes())
+    arguments = ["evaluate", "--model", str(DEMO_TEACHER), "--faces", str(tmp_path / "LFW.BIN")]
+    assert main([*arguments, "--resamples", "0", "--fprs", "0.2"]) == 0
+    text = capsys.readouterr().out
+    assert f"LFW: {PAIRS} pairs" in text
+    assert "not the public set LFW, which has 6,000 pairs" in text
+
+
 @pytest.mark.parametrize("option", ["--model", "--source"])
 def test_a_verification_file_gives_accuracy_and_tpr(folder, capsys, option):
     arguments = ["evaluate", option, str(DEMO_TEACHER), "--faces", str(folder / "lfw.bin")]

@@ -272,6 +272,16 @@ def test_training_people_in_the_test_are_warned_about(work, runs):
         assert compare("runs/everyone", faces=work / "people") == 0
 
 
+def test_nothing_is_embedded_for_rates_that_no_pair_can_show(work, runs, capsys, monkeypatch):
+    monkeypatch.setattr("ekd_lite.experiments.compare.embed", lambda *_, **__: pytest.fail("ran"))
+    faces = ["--faces", str(work / "people"), "--out", "out"]
+    assert main(["compare", "runs/alone-0", *faces, "--fprs", "1e-9"]) == 2
+    said = capsys.readouterr()
+    # Nine people are the 30 %, with six images each: 54 * 48 / 2 impostor pairs.
+    assert "none of the FPRs can be measured: the finest is 0.00077, one pair of 1,296" in said.err
+    assert said.out == "" and not list((runs.parent / "out").iterdir())
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

@@ -16,7 +16,7 @@ from ekd_lite.train.checkpoint import load_checkpoint
 from tests.fakes import ColourFaces
 from tests.faults import data_jobs, jobs
 from tests.faults.scale import FULL, cases
-from tests.processes import die_with_parent, session_members, start, wait_until
+from tests.processes import die_with_parent, errors_in, session_members, start, wait_until
 
 pytestmark = [pytest.mark.starts_process, pytest.mark.timeout(3000)]
 
@@ -74,8 +74,7 @@ class Command:
     def said(self):
         """Its lines of error, and whether there was a trace."""
         output = self.log.read_text()
-        lines = [line for line in output.splitlines() if line.startswith("ekd-lite: ")]
-        return lines, "Traceback" in output
+        return errors_in(output), "Traceback" in output
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
@@ -155,7 +154,7 @@ def test_no_space(tmp_path, faces, run, count):
             limit, log = rng.randrange(500, 4000), tmp_path / f"log {turn} {name}"
             process = start(jobs.command_with_little_space, arguments, limit, log=log)
             code = process.wait()
-            lines = [line for line in process.output.splitlines() if line.startswith("ekd-lite: ")]
+            lines = errors_in(process.output)
             assert code == 1, (name, process.output)
             assert len(lines) == 1 and "File too large" in lines[0], process.output
             assert "Traceback" not in process.output

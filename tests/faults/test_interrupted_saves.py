@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from ekd_lite.train.checkpoint import load_checkpoint
+from tests import processes
 from tests.fakes import ColourFaces
 from tests.faults import jobs
 from tests.processes import start, wait_until
@@ -111,8 +112,7 @@ def run_command(out, faces, log, largest_file):
 
 def errors_in(output):
     """Lines of the command's own error, and whether there was a trace."""
-    lines = [line for line in output.splitlines() if line.startswith("ekd-lite: ")]
-    return lines, "Traceback" in output
+    return processes.errors_in(output), "Traceback" in output
 
 
 def test_a_limit_on_the_size_of_files(tmp_path, faces, count):

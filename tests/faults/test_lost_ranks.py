@@ -12,7 +12,7 @@ import pytest
 from ekd_lite.train.checkpoint import load_checkpoint
 from tests.faults import jobs
 from tests.faults.compare import outcome
-from tests.processes import marked, start_ranks, torchrun, wait_all, wait_until
+from tests.processes import errors_in, marked, start_ranks, torchrun, wait_all, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.starts_process, pytest.mark.timeout(3000)]
 RUNS = int(os.environ.get("EKD_FAULTS_KILLS", "20"))
@@ -78,7 +78,7 @@ def test_the_survivor_says_so_in_one_line(tmp_path, count, name):
         slowest = max(slowest, time.monotonic() - begin)
         ranks[victim].kill_session()
         ranks[victim].wait()
-        lines = [line for line in survivor.output.splitlines() if "ekd-lite:" in line]
+        lines = errors_in(survivor.output)
         is_clear = len(lines) == 1 and f"process {1 - victim} lost another process" in lines[0]
         saved = load_checkpoint(out / "checkpoint.pt")["step"]
         is_good = code == 1 and is_clear and "Traceback" not in survivor.output and saved % 5 == 0
@@ -104,5 +104,5 @@ def test_a_rank_with_bad_images_names_them_and_ends_the_others(tmp_path, count):
     named = [one for one in ranks if "image 7 of the set holds NaN" in one.output]
     lost = [one for one in ranks if "lost another process" in one.output]
     assert len(named) == len(lost) == 1
-    assert all(one.output.count("ekd-lite: ") == 1 for one in ranks)
+    assert all(len(errors_in(one.output)) == 1 for one in ranks)
     count("bad pixels at one of 2 ranks", "1/1 named by one rank, the other ends")

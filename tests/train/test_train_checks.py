@@ -97,8 +97,11 @@ BAD_SETS: dict[str, tuple[Any, str]] = {
     "labels one-hot": (Turned(labels=torch.eye(12)[LABELS].long()), r"got \(72, 12\)"),
     "labels too few": (Turned(labels=LABELS[:-1]), "72 int64 labels, one an image, got 71"),
     "labels negative": (Turned(labels=LABELS - 1), r"label -1 of image 0 is not in 0\.\.11"),
-    "a torch Dataset": (Dataset(), "Dataset has no labels, image_size, num_identities, batch"),
-    "an image tensor": (torch.zeros(72, 3, 16, 16), "Tensor has no labels"),
+    "a torch Dataset": (
+        Dataset(),
+        "Dataset has no labels, image_size, num_identities, batch.*; ekd_lite.data.FaceDataset",
+    ),
+    "an image tensor": (torch.zeros(72, 3, 16, 16), "Tensor has no labels, .*, batch$"),
 }
 
 
