@@ -48,6 +48,13 @@ def test_a_failure_has_the_code_of_its_kind(error, code, monkeypatch, capsys):
         (["demo", "--faces", "nowhere"], "no such folder of faces: nowhere"),
         (["compare", "runs", "--fprs", "2"], "rates above 0 and up to 1"),
         (["compare", "--only", "ekd"], "belong to a study"),
+        (["compare", "--recipe", "study", "--student-module", "a:b"], "a study has its own runs"),
+        (["train", "--nested", "first", "--label", "cls"], "--nested, --label: the procedural fac"),
+        (["train", "--faces", "x", "--people", "50"], "--people is for the procedural faces"),
+        (["export", "x", "--out", "y", "--faces", "z"], "--faces: not looked at for onnx"),
+        (["export", "x", "--out", "y", "--calibration", "99"], "--calibration: not looked at"),
+        (["export", "x", "--out", "y", "--reduce-range"], "--reduce-range: not looked at for onnx"),
+        (["data", "verify", "x", "--write-checksums", "--label", "cls"], "--label for shards"),
         (["evaluate", "--model", "x", "--fprs", "nan"], "such as 1e-3; got nan"),
     ],
 )

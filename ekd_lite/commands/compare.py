@@ -81,9 +81,11 @@ class Compare:
             )
         same = self.split == "test" and self.fprs == FPRS and self.curve is None
         same = same and self.faces is None and self.device == "auto" and not self.runs
+        same = same and self.student_module is None
         if self.recipe is not None and not same:
             raise ValueError(
-                "a study has its own runs, faces, rates and device: give --recipe without them"
+                "a study has its own runs, nets, faces, rates and device: give --recipe without"
+                " them"
             )
 
     def run(self) -> None:

@@ -81,6 +81,8 @@ class Info:
         """Count and read."""
         path = _named(self.path, self.faces, "info")
         packed = (path / "images.npy").is_file()
+        if packed and (self.nested or self.label):
+            raise ValueError(f"{path} is packed: --nested and --label are for folders and shards")
         faces = (
             open_packed(path) if packed else open_faces(path, nested=self.nested, label=self.label)
         )
@@ -154,6 +156,8 @@ class Verify:
         """Look at everything."""
         path = _named(self.path, self.faces, "verify")
         if self.write_checksums:
+            if self.label is not None:
+                raise ValueError("--write-checksums is for a folder of images, --label for shards")
             count = write_checksums(path, nested=self.nested)
             print(f"wrote {path / 'SHA256SUMS'}: {count:,} images, all of them readable")
             return

@@ -31,6 +31,7 @@ from ekd_lite.train import load_backbone, save_backbone
 
 Format = Literal["safetensors", "onnx", "int8-dynamic", "int8-static"]
 FPRS = (1e-2, 1e-3, 1e-4)
+CALIBRATION = 256
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Export:
     faces: Path | None = None
     """Folder the net was trained from (its training people calibrate int8-static, its test people
     are for the report); procedural faces if left out."""
-    calibration: int = 256
+    calibration: int = CALIBRATION
     """Training images that calibrate int8-static."""
     reduce_range: bool = False
     """7-bit weights, for x86 processors without VNNI instructions."""
@@ -66,6 +67,7 @@ class Export:
             )
         if self.resamples < 1:
             raise ValueError(f"--resamples must be at least 1, got {self.resamples}")
+        self._check_use()
         form = ".safetensors" if self.to == "safetensors" else ".onnx"  # also in whole numbers
         check_output(self.out, self.model, form=form)
         if self.report is not None:
@@ -73,6 +75,19 @@ class Export:
         print(f"wrote {self.out}: {self._write(self.to, self.out)}")
         if self.report is not None:
             self._measure(self.report)
+
+    def _check_use(self) -> None:
+        """Refuse what would not be looked at."""
+        is_static = self.to == "int8-static" or self.report is not None
+        is_int8 = self.to.startswith("int8") or self.report is not None
+        unused = ["--faces"] if self.faces is not None and not is_static else []
+        unused += ["--calibration"] if self.calibration != CALIBRATION and not is_static else []
+        unused += ["--reduce-range"] if self.reduce_range and not is_int8 else []
+        if unused:
+            raise ValueError(
+                f"{', '.join(unused)}: not looked at for {self.to} without --report; leave it out, "
+                "or choose another --to"
+            )
 
     def _load(self, path: Path) -> tuple[nn.Module, dict[str, Any]]:
         """A backbone and what its file says of it."""

@@ -90,6 +90,7 @@ class Train:
             raise ValueError(
                 f"{', '.join(given)}: there is no teacher, since the method is none (--method)"
             )
+        self._check_faces()
         if self.everyone and self.faces is None and not self.dry_run:
             raise ValueError(
                 "this trains on all people of a real set: name it with --faces, e.g. "
@@ -119,6 +120,16 @@ class Train:
             _report(f"{self.out}", load_model(path, student=student).backbone, validation)
             if rank() == 0:
                 print(f"wrote {path}")
+
+    def _check_faces(self) -> None:
+        """Refuse what says nothing of the faces that there are."""
+        how = {"--nested": self.nested, "--label": self.label}
+        given = ", ".join(name for name, value in how.items() if value is not None)
+        if self.faces is None and given:
+            raise ValueError(f"{given}: the procedural faces have none; name a set with --faces")
+        usual = 1000 if self.recipe is None else load_recipe(self.recipe).people
+        if self.faces is not None and self.people != usual:
+            raise ValueError("--people is for the procedural faces: --faces brings its own")
 
     def _faces(self) -> tuple[FaceSet, FaceSet | None]:
         """The sets to train and to validate on."""

@@ -123,15 +123,18 @@ def verify(
     """
     path = Path(path)
     folder = path if path.is_dir() else path.parent
+    is_bin, is_packed = _is_bin(path), (path / PIXELS).is_file()
+    if (is_bin or is_packed) and (nested is not None or label is not None):
+        raise ValueError(f"{path}: `nested` and `label` are for folders of images and shards")
     found, named = [], set()
     if (folder / checksums.NAME).is_file():
         damaged = checksums.damaged(folder)
         named = {printable(str(folder / name)) for name in damaged}
         found = [f"{printable(str(folder / name))}: {what}" for name, what in damaged.items()]
-    if path.is_file() and path.suffix.lower() == ".bin":
+    if is_bin:
         pairs = read_verification_bin(path)
         sides = [side for side in (pairs.left, pairs.right) if isinstance(side, DecodedFaces)]
-    elif (path / PIXELS).is_file():
+    elif is_packed:
         return len(checksums.read_sums(path)), found or _packed_faults(path)
     else:
         try:
@@ -148,6 +151,10 @@ def verify(
             fault = None if side.name(index) in named else fault_of(side, index)
             found += [] if fault is None else [fault]
     return sum(map(len, sides)), found
+
+
+def _is_bin(path: Path) -> bool:
+    return path.is_file() and path.suffix.lower() == ".bin"
 
 
 def _packed_faults(path: Path) -> list[str]:

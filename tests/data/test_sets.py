@@ -343,6 +343,10 @@ def test_nested_folders_on_the_command_line(root, tmp_path, capsys):
     assert "so that it is not plain whose they are" in capsys.readouterr().err
     assert main([*convert, *nested, "--image-size", "16"]) == 0
     assert open_packed(tmp_path / "out").identities == [f"p{person:02}" for person in range(12)]
+    capsys.readouterr()
+    for command in ("info", "verify"):  # the packed set has no folders any more
+        assert main(["data", command, str(tmp_path / "out"), *nested]) == 2
+        assert "for folders" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["images.npy", "labels.npy"])
