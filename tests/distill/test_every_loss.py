@@ -430,7 +430,7 @@ def test_widths_that_must_agree_are_named(name):
         (lambda: TripletDistillationLoss(min_margin=0.6), "min_margin <= max_margin"),
         (lambda: BatchHardDecisionLoss(threshold=45), "a cosine between -1 and 1, got 45"),
         (lambda: BatchHardDecisionLoss(threshold=math.nan), "a cosine between -1 and 1"),
-        (lambda: BatchHardDecisionLoss(threshold=0.5, margin=-0.1), "margin >= 0"),
+        (lambda: BatchHardDecisionLoss(threshold=0.5, margin=-0.1), "margin from 0 to 2"),
         (lambda: ContrastiveDecisionLoss(4, 4, threshold=0.5, fpr=0), "rates between 0 and 1"),
         (lambda: MarginDistillationLoss(torch.zeros(4)), r"prototypes \(C, D\)"),
         (lambda: MarginDistillationLoss(PROTOTYPES, min_margin=0.6), "min_margin <= max_margin"),
