@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from ekd_lite.data.faceset import people_keys
 from ekd_lite.evaluate import embed
-from ekd_lite.train import Teacher, cache_teacher
+from ekd_lite.train import Teacher, cache_teacher, teacher_cache
 from ekd_lite.train.teacher_fit import class_means
 from tests.fakes import ColourFaces
 from tests.train.test_teacher import FACES, Flat, run, same_net
@@ -134,6 +134,20 @@ def test_cached_rows_are_not_those_of_a_net_with_equal_weights(tmp_path):
             cache_teacher(Teacher(Bent(bend)), FACES, flip=False, path=path)
     near = Bent(lambda rows: torch.tanh(rows) * (1 + 1e-3))  # as other hardware rounds
     assert torch.equal(made[0], cache_teacher(Teacher(near), FACES, flip=False, path=path)[0])
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 8])
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 17])
+def test_shares_of_several_processes_become_one_table(monkeypatch, ranks, count):
+    """Every W-th image is one process's, and the last one fills up what is missing."""
+    rows = torch.randn(count, 5)
+    each = -(-count // ranks)
+    shares = [
+        rows[torch.arange(rank, each * ranks, ranks).clamp(max=count - 1)] for rank in range(ranks)
+    ]
+    monkeypatch.setattr(teacher_cache, "world_size", lambda: ranks)
+    monkeypatch.setattr(teacher_cache, "gather_batch", lambda own: torch.cat(shares))
+    assert torch.equal(teacher_cache._gather_rows(shares[0], count), rows)
 
 
 def test_nets_without_tensors_are_known_by_what_they_answer(tmp_path):
