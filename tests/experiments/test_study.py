@@ -97,9 +97,10 @@ def test_the_search_goes_on_at_an_end_and_then_stops(small, score_of, searched, 
     }
     assert weights == {"search": searched, "final": {chosen}}
     counts = {row: sum(x["row"] == row for x in lines) for row in ("fitnet:8", "none")}
-    assert counts == {"fitnet:8": 2 * len(searched) + 3, "none": 2 + 3}
+    assert counts == {"fitnet:8": 2 * len(searched) + 3, "none": 3}  # nothing to search
     assert students_of(plan, "fitnet:8") == (9, 13)
-    assert students_of(plan, "none") == (5, 5)
+    assert students_of(plan, "none") == (3, 3)
+    assert students_of(dataclasses.replace(plan, grid=(2,)), "fitnet:8") == (3, 3)
 
 
 def test_what_is_left_is_what_is_not_done(small):
