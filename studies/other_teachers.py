@@ -21,7 +21,7 @@ from typing import Any
 from ekd_lite.assets import DEMO_TEACHER
 from ekd_lite.evaluate import BootstrapResult, bootstrap_tpr_at_fpr, embed, over_runs
 from ekd_lite.experiments import StudyPlan, load_study
-from ekd_lite.experiments.study import read_runs_table, run_study
+from ekd_lite.experiments.study import run_study
 from ekd_lite.experiments.study_plan import Run
 from ekd_lite.experiments.study_report import draws_of, gains_of
 from ekd_lite.experiments.tables import percents, write_table
