@@ -22,8 +22,9 @@ from ekd_lite.assets import DEMO_TEACHER
 from ekd_lite.evaluate import BootstrapResult, bootstrap_tpr_at_fpr, embed, over_runs
 from ekd_lite.experiments import StudyPlan, load_study
 from ekd_lite.experiments.study import run_study
+from ekd_lite.experiments.study_gains import gains_of, labelled_twins
 from ekd_lite.experiments.study_plan import Run
-from ekd_lite.experiments.study_report import draws_of, gains_of
+from ekd_lite.experiments.study_report import draws_of, run_draws
 from ekd_lite.experiments.tables import percents, write_table
 from ekd_lite.train import load_model
 from ekd_lite.train.recipes import load_recipe
@@ -72,6 +73,7 @@ def tables(work: Path, first: Path) -> None:
                     for name in names
                 ]
                 found.setdefault((regime, row), []).append(draws)
+    repeats = run_draws(plan.resamples)
     lines, gains = [], []
     for place, (seed, folder) in enumerate(folders.items()):
         net = load_model(DEMO_TEACHER if seed == FIRST else folder / "teacher").backbone
@@ -79,12 +81,16 @@ def tables(work: Path, first: Path) -> None:
             embed(net, test), test.labels, plan.choose_at, num_resamples=plan.resamples
         )
         lines.append(line("", "the teacher itself", str(seed), alone))
-        means = {key: over_runs(of[place]) for key, of in found.items()}
+        means = {key: over_runs(of[place], repeats=repeats) for key, of in found.items()}
         lines += [line(*key, str(seed), mean) for key, mean in means.items()]
         gains += differences(str(seed), means)
-    names = [seed for seed in folders for _ in plan.final_seeds]
+    teachers = [seed for seed in folders for _ in plan.final_seeds]
     means = {
-        key: over_runs([draws for draws_of_one in of for draws in draws_of_one], teachers=names)
+        key: over_runs(
+            [draws for draws_of_one in of for draws in draws_of_one],
+            teachers=teachers,
+            repeats=repeats,
+        )
         for key, of in found.items()
     }
     lines += [line(*key, "all", mean) for key, mean in means.items()]
@@ -102,12 +108,18 @@ def line(regime: str, row: str, teacher: str, found: BootstrapResult) -> dict[st
 def differences(
     teacher: str, means: dict[tuple[str, str], BootstrapResult]
 ) -> list[dict[str, Any]]:
-    """Lines of decisive_teachers_gains.csv: EKD by decisions minus the others."""
-    found = []
-    for regime in ROWS:
-        of = {row: mean for (where, row), mean in means.items() if where == regime}
-        found += [{"teacher": teacher, **gain} for gain, _ in gains_of(regime, of)]
-    return found
+    """Lines of decisive_teachers_gains.csv: EKD by decisions minus the others.
+
+    The p-values of a teacher, and those of "all", are families of their own.
+    """
+    by_regime = {
+        regime: {row: mean for (where, row), mean in means.items() if where == regime}
+        for regime in ROWS
+    }
+    return [
+        {"teacher": teacher, **gain}
+        for gain, _ in gains_of(by_regime, labelled_twins(plan_of(FIRST)))
+    ]
 
 
 if __name__ == "__main__":
