@@ -23,7 +23,7 @@ def check_paired(results: Sequence[BootstrapResult]) -> None:
         raise ValueError("the results differ in levels or number of draws: not paired")
     if len(counted := {result.by for result in results}) > 1:
         raise ValueError(
-            f"one result counts by {', another by '.join(sorted(counted))}: not paired"
+            f"one result counts by {', the other by '.join(sorted(counted))}: not paired"
         )
     if len({result.drawn for result in results} - {""}) > 1:
         raise ValueError("the results are of other labels or another seed: not paired")
