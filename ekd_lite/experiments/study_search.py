@@ -3,7 +3,8 @@
 Every row has the same search: the weight of its first method times every number of the grid,
 students of the search seeds at the final number of steps, judged on validation people. While the
 best stands at an end, a weight more is tried there, half the least or twice the largest, as often
-as the study allows. Then students of the final seeds are trained at the best weight.
+as the study allows. Then students of the final seeds are trained at the best weight. A row without
+a weight, or a grid of one number, leaves nothing to choose and has final students only.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ def _of_row(plan: StudyPlan, regime: str, row: str, lines: Lines) -> list[Run]:
         ]
 
     factors = sorted(plan.grid) if is_searched(row) else [1.0]
+    if len(factors) == 1:
+        return missing([scaled(row, factors[0])], "final", plan.final_seeds)
     most = len(factors) + plan.extensions
     while True:
         settings = [scaled(row, factor) for factor in factors]
@@ -62,7 +65,7 @@ def _of_row(plan: StudyPlan, regime: str, row: str, lines: Lines) -> list[Run]:
             return open_ones
         means = [sum(found) / len(found) for found in (scores[x] for x in settings)]
         best = max(range(len(means)), key=means.__getitem__)
-        at_end = len(factors) > 1 and best in (0, len(factors) - 1)
+        at_end = best in (0, len(factors) - 1)
         if not at_end or len(factors) == most:
             return missing([settings[best]], "final", plan.final_seeds)
         factors = [factors[0] / 2, *factors] if best == 0 else [*factors, factors[-1] * 2]
@@ -70,10 +73,11 @@ def _of_row(plan: StudyPlan, regime: str, row: str, lines: Lines) -> list[Run]:
 
 def students_of(plan: StudyPlan, row: str) -> tuple[int, int]:
     """How many students a row takes, at least and at most."""
-    tried = len(plan.grid) if is_searched(row) else 1
-    more = plan.extensions if is_searched(row) and tried > 1 else 0
-    searched, tested = len(plan.search_seeds), len(plan.final_seeds)
-    return tried * searched + tested, (tried + more) * searched + tested
+    tested = len(plan.final_seeds)
+    if not is_searched(row) or len(plan.grid) == 1:
+        return tested, tested
+    least, searched = len(plan.grid), len(plan.search_seeds)
+    return least * searched + tested, (least + plan.extensions) * searched + tested
 
 
 def students_left(plan: StudyPlan, lines: Lines) -> dict[tuple[str, str], tuple[int, int]]:
