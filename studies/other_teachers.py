@@ -1,7 +1,7 @@
 """Does the study's answer hold for other teachers? data/results/decisive_teachers*.csv.
 
     python studies/other_teachers.py train runs/teachers 1        students of the teacher of seed 1
-    python studies/other_teachers.py train runs/teachers 2        and of seed 2, in another process
+    python studies/other_teachers.py train runs/teachers 2 none   of seed 2, in one regime
     python studies/other_teachers.py tables runs/teachers runs/study
 
 The study's one teacher is that of seed 0, made by the recipe demo-teacher and kept in half
@@ -124,8 +124,8 @@ def differences(
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["train", work, seed]:
-            run_study(plan_of(int(seed)), Path(work) / seed)
+        case ["train", work, seed, *regimes]:
+            run_study(plan_of(int(seed)).only(regimes=regimes), Path(work) / seed)
         case ["tables", work, first]:
             tables(Path(work), Path(first))
         case _:
