@@ -24,7 +24,7 @@ from ekd_lite.experiments import StudyPlan, load_study
 from ekd_lite.experiments.study import run_study
 from ekd_lite.experiments.study_gains import gains_of, labelled_twins
 from ekd_lite.experiments.study_plan import Run
-from ekd_lite.experiments.study_report import draws_of, run_draws
+from ekd_lite.experiments.study_report import DRAWS, draws_of, run_draws
 from ekd_lite.experiments.tables import percents, write_table
 from ekd_lite.train import load_model
 from ekd_lite.train.recipes import load_recipe
@@ -59,20 +59,24 @@ def plan_of(seed: int) -> StudyPlan:
 
 
 def tables(work: Path, first: Path) -> None:
-    """Write what every row reaches and what EKD gains, by teacher and over all of them."""
+    """Write what every row reaches and what EKD gains, by teacher and over all of them.
+
+    Rows that are not finished under every teacher are left out.
+    """
     plan = plan_of(FIRST)
     test = plan.sets["test"].faces(plan.student.image_size)
     folders = {FIRST: first} | {seed: work / str(seed) for seed in OTHERS}
     found: dict[tuple[str, str], list[list[BootstrapResult]]] = {}
-    for regime, rows in ROWS.items():
-        for row in rows:
-            for folder in folders.values():
-                names = [Run(regime, row, row, "final", seed).name for seed in plan.final_seeds]
-                draws = [
-                    draws_of(folder / name, test.labels, plan.choose_at, plan.resamples)
-                    for name in names
-                ]
-                found.setdefault((regime, row), []).append(draws)
+    for regime, row in ((regime, row) for regime, rows in ROWS.items() for row in rows):
+        names = [Run(regime, row, row, "final", seed).name for seed in plan.final_seeds]
+        students = [[folder / name for name in names] for folder in folders.values()]
+        if not all((path / DRAWS).exists() for paths in students for path in paths):
+            print(f"{regime}: {row} is not finished under every teacher, and left out")
+            continue
+        found[regime, row] = [
+            [draws_of(path, test.labels, plan.choose_at, plan.resamples) for path in paths]
+            for paths in students
+        ]
     repeats = run_draws(plan.resamples)
     lines, gains = [], []
     for place, (seed, folder) in enumerate(folders.items()):

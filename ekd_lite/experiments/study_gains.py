@@ -6,7 +6,7 @@ Every form of EKD that takes its targets from the teacher is compared
   method, a combination with all. These are the claims, whose p-values are adjusted by Holm's method
   in two families: the forms and levels of one regime (p@), and those of all regimes (p_all@);
 - with FitNet alone; with the labels' form in its place (the control without a teacher's rank or
-  decision); and with Eq. 7's squared gap on the same pairs;
+  decision); and with Eq. 7's squared gap (`ekd_l2`), on the pairs of `ekd_fine`;
 - where no label is used, with FitNet that learns from the same people with all labels.
 """
 

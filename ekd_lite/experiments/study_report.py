@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # the command starts without matplotlib
     from matplotlib.figure import Figure
 
 EMBEDDINGS = "rows.safetensors"  # a student's, of validation and test people
+DRAWS = "draws.safetensors"  # what was drawn of its test people
 RUN_DRAWS, MAX_DRAWS = 1000, 1 << 20  # of the runs, for each of people; and in all
 Found = TypeVar("Found")
 
@@ -137,7 +138,7 @@ def draws_of(
     Draws of other people or of another number are made anew; those of a file that does not say of
     whom they are, as older ones and restored ones do not, are taken for those of the folder.
     """
-    path, drawn = folder / "draws.safetensors", digest_of(labels, 0)
+    path, drawn = folder / DRAWS, digest_of(labels, 0)
     if not path.exists() or not _is_of(path, drawn, resamples):
         rows = load_file(folder / EMBEDDINGS)["test"]
         found = bootstrap_tpr_at_fpr(rows, labels, levels, num_resamples=resamples)
