@@ -30,6 +30,8 @@ from ekd_lite.evaluate.thresholds import impostor_thresholds
 from ekd_lite.evaluate.tiles import count_pairs, impostor_scores, sorted_rows
 from ekd_lite.ops import false_accepts_at
 
+ROUNDING = 64  # steps: scores are of rows in fixed point, and differ from cosines by some 16 steps
+
 
 @dataclass(frozen=True)
 class GroupRates:
@@ -38,7 +40,8 @@ class GroupRates:
     Attributes:
         groups: names, sorted; the order of every axis G.
         fprs: global levels.
-        thresholds: a pair is accepted if its cosine is above this one, (L,).
+        thresholds: a pair is accepted if its cosine is above this one, (L,), float64: 6e-8 above
+            the last that is refused, for cosines of your own, whose rounding differs (`scores`).
         num_genuine: genuine pairs by groups of the two images, (G, G), symmetric int64.
         num_impostor: impostor pairs, (G, G).
         fpr: share of impostor pairs accepted, (L, G, G); NaN where there are none.
@@ -116,7 +119,7 @@ def group_rates(
     return GroupRates(
         names,
         tuple(levels),
-        torch.where(thresholds == NOBODY, -torch.inf, thresholds / STEPS),
+        torch.where(thresholds == NOBODY, -torch.inf, (thresholds.double() + ROUNDING) / STEPS),
         *(num_genuine, num_impostor, fpr, tpr),
         *ratios,
     )

@@ -31,6 +31,18 @@ def draw_world(num_people, per, seed=0, *, by_image=False):
     return rows[shuffle], labels[shuffle], ["abc"[k] for k in kind[shuffle].tolist()]
 
 
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.filterwarnings("ignore:too few impostor pairs")
+def test_a_threshold_divides_cosines_as_it_divided_the_scores(seed):
+    rows, labels, groups = draw_world(40, 4, seed)
+    found = group_rates(rows, labels, groups, [0.1, 0.01, 0.003])
+    unit = unit_rows(rows.double())
+    i, j = torch.triu_indices(len(rows), len(rows), 1)
+    cosines = (unit[i] * unit[j]).sum(1)[labels[i] != labels[j]]
+    passed = [int((cosines > t).sum()) for t in found.thresholds.tolist()]
+    assert passed == [int(level * len(cosines) + 1e-9) for level in (0.1, 0.01, 0.003)]
+
+
 @pytest.mark.parametrize("by_image", [False, True])
 @pytest.mark.filterwarnings("ignore:too few impostor pairs")
 def test_every_cell_equals_a_loop_over_pairs(monkeypatch, by_image):
