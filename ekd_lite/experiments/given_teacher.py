@@ -6,6 +6,7 @@ The teacher looks at the images at its own size, the students at theirs.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -60,9 +61,32 @@ def say_what_can_be_measured(labels: Tensor) -> None:
 
 
 def check_batches(plan: Mapping[str, TrainConfig], labels: Tensor) -> None:
-    """Raise a ValueError if the training people are too few for the batches of a run."""
+    """Raise a ValueError if the training people are too few for the batches of a run.
+
+    Args:
+        plan: the runs.
+        labels: of the training images.
+    """
     for run in plan.values():
-        build_sampler(run, labels)
+        try:
+            build_sampler(run, labels)
+        except ValueError as error:
+            raise ValueError(_too_few_for(run, labels)) from error
+
+
+def _too_few_for(run: TrainConfig, labels: Tensor) -> str:
+    """What a folder must hold for the batches of a run, which a demo's user cannot choose."""
+    each, sizes = run.images_per_identity, labels.bincount()
+    needed = run.general + run.identities * each
+    there = int(sizes.clamp(max=each)[sizes > 1].sum())
+    # 60 % of a folder's people train.
+    people = [next(n for n in itertools.count() if int(0.6 * n) * k >= needed) for k in (each, 2)]
+    return (
+        f"the folder is too small for a demo: its batches take {needed} images of training people, "
+        f"60 % of all, and {there} count ({each} a person at most, of people with two or more). "
+        f"The least is {people[0]} people with {each} images each, or {people[1]} with 2; "
+        "`ekd-lite train --faces DIR` has options for smaller batches"
+    )
 
 
 def check_teacher(teacher: Teacher, image_size: int) -> int:
