@@ -23,6 +23,7 @@ from ekd_lite.experiments.given_teacher import (
     as_run,
     check_batches,
     check_teacher,
+    check_widths,
     make_rows,
     say_what_can_be_measured,
     under,
@@ -134,7 +135,7 @@ def describe_demo(config: DemoConfig, *, teacher: Teacher | None = None) -> str:
     size = None if teacher is None else check_teacher(teacher, config.image_size)
     labels = split_labels(config.faces, image_size=config.image_size)
     plan = plan_demo(config, flip=config.faces is not None)
-    _check_people(config, plan, labels[0], labels[2])
+    _check(config, plan, labels[0], labels[2], teacher)
     return _cost(config, plan, labels, teacher, size)
 
 
@@ -174,10 +175,16 @@ def _opened(config: DemoConfig, teacher: Teacher | None) -> Teacher | None:
     return teacher
 
 
-def _check_people(
-    config: DemoConfig, plan: dict[str, TrainConfig], train: Tensor, test: Tensor
+def _check(
+    config: DemoConfig,
+    plan: dict[str, TrainConfig],
+    train: Tensor,
+    test: Tensor,
+    teacher: Teacher | None,
 ) -> None:
-    """Refuse a folder whose people are too few, and say what they cannot show."""
+    """Refuse a teacher too wide and a folder too small, and say what its people cannot show."""
+    if teacher is not None:
+        check_widths(plan, teacher)
     if config.faces is not None:
         say_what_can_be_measured(test)
         check_batches(plan, train)
@@ -191,7 +198,7 @@ def _run(config: DemoConfig, teacher: Teacher | None) -> Path:
     splits = load_splits(config.faces, image_size=config.image_size)
     print_splits(splits)
     plan, row = plan_demo(config, flip=splits.flip), None
-    _check_people(config, plan, splits.train.labels, splits.test.labels)
+    _check(config, plan, splits.train.labels, splits.test.labels, teacher)
     if config.image_size > SMALL:
         people = [part.labels for part in (splits.train, splits.validation, splits.test)]
         print(_cost(config, plan, people, teacher, size), flush=True)

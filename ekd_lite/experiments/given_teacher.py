@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ekd_lite.data import FaceSet, Splits, load_splits
+from ekd_lite.distill import DISTILLERS, parse_method
 from ekd_lite.evaluate import count_pairs
 from ekd_lite.experiments.folders import Run
 from ekd_lite.experiments.tables import FPRS, level
@@ -104,6 +105,18 @@ def check_teacher(teacher: Teacher, image_size: int) -> int:
     size = side_to_read(teacher.input_size or image_size)
     probe(teacher, size)
     return size
+
+
+def check_widths(plan: Mapping[str, TrainConfig], teacher: Teacher) -> None:
+    """Raise a ValueError if a method needs rows as wide as the students', and they are not."""
+    for run in plan.values():
+        names = [n for n in parse_method(run.method) if DISTILLERS[n].needs_same_width]
+        if names and teacher.width != run.embedding_dim:
+            raise ValueError(
+                f"method {names[0]!r} needs one width, and {teacher.name} makes {teacher.width} "
+                f"numbers, the students of a demo {run.embedding_dim}: leave it out of --methods; "
+                f"`ekd-lite train --embedding-dim {teacher.width}` can train with it"
+            )
 
 
 def make_rows(teacher: Teacher, faces: Path | None, size: int, out: Path, flip: bool) -> Splits:

@@ -218,6 +218,8 @@ def test_what_cannot_work_is_said_before_any_work(people, tmp_path, capsys, monk
 
     refused("table of rows: the demo measures", teacher=Teacher.from_rows(torch.eye(4)))
     refused("cannot embed images", teacher=Teacher(Net(), input_size=32))
+    refused("'ekd_gallery' needs one width, and Net makes 20 numbers, the students of a demo 128: "
+            "leave it out of --methods", methods=("none", "ekd_gallery+fitnet"))  # fmt: skip
     refused("no two of their images show one", faces=folder_of(tmp_path / "a", 20, 1))
     refused("they have 27 impostor pairs, and FPR 1e-2 takes 100",
             faces=folder_of(tmp_path / "b", 10, 3))  # fmt: skip
