@@ -46,7 +46,7 @@ def held_at(steps: tuple[int, ...]) -> list[float]:
     found: list[float] = []
 
     def look(state: TrainState, metrics: dict[str, float]) -> None:
-        if state.step in steps and (held := _resident_mb()) is not None:
+        if state.step in steps and (held := status_mb("VmRSS")) is not None:
             found.append(held)
 
     warnings.simplefilter("ignore")
@@ -61,13 +61,14 @@ def held_at(steps: tuple[int, ...]) -> list[float]:
     return found
 
 
-def _resident_mb() -> float | None:
+def status_mb(name: str) -> float | None:
+    """What /proc says of this process, VmRSS or RssAnon, in MB; None where it is not there."""
     gc.collect()
     try:
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
-    held = [int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS")]
+    held = [int(line.split()[1]) / 1024 for line in lines if line.startswith(name)]
     return held[0] if held else None
 
 
