@@ -20,6 +20,7 @@ from benchmarks.runs import CASES, launch, time_step, time_tables
 from benchmarks.timing import interleave, products
 from ekd_lite.__main__ import main
 from ekd_lite.commands.bench import Bench
+from ekd_lite.train import fit
 
 pytestmark = pytest.mark.filterwarnings("ignore:the first batch has too few impostor pairs")
 
@@ -157,7 +158,7 @@ def test_neighbours_are_timed_and_carried_to_millions(monkeypatch):
 
 def test_the_memory_of_a_run_is_read_at_two_steps(monkeypatch):
     """A run that keeps 64 MB between the two shows it: so much is never taken from freed memory."""
-    kept, fit = [], memory.fit
+    kept = []
 
     def leaking(*args, on_step, **options):
         def step(state, metrics):
@@ -167,7 +168,7 @@ def test_the_memory_of_a_run_is_read_at_two_steps(monkeypatch):
 
         return fit(*args, on_step=step, **options)
 
-    monkeypatch.setattr(memory, "fit", leaking)
+    monkeypatch.setattr("benchmarks.memory.fit", leaking)
     held = memory.held_at((2, 4))
     if not held:
         pytest.skip("this system does not tell")

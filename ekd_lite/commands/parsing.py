@@ -139,11 +139,10 @@ def _unknown(
     if not token.startswith("-"):
         known = re.search(r"Available subcommands: (.*)", "\n".join(sections))
         if known is not None:
-            names = known[1].split(", ")
             if difflib.get_close_matches(token.lower(), ["help"], cutoff=0.7):
-                there = f"`{_help(command[:-1])}`? known: {', '.join(names)}"
-                return f"unknown command {token!r}; did you mean {there}"
-            return f"unknown command {token!r}{nearest_name(token, names)}"
+                usage = f"`{_help(command[:-1])}`? known: {known[1]}"
+                return f"unknown command {token!r}; did you mean {usage}"
+            return f"unknown command {token!r}{nearest_name(token, known[1].split(', '))}"
         return f"{token!r} is one argument too many: `{_help(command)}` tells which there are"
     name = token.partition("=")[0]
     there = _options(commands, command, options)
