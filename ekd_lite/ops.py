@@ -29,6 +29,7 @@ def constants(values: tuple[float, ...], device: torch.device) -> Tensor:
     return torch.tensor(values, dtype=torch.float64, device=device)
 
 
+ROWS_AT_ONCE = 1024  # looked at where a table may be larger than memory
 MAX_IMAGE_SIZE = 1024  # pixels; the largest weights of a net grow as its square
 
 
@@ -226,6 +227,33 @@ def check_tensors(**values: Any) -> None:
                 f"{name.replace('_', ' ')} must be a torch Tensor, got {type(value).__name__}: "
                 "torch.as_tensor makes one of an array or a list"
             )
+
+
+def check_finite(name: str, rows: Tensor) -> None:
+    """Raise a ValueError that names the first row with NaN or infinity in it; chunk by chunk."""
+    bad: list[int] = []
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        is_bad = ~rows[start : start + ROWS_AT_ONCE].isfinite().all(dim=1)
+        bad += (start + is_bad.nonzero().flatten()).tolist()
+    if bad:
+        raise ValueError(f"{name}: row {bad[0]} holds NaN or infinity ({len(bad)} such)")
+
+
+def check_table(count: str, rows: Tensor) -> None:
+    """Raise a ValueError unless rows are a dense table of finite floating-point numbers.
+
+    Args:
+        count: the letter for how many they are, such as N.
+        rows: (N, D).
+    """
+    is_plain = rows.layout == torch.strided and not rows.is_meta
+    if rows.ndim != 2 or not rows.shape[1] or not rows.is_floating_point() or not is_plain:
+        kind = rows.dtype if is_plain else "meta" if rows.is_meta else rows.layout
+        raise ValueError(
+            f"expected rows ({count}, D) of a floating-point type, got {tuple(rows.shape)} of "
+            f"{kind}"
+        )
+    check_finite("rows", rows)
 
 
 def are_numbers(*values: Any, whole: bool = False) -> bool:

@@ -16,6 +16,7 @@ import json
 import platform
 import subprocess
 import sys
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -104,23 +105,41 @@ def reference_rows(data: Path, resamples: int) -> list[dict[str, str]]:
     return rows
 
 
-def on_pairs(
-    path: Path, number: dict[str, int], embeddings: Tensor, name: str | None
-) -> tuple[VerificationResult, int, int]:
-    """The 10-fold result of a pair list; pairs that name a missing image are left out, counted."""
+@dataclass(frozen=True)
+class PairList:
+    """Pairs by the numbers of their images, (P,) each; how many of the list were left out."""
+
+    left: Tensor
+    right: Tensor
+    is_genuine: Tensor
+    folds: Tensor
+    left_out: int
+
+
+def read_pairs(path: Path, number: dict[str, int]) -> PairList:
+    """A list of pairs in ten folds, without those that name a missing image."""
     with path.open(encoding="utf-8") as file:
         listed = list(csv.DictReader(file))
     kept = [row for row in listed if row["file1"] in number and row["file2"] in number]
-    left, right = (
-        embeddings[torch.tensor([number[row[side]] for row in kept])] for side in ("file1", "file2")
-    )
+    left, right = (torch.tensor([number[row[side]] for row in kept]) for side in ("file1", "file2"))
     folds = torch.tensor([int(row["fold"]) for row in kept])
     is_genuine = torch.tensor([int(row["is_genuine"]) for row in kept])
     if bool((folds == folds[0]).all()):  # View 1 has one list: deal its halves out to ten folds
         order = torch.cat([torch.arange(int(n)) for n in torch.bincount(1 - is_genuine)])
         folds = order % 10
-    result = verification_accuracy(left, right, is_genuine, folds=folds, name=name, fprs=(1e-1,))
-    return result, len(listed) - len(kept), len(kept)
+    return PairList(left, right, is_genuine, folds, len(listed) - len(kept))
+
+
+def on_pairs(
+    path: Path, number: dict[str, int], embeddings: Tensor, name: str | None
+) -> tuple[VerificationResult, int, int]:
+    """The 10-fold result of a pair list; pairs that name a missing image are left out, counted."""
+    pairs = read_pairs(path, number)
+    left, right = embeddings[pairs.left], embeddings[pairs.right]
+    result = verification_accuracy(
+        left, right, pairs.is_genuine, folds=pairs.folds, name=name, fprs=(1e-1,)
+    )
+    return result, pairs.left_out, len(pairs.left)
 
 
 def as_row(

@@ -1,7 +1,7 @@
 """Does the study's answer hold for other teachers? data/results/decisive_teachers*.csv.
 
     python studies/other_teachers.py train runs/teachers 1        students of the teacher of seed 1
-    python studies/other_teachers.py train runs/teachers 2        and of seed 2, in another process
+    python studies/other_teachers.py train runs/teachers 2 none   of seed 2, in one regime
     python studies/other_teachers.py tables runs/teachers runs/study
 
 The study's one teacher is that of seed 0, made by the recipe demo-teacher and kept in half
@@ -22,8 +22,9 @@ from ekd_lite.assets import DEMO_TEACHER
 from ekd_lite.evaluate import BootstrapResult, bootstrap_tpr_at_fpr, embed, over_runs
 from ekd_lite.experiments import StudyPlan, load_study
 from ekd_lite.experiments.study import run_study
+from ekd_lite.experiments.study_gains import gains_of, labelled_twins
 from ekd_lite.experiments.study_plan import Run
-from ekd_lite.experiments.study_report import draws_of, gains_of
+from ekd_lite.experiments.study_report import DRAWS, draws_of, run_draws
 from ekd_lite.experiments.tables import percents, write_table
 from ekd_lite.train import load_model
 from ekd_lite.train.recipes import load_recipe
@@ -58,20 +59,25 @@ def plan_of(seed: int) -> StudyPlan:
 
 
 def tables(work: Path, first: Path) -> None:
-    """Write what every row reaches and what EKD gains, by teacher and over all of them."""
+    """Write what every row reaches and what EKD gains, by teacher and over all of them.
+
+    Rows that are not finished under every teacher are left out.
+    """
     plan = plan_of(FIRST)
     test = plan.sets["test"].faces(plan.student.image_size)
     folders = {FIRST: first} | {seed: work / str(seed) for seed in OTHERS}
     found: dict[tuple[str, str], list[list[BootstrapResult]]] = {}
-    for regime, rows in ROWS.items():
-        for row in rows:
-            for folder in folders.values():
-                names = [Run(regime, row, row, "final", seed).name for seed in plan.final_seeds]
-                draws = [
-                    draws_of(folder / name, test.labels, plan.choose_at, plan.resamples)
-                    for name in names
-                ]
-                found.setdefault((regime, row), []).append(draws)
+    for regime, row in ((regime, row) for regime, rows in ROWS.items() for row in rows):
+        names = [Run(regime, row, row, "final", seed).name for seed in plan.final_seeds]
+        students = [[folder / name for name in names] for folder in folders.values()]
+        if not all((path / DRAWS).exists() for paths in students for path in paths):
+            print(f"{regime}: {row} is not finished under every teacher, and left out")
+            continue
+        found[regime, row] = [
+            [draws_of(path, test.labels, plan.choose_at, plan.resamples) for path in paths]
+            for paths in students
+        ]
+    repeats = run_draws(plan.resamples)
     lines, gains = [], []
     for place, (seed, folder) in enumerate(folders.items()):
         net = load_model(DEMO_TEACHER if seed == FIRST else folder / "teacher").backbone
@@ -79,12 +85,16 @@ def tables(work: Path, first: Path) -> None:
             embed(net, test), test.labels, plan.choose_at, num_resamples=plan.resamples
         )
         lines.append(line("", "the teacher itself", str(seed), alone))
-        means = {key: over_runs(of[place]) for key, of in found.items()}
+        means = {key: over_runs(of[place], repeats=repeats) for key, of in found.items()}
         lines += [line(*key, str(seed), mean) for key, mean in means.items()]
         gains += differences(str(seed), means)
-    names = [seed for seed in folders for _ in plan.final_seeds]
+    teachers = [seed for seed in folders for _ in plan.final_seeds]
     means = {
-        key: over_runs([draws for draws_of_one in of for draws in draws_of_one], teachers=names)
+        key: over_runs(
+            [draws for draws_of_one in of for draws in draws_of_one],
+            teachers=teachers,
+            repeats=repeats,
+        )
         for key, of in found.items()
     }
     lines += [line(*key, "all", mean) for key, mean in means.items()]
@@ -102,18 +112,24 @@ def line(regime: str, row: str, teacher: str, found: BootstrapResult) -> dict[st
 def differences(
     teacher: str, means: dict[tuple[str, str], BootstrapResult]
 ) -> list[dict[str, Any]]:
-    """Lines of decisive_teachers_gains.csv: EKD by decisions minus the others."""
-    found = []
-    for regime in ROWS:
-        of = {row: mean for (where, row), mean in means.items() if where == regime}
-        found += [{"teacher": teacher, **gain} for gain, _ in gains_of(regime, of)]
-    return found
+    """Lines of decisive_teachers_gains.csv: EKD by decisions minus the others.
+
+    The p-values of a teacher, and those of "all", are families of their own.
+    """
+    by_regime = {
+        regime: {row: mean for (where, row), mean in means.items() if where == regime}
+        for regime in ROWS
+    }
+    return [
+        {"teacher": teacher, **gain}
+        for gain, _ in gains_of(by_regime, labelled_twins(plan_of(FIRST)))
+    ]
 
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["train", work, seed]:
-            run_study(plan_of(int(seed)), Path(work) / seed)
+        case ["train", work, seed, *regimes]:
+            run_study(plan_of(int(seed)).only(regimes=regimes), Path(work) / seed)
         case ["tables", work, first]:
             tables(Path(work), Path(first))
         case _:

@@ -57,7 +57,7 @@ def failures(nets: Nets) -> Iterator[Row]:
     for run in nets.runs:
         if run.backbone == PHONE:
             name = f"{run.row}, MobileFaceNet at {run.size}"
-            accepted[name] = [_accepted(nets.rows(run), i, j, genuine)]
+            accepted.setdefault(name, []).append(_accepted(nets.rows(run), i, j, genuine))
     groups |= {
         ("teacher", "accepts"): accepted[TEACHER][0],
         ("teacher", "refuses"): ~accepted[TEACHER][0],

@@ -11,6 +11,8 @@ They lie in `data/results/`:
     real_faces_failures.csv  TPR and FPR of groups of pairs at one threshold
     real_faces_views.csv     how nearly SFace agrees with itself on changed images
     real_faces_cost.csv      multiply-adds, parameters and milliseconds on one core, float and int8
+    real_faces_phone*.csv    MobileFaceNet's runs, means and differences (`real_faces_phone.py`)
+    real_faces_groups.csv    MobileFaceNet's TPR by person and FPR of groups, with intervals
     lfw_people.csv           how many people of each part have how many images
 """
 
@@ -18,17 +20,30 @@ from __future__ import annotations
 
 import argparse
 import csv
-import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from lfw import Row, read_faces, read_index, split_people
 from lfw_reference import on_pairs
-from real_faces import BARE, BLOCKS, ROWS, STEPS, Run, is_done, sface
+from real_faces import BARE, BLOCKS, PHONE, ROWS, SMALL, Run, is_done
+from real_faces_cost import cost
 from real_faces_failures import failures
+from real_faces_groups import groups
+from real_faces_phone import (
+    COUNTS,
+    LEVELS,
+    TEACHER,
+    TPR,
+    cells,
+    ends_of,
+    percent,
+    phone_gains,
+    phone_means,
+    phones,
+)
 from real_faces_views import views
 from torch import Tensor
 
@@ -36,20 +51,11 @@ from ekd_lite.evaluate import (
     BootstrapResult,
     all_pairs_tpr_at_fpr,
     bootstrap_tpr_at_fpr,
-    embed,
     over_runs,
     paired_difference,
 )
-from ekd_lite.export import OnnxModel, calibration_images, export_onnx, quantize_int8
-from ekd_lite.export.compare import time_interleaved
-from ekd_lite.models import profile_backbone
-from ekd_lite.train import load_model
 
 OUT = Path(__file__).resolve().parent.parent / "data" / "results"
-LEVELS = (1e-2, 1e-3, 1e-4)
-TPR = ("tpr@1e-2", "tpr@1e-3", "tpr@1e-4")
-TEACHER = "SFace"
-COUNTS = ("pair", "person")
 
 
 class Nets:
@@ -60,6 +66,7 @@ class Nets:
         self.test = read_faces(data, work, "test", size=64)
         runs = dict.fromkeys(run for block in BLOCKS.values() for run in block)
         self.runs = [run for run in runs if is_done(run, work)]
+        self.kept: dict[str, BootstrapResult] = {}  # what several tables ask for
 
     def rows(self, run: Run | None, part: str = "test") -> Tensor:
         """Embeddings of a part's people, by a student or, None, by the teacher."""
@@ -74,8 +81,11 @@ class Nets:
 
     def result(self, run: Run | None, by: str) -> BootstrapResult:
         """TPR of the test people; one seed, so that all share the draws of people."""
-        rows, labels = self.rows(run), self.test.images.labels
-        return bootstrap_tpr_at_fpr(rows, labels, LEVELS, seed=0, by=by)  # type: ignore[arg-type]
+        key = f"{by} of {run.name if run else TEACHER}"
+        if key not in self.kept:
+            rows, labels = self.rows(run), self.test.images.labels
+            self.kept[key] = bootstrap_tpr_at_fpr(rows, labels, LEVELS, seed=0, by=by)  # type: ignore[arg-type]
+        return self.kept[key]
 
     def pairs_accuracy(self, run: Run | None) -> float:
         """Accuracy on View 1's list of test pairs, ten-fold."""
@@ -91,19 +101,6 @@ class Nets:
             if run in self.runs:
                 found[run.row].append(run)
         return dict(found)
-
-
-def percent(value: Tensor | float) -> str:
-    """A share in percent with two decimals."""
-    return f"{100 * float(value):.2f}"
-
-
-def cells(result: Iterable[Tensor]) -> Row:
-    """Estimate and interval at every level."""
-    row: Row = {}
-    for name, *ends in zip(TPR, *result, strict=True):
-        row |= dict(zip((name, f"{name}_low", f"{name}_high"), map(percent, ends), strict=True))
-    return row
 
 
 def about(run: Run) -> Row:
@@ -124,7 +121,16 @@ def about(run: Run) -> Row:
 
 def every_net(nets: Nets) -> Iterator[Row]:
     """A line for the teacher and for every student, of the test and the validation people."""
-    for run in (None, *nets.runs):
+    yield from _lines(nets, nets.runs)
+
+
+def phone_runs(nets: Nets) -> Iterator[Row]:
+    """The same for the students that are MobileFaceNets."""
+    yield from _lines(nets, [run for runs in phones(nets).values() for run in runs])
+
+
+def _lines(nets: Nets, runs: list[Run]) -> Iterator[Row]:
+    for run in (None, *runs):
         who = {"row": TEACHER} if run is None else about(run)
         tail = {"pairs_accuracy": percent(nets.pairs_accuracy(run))}
         tail["train_seconds"] = "" if run is None else f"{nets.seconds(run):.0f}"
@@ -134,11 +140,7 @@ def every_net(nets: Nets) -> Iterator[Row]:
                 tpr = all_pairs_tpr_at_fpr(nets.rows(run, part), labels, LEVELS, by=by)  # type: ignore[arg-type]
                 shares = dict(zip(TPR, map(percent, tpr), strict=True))
                 yield (
-                    dict.fromkeys(about(nets.runs[0]), "")
-                    | who
-                    | {"on": part, "by": by}
-                    | shares
-                    | tail
+                    dict.fromkeys(about(runs[0]), "") | who | {"on": part, "by": by} | shares | tail
                 )
 
 
@@ -146,15 +148,11 @@ def means(nets: Nets) -> Iterator[Row]:
     """A line for every method: the mean of its seeds."""
     for by in COUNTS:
         result = nets.result(None, by)
-        yield {"row": TEACHER, "by": by, "seeds": "0"} | cells(_ends(result))
+        yield {"row": TEACHER, "by": by, "seeds": "0"} | cells(ends_of(result))
         for row, runs in nets.methods().items():
             if len(runs) > 1:
                 result = over_runs([nets.result(run, by) for run in runs])
-                yield {"row": row, "by": by, "seeds": str(len(runs))} | cells(_ends(result))
-
-
-def _ends(result: BootstrapResult) -> tuple[Tensor, Tensor, Tensor]:
-    return result.estimate, result.low, result.high
+                yield {"row": row, "by": by, "seeds": str(len(runs))} | cells(ends_of(result))
 
 
 def gains(nets: Nets) -> Iterator[Row]:
@@ -170,53 +168,6 @@ def gains(nets: Nets) -> Iterator[Row]:
                     difference = paired_difference(first, second, runs=range(count))
                     head = {"row": row, "minus": other, "by": by, "seeds": str(count)}
                     yield head | cells(difference)
-
-
-def cost(nets: Nets) -> Iterator[Row]:
-    """What the nets cost, and what int8 does to them: the seed 0 of FitNet without labels."""
-    labels = nets.test.images.labels
-    plain = [r for r in nets.runs if (r.row, r.seed, r.share, r.drawn) == (BARE, 0, 1, False)]
-    plain = sorted((run for run in plain if run.steps <= STEPS), key=lambda run: run.steps)
-    best = {(run.backbone, run.size): run for run in plain}  # the longest of each
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder)
-        teacher = sface(nets.work)
-        image = read_faces(nets.data, nets.work, "test", size=112).images.batch([0])
-        times = time_interleaved({TEACHER: teacher}, image, rounds=10, calls=3)
-        yield {
-            "net": TEACHER,
-            "size": "112",
-            "parameters": "9670000",
-            "macs": "",
-            "format": "ONNX, int8 weights",
-            "ms": f"{times[TEACHER]:.1f}",
-        }
-        for (backbone, size), run in sorted(best.items()):
-            model = load_model(nets.work / run.name / "model.safetensors")
-            profile = profile_backbone(model.backbone, image_size=size, repeats=5)
-            float_path, small = path / "float.onnx", path / "int8.onnx"
-            export_onnx(model.backbone, float_path, info=model.info)
-            train = read_faces(nets.data, nets.work, "train", size=size).images
-            quantize_int8(float_path, small, calibration=calibration_images(train))
-            seen = read_faces(nets.data, nets.work, "test", size=size).images
-            sessions = {
-                name: OnnxModel(file, threads=1)
-                for name, file in (("ONNX, float32", float_path), ("ONNX, int8", small))
-            }
-            times = time_interleaved(sessions, seen.batch([0]), rounds=20)
-            for name, session in sessions.items():
-                rows = embed(session, seen)
-                found: Row = {}
-                for by in COUNTS:
-                    tpr = all_pairs_tpr_at_fpr(rows, labels, LEVELS, by=by)  # type: ignore[arg-type]
-                    found |= {f"{n}_by_{by}": percent(t) for n, t in zip(TPR, tpr, strict=True)}
-                head = {"net": backbone, "size": str(size), "steps": str(run.steps)}
-                head |= {"parameters": str(profile.parameters)}
-                yield (
-                    head
-                    | {"macs": str(profile.macs), "format": name, "ms": f"{times[name]:.2f}"}
-                    | found
-                )
 
 
 def people(nets: Nets) -> Iterator[Row]:
@@ -236,8 +187,14 @@ TABLES = {
     "real_faces_failures": failures,
     "real_faces_views": views,
     "real_faces_cost": cost,
+    "real_faces_phone_runs": phone_runs,
+    "real_faces_phone": phone_means,
+    "real_faces_phone_gains": phone_gains,
+    "real_faces_groups": groups,
     "lfw_people": people,
 }
+# A table stays as it is where the work folder holds no run of the net that it is about.
+ABOUT = dict.fromkeys(list(TABLES)[:4], SMALL) | dict.fromkeys(list(TABLES)[6:10], PHONE)
 
 
 def main() -> None:
@@ -250,7 +207,11 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     nets = Nets(options.data.resolve(), options.work.resolve())
+    there = {run.backbone for run in nets.runs}
     for name in options.only:
+        if name in ABOUT and ABOUT[name] not in there:
+            print(f"{name}.csv stays as it is: {options.work} holds no run of {ABOUT[name]}")
+            continue
         rows = list(TABLES[name](nets))
         columns = list(dict.fromkeys(key for row in rows for key in row))
         with (options.out / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:

@@ -18,10 +18,10 @@ import torch
 from safetensors.torch import load_file, save
 
 from ekd_lite.experiments.study import RUNS
+from ekd_lite.experiments.study_report import DRAWS
 from ekd_lite.files import write_atomically
 
 KEPT, TABLE = Path("data/study_draws.npz"), Path("data/results/decisive_runs.csv")
-DRAWS = "draws.safetensors"
 
 
 def keep(out: Path) -> None:

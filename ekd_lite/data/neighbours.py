@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from ekd_lite.data.sampler import BatchStream
-from ekd_lite.ops import are_numbers, generator_for, one_line, unit_rows
+from ekd_lite.ops import are_numbers, check_table, generator_for, one_line, unit_rows
 
 ANCHORS = 1024  # of one pass over all rows
 CHUNK = 16_384  # rows of one product
@@ -57,8 +57,9 @@ class NeighbourSampler(BatchStream):
             were looked up.
 
     Raises:
-        ValueError: an impossible option, or a set too small for one batch; with the first batch, a
-            threshold at which no anchor has any partner.
+        ValueError: an impossible option, a device that is not there, NaN in a row, or a set too
+            small for one batch; with the first batch, a threshold at which no anchor has any
+            partner.
 
     Example:
         >>> rows = torch.eye(8).repeat_interleave(4, dim=0)
@@ -87,11 +88,7 @@ class NeighbourSampler(BatchStream):
             raise ValueError(
                 f"expected rows (N, D), numbers of a tensor or an array: {one_line(error)}"
             ) from error
-        if rows.ndim != 2 or not rows.is_floating_point():
-            raise ValueError(
-                f"expected rows (N, D) of a floating-point type, got {tuple(rows.shape)} of "
-                f"{rows.dtype}"
-            )
+        check_table("N", rows)
         asked = (general, anchors, images_per_anchor)
         is_whole = are_numbers(*asked, num_steps, seed, rank, world_size, whole=True)
         if not is_whole or min(num_steps, seed) < 0:
@@ -107,6 +104,7 @@ class NeighbourSampler(BatchStream):
             )
         if not are_numbers(threshold) or not -1 <= threshold <= 1:
             raise ValueError(f"the threshold must be a cosine, got {threshold!r}")
+        self.device = _usable(device)
         super().__init__(
             len(rows),
             general=general,
@@ -125,7 +123,6 @@ class NeighbourSampler(BatchStream):
             )
         self.rows, self.threshold = rows, threshold
         self.anchors, self.images_per_anchor = anchors, images_per_anchor
-        self.device = torch.device(device)
         self.accepted = float("nan")
         # Some to spare: to look up a single one later costs as much as reading all rows.
         self._each = anchors + max(2, anchors // 4)
@@ -195,3 +192,13 @@ class NeighbourSampler(BatchStream):
         i, j = i[is_other], j[is_other]
         by_anchor = j[i.argsort(stable=True)]
         return list(torch.split(by_anchor, i.bincount(minlength=len(anchors)).tolist()))
+
+
+def _usable(device: torch.device | str) -> torch.device:
+    """A device on which numbers can be put and from which they come back."""
+    try:
+        found = torch.device(device)
+        torch.zeros(1, device=found).cpu()
+    except (TypeError, RuntimeError, AssertionError) as error:  # the last of a torch without CUDA
+        raise ValueError(f"cannot compute on the device {device!r}: {one_line(error)}") from error
+    return found

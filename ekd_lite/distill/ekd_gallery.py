@@ -53,7 +53,14 @@ from ekd_lite.distill.inputs import (
 )
 from ekd_lite.distill.known_gradient import with_gradient
 from ekd_lite.distill.masked_pairs import histogram_levels, ranks_of_all, weigh_masked
-from ekd_lite.ops import are_numbers, check_tensors, generator_for, is_free_to_fetch, unit_rows
+from ekd_lite.ops import (
+    are_numbers,
+    check_table,
+    check_tensors,
+    generator_for,
+    is_free_to_fetch,
+    unit_rows,
+)
 
 
 class GalleryEKDLoss(nn.Module):
@@ -61,7 +68,8 @@ class GalleryEKDLoss(nn.Module):
 
     Args:
         rows: the teacher's embeddings of the training set, (G, D), not normalised; kept as they
-            are, on the CPU or mapped from a file, and not part of a checkpoint.
+            are, on the CPU or mapped from a file, and not part of a checkpoint. All are looked at
+            once: NaN in one would come to light in the step that draws it.
         labels: their identities, (G,), whole numbers.
         fprs: false-positive rates of the measured levels, from coarse to fine.
         extrapolated: E, levels beyond the finest.
@@ -109,11 +117,9 @@ class GalleryEKDLoss(nn.Module):
     ) -> None:
         super().__init__()
         check_tensors(rows=rows)
-        if rows.ndim != 2 or not len(rows) or not rows.is_floating_point():
-            raise ValueError(
-                f"expected rows (G, D) of a floating-point type, got {tuple(rows.shape)} of "
-                f"{rows.dtype}"
-            )
+        if not len(rows):
+            raise ValueError("expected rows (G, D) of a floating-point type, got none")
+        check_table("G", rows.detach())
         labels = check_pair_labels(labels, len(rows)).cpu()
         fprs = check_rates(fprs)
         (hard_fpr,) = check_rates(hard_fpr)

@@ -47,6 +47,7 @@ class BootstrapResult:
         by: whether every genuine "pair" or every "person" weighs the same.
         drawn: a digest of people, their images and the seed, by which `paired_difference` knows
             that two results belong together; "" in results put together by hand.
+        runs: which runs `over_runs` has drawn, and how; "" for a single model.
     """
 
     fprs: tuple[float, ...]
@@ -56,6 +57,7 @@ class BootstrapResult:
     samples: Tensor
     by: Literal["pair", "person"] = "pair"
     drawn: str = ""
+    runs: str = ""
 
 
 def bootstrap_tpr_at_fpr(
@@ -129,8 +131,13 @@ def bootstrap_tpr_at_fpr(
     samples[:, too_few] = torch.nan
     tails = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64)
     low, high = samples.quantile(tails, dim=0)
-    drawn = hashlib.sha256(labels.numpy().tobytes() + repr(seed).encode()).hexdigest()
-    return BootstrapResult(tuple(levels), estimate, low, high, samples, by, drawn)
+    return BootstrapResult(tuple(levels), estimate, low, high, samples, by, digest_of(labels, seed))
+
+
+def digest_of(labels: Tensor, seed: int) -> str:
+    """What `BootstrapResult.drawn` is for int64 labels, in any order, and a seed."""
+    people = labels.sort().values.numpy().tobytes()
+    return hashlib.sha256(people + repr(seed).encode()).hexdigest()
 
 
 def draw_weights(num_identities: int, num_resamples: int, seed: int) -> list[np.ndarray]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ekd_lite.ops import are_numbers
+from ekd_lite.ops import check_finite as check_finite  # of rows, beside the others
 
 Array: TypeAlias = Tensor | np.ndarray | Sequence[Any]
 Levels: TypeAlias = float | Iterable[float] | Array  # one or several
@@ -149,13 +150,3 @@ def check_false_accepts(min_false_accepts: float) -> None:
     """Raise a ValueError unless it is a number of pairs."""
     if not are_numbers(min_false_accepts) or min_false_accepts < 0:
         raise ValueError(f"expected min_false_accepts >= 0, got {min_false_accepts!r}")
-
-
-def check_finite(name: str, rows: Tensor) -> None:
-    """Raise a ValueError that names the first row with NaN or infinity in it."""
-    bad: list[int] = []
-    for start in range(0, len(rows), CHUNK):
-        is_bad = ~rows[start : start + CHUNK].isfinite().all(dim=1)
-        bad += (start + is_bad.nonzero().flatten()).tolist()
-    if bad:
-        raise ValueError(f"{name}: row {bad[0]} holds NaN or infinity ({len(bad)} such)")

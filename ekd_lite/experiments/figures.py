@@ -13,7 +13,8 @@ from ekd_lite.data import FaceSet
 from ekd_lite.evaluate import BootstrapResult, all_pairs_tpr_at_fpr, count_pairs
 from ekd_lite.experiments.folders import Run
 from ekd_lite.experiments.plan import ALONE
-from ekd_lite.experiments.study_report import best_first, is_ekd, shown_name
+from ekd_lite.experiments.study_gains import is_ekd
+from ekd_lite.experiments.study_report import best_first, shown_name
 from ekd_lite.experiments.tables import level
 from ekd_lite.ops import false_accepts_at, largest, unit_rows
 from ekd_lite.plots import (

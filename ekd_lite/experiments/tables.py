@@ -129,22 +129,27 @@ def difference_lines(
         rows: the cells of these columns, which begin with the names of both sides.
         results: of all seeds, by these names.
     """
-    means = {name: over_seeds(results[name]) for row in rows for name in row[:2]}
     several = all(len(results[name]) > 1 for row in rows for name in row[:2])
     covers = "and seeds" if several else "(it does not cover the choice of seeds)"
     return [
         *markdown_table(
-            [*heads, *_level_heads(means[rows[0][0]])],
-            [
-                [*row, *difference_cells(*paired_difference(means[row[0]], means[row[1]]))]
-                for row in rows
-            ],
+            [*heads, *_level_heads(results[rows[0][0]][0])],
+            [[*row, *_difference_of(results[row[0]], results[row[1]])] for row in rows],
         ),
         "",
         "Differences of the means over seeds, with the 95 % interval of paired draws of identities "
         f"{covers}. **Bold**: the interval excludes zero. Plain: this test cannot tell the two "
         "apart. One teacher taught all: the intervals do not cover another.",
     ]
+
+
+def _difference_of(
+    first: Sequence[BootstrapResult], second: Sequence[BootstrapResult]
+) -> list[str]:
+    """A cell for each level; means over 2 and over 3 seeds do not share their draws."""
+    if len(first) != len(second) and min(len(first), len(second)) > 1:
+        return [f"not paired: {len(first)} and {len(second)} seeds"] * len(first[0].fprs)
+    return difference_cells(*paired_difference(over_seeds(first), over_seeds(second)))
 
 
 def _level_heads(result: BootstrapResult) -> list[str]:

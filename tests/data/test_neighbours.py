@@ -20,6 +20,13 @@ def make(**options):
     return NeighbourSampler(ROWS, 0.75, **{"general": 8, "anchors": 3, **options})
 
 
+def with_one(number):
+    """The rows, one number replaced."""
+    rows = ROWS.clone()
+    rows[7, 3] = number
+    return rows
+
+
 def test_partners_are_rows_that_the_teacher_accepts():
     sampler, wrong = NeighbourSampler(ROWS, 0.6, general=8, anchors=3), 0
     for step in range(40):
@@ -126,6 +133,12 @@ def test_serves_a_data_loader(workers):
         ({"seed": -1}, "seed >= 0, .* -1"),
         ({"rows": "rows.npy"}, r"expected rows \(N, D\), numbers"),
         ({"rows": torch.arange(8)}, r"expected rows \(N, D\)"),
+        ({"rows": torch.zeros(360, 0)}, r"expected rows \(N, D\)"),
+        ({"rows": ROWS.to("meta")}, r"expected rows \(N, D\) .* of meta"),
+        ({"rows": ROWS.to_sparse()}, r"expected rows \(N, D\) .* of torch.sparse_coo"),
+        ({"rows": with_one(torch.nan)}, "row 7 holds NaN or infinity"),
+        ({"rows": with_one(torch.inf)}, "row 7 holds NaN or infinity"),
+        *(({"device": d}, "cannot compute on the device") for d in ("nowhere", None, 3.5, "meta")),
     ],
 )
 def test_impossible_options_are_named(options, message):

@@ -289,6 +289,14 @@ def test_a_gallery_that_does_not_fit_is_named():
     rows, labels = gallery(4)
     with pytest.raises(ValueError, match=r"expected rows \(G, D\)"):
         GalleryEKDLoss(rows.long(), labels)
+    for bad in (rows[:0], rows[:, :0], rows.to("meta"), rows.to_sparse()):
+        with pytest.raises(ValueError, match=r"expected rows \(G, D\)"):
+            GalleryEKDLoss(bad, labels[: len(bad)])
+    for number in (torch.nan, torch.inf):
+        bad = rows.clone()
+        bad[11, 2] = number
+        with pytest.raises(ValueError, match="rows: row 11 holds NaN or infinity"):
+            GalleryEKDLoss(bad, labels)
     with pytest.raises(ValueError, match=r"expected labels \(60,\), got \(59,\)"):
         GalleryEKDLoss(rows, labels[1:])
     student, teacher, y = random_batch(6, 5)

@@ -165,3 +165,111 @@ def test_what_cannot_be_compared_is_named():
         paired_difference(runs, runs)
     with pytest.raises(ValueError, match="no rival"):
         best_of([])
+
+
+def test_repeats_are_further_draws_of_the_runs_for_the_same_people():
+    rng = np.random.default_rng(0)
+    runs, taught = study(rng, teachers=3, seeds=2, people=1, teacher=1, run=1, draws=40)
+    once = over_runs(runs, teachers=taught)
+    assert over_runs(runs, teachers=taught, repeats=1).samples.equal(once.samples)
+    people = torch.stack([run.samples for run in runs]).mean(0)
+    many = over_runs(runs, teachers=taught, repeats=500)
+    assert many.samples.shape == (20_000, 1)
+    of_runs = (many.samples.view(500, 40) - people.T).numpy()  # what is left is of the runs alone
+    assert len(np.unique(of_runs.round(9))) > 0.999 * of_runs.size
+    means = np.array([run.estimate.item() for run in runs]).reshape(3, 2).mean(1)
+    wanted = (means.std(ddof=1) / 3**0.5) * np.array([-4.303, 0, 4.303])  # Student's t, 2 degrees
+    found = np.quantile(of_runs, [0.025, 0.5, 0.975])
+    assert found == pytest.approx(wanted, abs=0.1 * wanted[2])
+
+
+def test_with_repeats_a_p_value_hardly_depends_on_the_seed():
+    rng = np.random.default_rng(0)
+    ours, _ = study(rng, teachers=1, seeds=5, people=0.3, teacher=0, run=1, draws=300)
+    rivals = [
+        [result(r.estimate.item() - 1.2 + rng.normal(0, 1), np.zeros(300)) for r in ours]
+        for _ in range(3)
+    ]
+
+    def spread(repeats):
+        found = []
+        for seed in range(4):
+            mean, *others = (over_runs(r, seed=seed, repeats=repeats) for r in [ours, *rivals])
+            best = best_of(others)
+            assert best.runs == mean.runs
+            assert len(best.samples) == 300 * repeats
+            found.append(difference_p_value(mean, best).item())
+        return max(found) - min(found)
+
+    assert spread(1) > 0.02
+    assert spread(200) < 0.01
+
+
+def test_means_over_other_runs_or_draws_are_no_pair():
+    runs = [result(x, np.zeros(20)) for x in (1.0, 2.0, 4.0)]
+    mean = over_runs(runs, teachers=[0, 0, 1])
+    others = {
+        "2 runs": over_runs(runs[:2]),
+        "one teacher": over_runs(runs),
+        "0, 1, 1": over_runs(runs, teachers=[0, 1, 1]),
+        "0, 0, 2": over_runs(runs, teachers=[0, 0, 2]),
+        "seed=1": over_runs(runs, teachers=[0, 0, 1], seed=1),
+    }
+    for said, other in others.items():
+        for ask in (
+            lambda other=other: paired_difference(mean, other),
+            lambda other=other: difference_p_value(mean, other),
+            lambda other=other: best_of([result(0.0, np.zeros(20)), mean, other]),
+            lambda other=other: paired_difference(best_of([mean, mean]), other),
+        ):
+            with pytest.raises(ValueError, match=f"(?s){said}.*not paired"):
+                ask()
+    with pytest.raises(ValueError, match="number of draws: not paired"):
+        paired_difference(mean, over_runs(runs, teachers=[0, 0, 1], repeats=2))
+    with pytest.raises(ValueError, match="a mean over runs already"):
+        over_runs([mean, mean])
+    # A single model, such as the teacher, is the same in every draw of runs.
+    alone = result(3.0, np.zeros(20))
+    assert paired_difference(alone, mean)[0].item() == pytest.approx(3 - 2.75)
+    assert best_of([alone, mean]).runs == mean.runs
+
+
+@pytest.mark.parametrize(
+    ("teachers", "message"),
+    [
+        (3, "got 3$"),
+        ("aab", "got 'aab'$"),
+        ([[0], [1], [1]], r"got \[0\] in it$"),
+        ([0, None, 1], "got None in it$"),
+        ([0, float("nan"), 1], "got nan in it$"),
+        (torch.zeros(3, 1), r"got \[0.0\] in it$"),
+        (torch.tensor(3), "a teacher for each of 3 runs, got 1|each of 1 runs"),
+        ([0, 1], "a teacher for each of 3 runs, got 2|each of 2 runs, got 3"),
+    ],
+)
+def test_who_taught_is_a_list_of_names(teachers, message):
+    runs = [result(x, np.zeros(20)) for x in (1.0, 2.0, 3.0)]
+    with pytest.raises(ValueError, match=message):
+        over_runs(runs, teachers=teachers)
+    with pytest.raises(ValueError, match=message):
+        paired_difference(runs, runs, runs=teachers)
+
+
+def test_names_of_teachers_come_in_any_list():
+    runs = [result(x, np.zeros(20)) for x in (1.0, 1.0, 4.0)]
+    for names in (torch.tensor([0, 0, 1]), np.array([0, 0, 1]), (0, 0, 1), [np.int64(0), 0, 1.0]):
+        assert over_runs(runs, teachers=names).estimate.item() == 2.5
+    assert over_runs(runs, teachers=np.array(["a", "a", "b"])).estimate.item() == 2.5
+    assert over_runs(runs, teachers=range(3)).estimate.item() == 2
+    assert over_runs(runs, teachers=np.array([0, 0, 1])).runs == over_runs(
+        runs, teachers=[0, 0, 1]
+    ).runs  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", [0, -1, 1.5, "2", None, True, 10**6])
+def test_a_number_of_repeats_is_one(bad):
+    runs = [result(x, np.zeros(20)) for x in (1.0, 2.0)]
+    with pytest.raises(ValueError, match=r"repeats >= 1|are more than 16,777,216"):
+        over_runs(runs, repeats=bad)
+    with pytest.raises(ValueError, match=r"repeats >= 1|are more than 16,777,216"):
+        paired_difference(runs, runs, runs=[0, 0], repeats=bad)

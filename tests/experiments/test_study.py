@@ -19,8 +19,9 @@ from ekd_lite.evaluate import BootstrapResult, all_pairs_tpr_at_fpr
 from ekd_lite.experiments import dry_run, load_study, run_study, study, write_table
 from ekd_lite.experiments.figures import study_figure
 from ekd_lite.experiments.folders import record_options
+from ekd_lite.experiments.study_gains import is_ekd, opponents
 from ekd_lite.experiments.study_plan import People, Regime, StudyPlan
-from ekd_lite.experiments.study_report import is_ekd, opponents
+from ekd_lite.experiments.study_report import write_study
 from ekd_lite.experiments.study_search import scaled, students_left, students_of, wanted
 from ekd_lite.train import TrainConfig
 from ekd_lite.train.estimate import Estimate
@@ -28,13 +29,14 @@ from ekd_lite.train.recipes import recipe_names
 
 RECIPES = Path(study.__file__).parents[1] / "recipes"
 RESULTS = Path(__file__).parents[2] / "data" / "results"
+FITNET = "fitnet:32"
 SMALL = {"own": (0, 40, 8), "new": (200, 40, 8), "validation": (400, 12, 6)}
 SMALL |= {"calibration": (600, 40, 8), "test": (800, 30, 6)}
 
 
 @pytest.fixture
 def small():
-    """Two rows in two regimes, each with two weights to choose from and two seeds in the end."""
+    """Two rows in two regimes, each with one weight and two seeds in the end."""
     rows = ("fitnet:32", "ekd_decisions:8+fitnet:32")
     return StudyPlan(
         about="a test",
@@ -45,7 +47,7 @@ def small():
             "none": Regime("new", rows, labels=False),
             "wrong": Regime("new", rows, wrong_labels=0.3),
         },
-        grid=(1.0, 2.0),
+        grid=(1.0,),
         extensions=0,
         search_seeds=(100,),
         final_seeds=(1, 2),
@@ -226,7 +228,7 @@ def here(monkeypatch, tmp_path):
 
 
 def test_a_study_from_start_to_end_after_two_stops(small, tmp_path, here, capsys):
-    out = tmp_path / "a"
+    out, small = tmp_path / "a", dataclasses.replace(small, grid=(0.5, 1.0))
     for Here.limit in (3, 7):
         with pytest.raises(KeyboardInterrupt):
             run_study(small, out)
@@ -272,7 +274,7 @@ def test_a_study_from_start_to_end_after_two_stops(small, tmp_path, here, capsys
         gap = means[x["regime"], x["row"]] - means[x["regime"], "fitnet:32"]
         assert float(x["gain@1e-1"]) == pytest.approx(gap[0], abs=0.006)
         assert float(x["gain@1e-1_low"]) <= float(x["gain@1e-1"]) <= float(x["gain@1e-1_high"])
-        assert bool(x["p@1e-1"]) == (x["minus"] == minus[0])
+        assert bool(x["p@1e-1"]) == bool(x["p_all@1e-1"]) == (x["minus"] == minus[0])
 
     for change in ({"calibrated_at": 0.05}, {"sets": small.sets | {"other": People(2000, 9, 9)}}):
         with pytest.raises(ValueError, match="holds results of other options"):
@@ -281,6 +283,12 @@ def test_a_study_from_start_to_end_after_two_stops(small, tmp_path, here, capsys
     run_study(small.only(["fitnet"], ["none"]), out)
     assert rows_of(out / "study.csv") == table
     assert len(Here.done) == 16
+    # A row that lacks a seed is in no table, and the page says so.
+    write_table(out / "runs.csv", [x for x in runs if (x["row"], x["seed"]) != (FITNET, "2")])
+    write_study(small, out, rows_of(out / "runs.csv"), small.resamples)
+    assert rows_of(out / "study.csv") == [x for x in table if x["row"] != FITNET]
+    page = (out / "study.md").read_text(encoding="utf-8")
+    assert f"Left out until all their students are there: {FITNET} (none, 1 of 2 seeds)" in page
 
 
 def test_of_strangers_kd_gets_means_for_prototypes():

@@ -193,3 +193,16 @@ def test_the_weights_of_later_methods_are_those_that_validation_chose():
         (best,) = (row for row in mine if row["chosen"] == "yes")
         assert float(best["score"]) == max(float(row["score"]) for row in mine)
         assert DISTILLERS[name].weight == parse_method(best["setting"])[name]
+
+
+def test_differences_of_two_rows_are_those_of_their_means():
+    means = {(row["regime"], row["row"]): row for row in rows_of("decisive.csv")}
+    pairs = rows_of("decisive_pairs.csv")
+    keys = [(r["regime"], r["row"], r["minus_regime"], r["minus"]) for r in pairs]
+    assert len(set(keys)) == len(keys) > 90
+    for pair, key in zip(pairs, keys, strict=True):
+        for level in ("1e-3", "1e-4"):
+            first, second = (float(means[k][f"tpr@{level}"]) for k in (key[:2], key[2:]))
+            low, gain, high = (float(pair[f"gain@{level}{end}"]) for end in ("_low", "", "_high"))
+            assert gain == pytest.approx(first - second, abs=0.011)
+            assert low < gain < high
