@@ -31,8 +31,10 @@ from benchmarks import (
     heads,
     images,
     losses,
+    memory,
     runs,
     samplers,
+    teacher_rows,
     timing,
 )
 from benchmarks.timing import Row, table
@@ -53,6 +55,8 @@ BENCHES: dict[str, Callable[..., Iterator[Row]]] = {
     "readers": images.bench_readers,
     "embed": images.bench_embed,
     "sampler": samplers.bench_sampler,
+    "gallery": teacher_rows.bench_gallery,
+    "neighbours": teacher_rows.bench_neighbours,
     "inference": backbones.bench_inference,
     "training": backbones.bench_training,
     "methods": backbones.bench_methods,
@@ -61,6 +65,7 @@ BENCHES: dict[str, Callable[..., Iterator[Row]]] = {
     "whole": runs.bench_whole,
     "ranks": runs.bench_ranks,
     "tables": runs.bench_tables,
+    "memory": memory.bench_memory,
 }
 WORSE = 1.2  # a ratio is flagged from here on
 BASELINE = Path(__file__).parent / "baseline.json"

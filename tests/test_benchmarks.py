@@ -9,15 +9,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from benchmarks import memory, teacher_rows
 from benchmarks.__main__ import BENCHES, compare
 from benchmarks.losses import PAIRWISE, make_batch
 from benchmarks.runs import CASES, launch, time_step, time_tables
 from benchmarks.timing import interleave, products
 from ekd_lite.__main__ import main
 from ekd_lite.commands.bench import Bench
+from ekd_lite.train import fit
 
 pytestmark = pytest.mark.filterwarnings("ignore:the first batch has too few impostor pairs")
 
@@ -130,6 +133,46 @@ def test_an_unknown_name_is_told(capsys):
     with pytest.raises(SystemExit):
         main(["bench", "lwf"])
     assert "unknown: lwf" in capsys.readouterr().err
+
+
+def test_rows_of_a_mapped_file_are_not_the_process_s_own(tmp_path):
+    rows, labels = teacher_rows.some_rows(20_000)  # 41 MB
+    cosines = torch.nn.functional.cosine_similarity(rows[:-1:2], rows[1::2])
+    assert 0.65 < float(cosines.mean()) < 0.75  # two images of one person
+    np.save(tmp_path / "rows.npy", rows.numpy())
+    held = [teacher_rows.own_mb(tmp_path / "rows.npy", labels, mapped=m) for m in (True, False)]
+    if None in held:
+        pytest.skip("this system does not tell")
+    assert held[0] < 25 < 39 < held[1] + 2
+
+
+def test_neighbours_are_timed_and_carried_to_millions(monkeypatch):
+    some = teacher_rows.some_rows
+    monkeypatch.setattr(teacher_rows, "some_rows", lambda count: some(2400))
+    monkeypatch.setattr(teacher_rows, "MS1MV2", 24_000 * 100)
+    first, later = teacher_rows.bench_neighbours(quick=True)
+    assert first.ms["ours"] > first.ms["bound"] / 2 and later.ms["ours"] < first.ms["ours"]
+    seconds = 100 * first.ms["ours"] / 1000
+    assert f"once in 68 batches; in proportion {seconds:.0f} s" in first.note
+
+
+def test_the_memory_of_a_run_is_read_at_two_steps(monkeypatch):
+    """A run that keeps 64 MB between the two shows it: so much is never taken from freed memory."""
+    kept = []
+
+    def leaking(*args, on_step, **options):
+        def step(state, metrics):
+            if state.step == 3:
+                kept.append(torch.ones(64 << 18))
+            on_step(state, metrics)
+
+        return fit(*args, on_step=step, **options)
+
+    monkeypatch.setattr("benchmarks.memory.fit", leaking)
+    held = memory.held_at((2, 4))
+    if not held:
+        pytest.skip("this system does not tell")
+    assert len(held) == 2 and 55 < held[1] - held[0] < 90
 
 
 def test_the_command_passes_every_option_on_and_names_every_bench(monkeypatch):

@@ -72,6 +72,10 @@ def memory() -> str:
     return "\n".join(lines)
 
 
+NEIGHBOURS = ("24k", "48k", "96k")
+MS1MV2 = 5_822_653  # images
+BLOCK = 68  # batches for which the rows are read once, by default
+
 # part on the page: rows of the baseline, by item and size
 MEASURED = {
     "EKD": [("ekd", f"N={n}") for n in (64, 512, 2048)],
@@ -85,6 +89,8 @@ MEASURED = {
     "head in fit": [("arcface in fit", f"C={c}") for c in ("20k", "85k")],
     "a tenth in fit, with AdamW": [("a tenth in fit", f"C={c}") for c in ("20k", "85k")],
     "batch of indices": [("sampler", f"{n} people") for n in ("10k", "85k", "360k", "2 M")],
+    "gallery EKD, rows in a file": [("gallery from a file", f"G={g}") for g in ("24k", "240k")],
+    "partners without labels": [("neighbours, first batch", f"{n} x 512") for n in NEIGHBOURS],
     "TPR over all pairs": [("all pairs", f"M={m}") for m in ("10k", "50k")],
     "TPR from scores": [("TPR from scores", "15.7 M")],
     "the nearest point": [("TPR from scores, nearest", "15.7 M")],
@@ -150,6 +156,33 @@ def tables(rows: dict[tuple[str, str], dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def rows_of_a_set(rows: dict[tuple[str, str], dict[str, Any]]) -> str:
+    """Losses and batches that look at the teacher's rows of the whole set, and how they grow."""
+    most = NEIGHBOURS[-1]
+    first = rows["neighbours, first batch", f"{most} x 512"]["ms"]["ours"] / 1000
+    later = rows["neighbours, later batch", f"{most} x 512"]["ms"]["ours"]
+    whole = first * MS1MV2 / (1000 * int(most.removesuffix("k")))
+    mb = rows["gallery from a file", "G=240k"]["mb"]
+    return (
+        f"Of 240,000 rows (469 MiB) a process that maps the file holds {mb['ours']:.0f} MB of its "
+        f"own after a step of gallery EKD, one that has read it {mb['peer']:.0f} MB. "
+        f"`NeighbourSampler` takes {first:.2f} s for the first of {BLOCK} batches with "
+        f"{most[:-1]},000 rows, and {later:.2f} ms for each of the others: "
+        f"{1000 * first / BLOCK:.0f} ms a batch. In proportion, as the three sizes grow, the "
+        f"{MS1MV2:,} rows of MS1MV2 would take {whole:.0f} s, {1000 * whole / BLOCK:,.0f} ms a "
+        "batch, on one thread."
+    )
+
+
+def long_run(rows: dict[tuple[str, str], dict[str, Any]]) -> str:
+    """What a run holds more at its end."""
+    row = rows["memory of a run", "steps 500 to 2000"]
+    return (
+        "A run of the tiny student with FitNet and EKD, 24 images a batch, holds "
+        f"{row['note']}: {row['mb']['ours']:.1f} MB more after 1,500 steps."
+    )
+
+
 def fill(text: str) -> str:
     """The page with its marked parts made anew."""
     found = json.loads(BASELINE.read_text(encoding="utf-8"))["rows"]
@@ -159,6 +192,8 @@ def fill(text: str) -> str:
         "times": times(),
         "memory": memory(),
         "measured": measured(rows),
+        "rows": rows_of_a_set(rows),
+        "long": long_run(rows),
         "ranks": ranks(rows),
         "tables": tables(rows),
     }

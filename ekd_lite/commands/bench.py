@@ -17,8 +17,8 @@ class Bench:
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """Which: pairwise, pointwise, heads, fit, pairs, scores, nearest, search, lfw, pooling,
-    renderer, readers, embed, sampler, inference, training, methods, launches, demo, whole, ranks,
-    tables; all if left out."""
+    renderer, readers, embed, sampler, gallery, neighbours, inference, training, methods, launches,
+    demo, whole, ranks, tables, memory; all if left out."""
     quick: bool = False
     """Small sizes only."""
     cpu: bool = False

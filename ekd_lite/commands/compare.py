@@ -39,8 +39,8 @@ class Compare:
     """Folders of runs, folders of such folders (runs/demo), and model files. Runs that differ in
     nothing but the seed are averaged."""
     recipe: str | None = None
-    """Run a study instead: study, study-gpu, or the path of a .json file like those in
-    ekd_lite/recipes. The same command goes on where it was stopped."""
+    """Run a study instead: study, study-gpu, study-gpu-short, or the path of a .json file like
+    those in ekd_lite/recipes. The same command goes on where it was stopped."""
     only: tuple[str, ...] = ()
     """Of the study, methods that match one of these patterns: none 'ekd_*+fitnet'."""
     regimes: tuple[str, ...] = ()

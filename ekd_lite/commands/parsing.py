@@ -139,6 +139,9 @@ def _unknown(
     if not token.startswith("-"):
         known = re.search(r"Available subcommands: (.*)", "\n".join(sections))
         if known is not None:
+            if difflib.get_close_matches(token.lower(), ["help"], cutoff=0.7):
+                usage = f"`{_help(command[:-1])}`? known: {known[1]}"
+                return f"unknown command {token!r}; did you mean {usage}"
             return f"unknown command {token!r}{nearest_name(token, known[1].split(', '))}"
         return f"{token!r} is one argument too many: `{_help(command)}` tells which there are"
     name = token.partition("=")[0]

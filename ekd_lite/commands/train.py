@@ -18,7 +18,7 @@ from ekd_lite.evaluate import all_pairs_tpr_at_fpr, count_pairs, embed
 from ekd_lite.parallel import rank, world_size
 from ekd_lite.train import Model, Teacher, TrainConfig, fit, load_model
 from ekd_lite.train.distributed import pick_device, process_group
-from ekd_lite.train.estimate import estimate
+from ekd_lite.train.estimate import duration, estimate
 from ekd_lite.train.pixels import seen_by
 from ekd_lite.train.recipes import load_recipe
 from ekd_lite.train.teacher_file import read_teacher_file
@@ -193,7 +193,7 @@ class Train:
             "prototypes a process",
             f"memory       {cost.state_bytes / 2**30:.2f} GiB weights, gradients, moments + "
             f"{cost.activation_bytes / 2**30:.2f} GiB for a batch, a process",
-            f"time         {_duration(hours)} at {cost.step_seconds:.3g} s a step, measured on "
+            f"time         {duration(hours)} at {cost.step_seconds:.3g} s a step, measured on "
             f"this {device}{threads} with a small batch{note}",
         ]
         return "\n".join(lines)
@@ -210,10 +210,6 @@ def recipe_of(arguments: Iterable[str]) -> str | None:
             found = argument.removeprefix("--recipe=")
         before = argument
     return found
-
-
-def _duration(hours: float) -> str:
-    return f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"
 
 
 def _report(name: str, net: nn.Module, validation: FaceSet | None) -> None:

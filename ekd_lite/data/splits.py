@@ -144,11 +144,7 @@ def load_splits(
         label=label,
         max_bad_fraction=max_bad_fraction,
     )
-    if faces.num_identities < 10:
-        raise ValueError(
-            f"{folder} holds {faces.num_identities} identities; training, validation and test need "
-            "people of their own: 10 identities are the least, hundreds are useful"
-        )
+    parts = _divided(faces, folder, seed)
     if isinstance(faces, PackedFaces):
         packed = faces
     else:
@@ -156,9 +152,36 @@ def load_splits(
     note = alignment_note(packed)
     if note is not None:
         warnings.warn(f"{folder}: {note}", stacklevel=2)
+    train, validation, test = (Selection(packed, part) for part in parts)
+    return Splits(train, validation, test, flip=True)
+
+
+def split_labels(
+    folder: str | Path | None = None, *, image_size: int = 32, seed: int = 0
+) -> list[Tensor]:
+    """The labels of the three sets that `load_splits` makes; no image is rendered or decoded.
+
+    Args:
+        folder: as for `load_splits`.
+        image_size: likewise.
+        seed: likewise.
+    """
+    if folder is None:
+        ranges = PROCEDURAL.values()
+        return [torch.arange(count).repeat_interleave(images) for _, count, images in ranges]
+    faces = open_faces(folder, image_size=image_size)
+    return [Selection(faces, part).labels for part in _divided(faces, folder, seed)]
+
+
+def _divided(faces: FaceSet, folder: str | Path, seed: int) -> list[Tensor]:
+    """The people of the three sets; a ValueError if they are too few."""
+    if faces.num_identities < 10:
+        raise ValueError(
+            f"{folder} holds {faces.num_identities} identities; training, validation and test need "
+            "people of their own: 10 identities are the least, hundreds are useful"
+        )
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(faces.num_identities, generator=generator)
     train, validation = int(0.6 * len(order)), int(0.7 * len(order))
     parts = order[:train], order[train:validation], order[validation:]
-    sides = [Selection(packed, part.sort().values) for part in parts]
-    return Splits(sides[0], sides[1], sides[2], flip=True)
+    return [part.sort().values for part in parts]

@@ -5,7 +5,7 @@ matplotlib is imported when a figure is drawn, not before.
 
 from ekd_lite.experiments.compare import compare_runs
 from ekd_lite.experiments.cost import Machine, PlannedRun
-from ekd_lite.experiments.demo import METHODS, DemoConfig, run_demo
+from ekd_lite.experiments.demo import METHODS, DemoConfig, describe_demo, run_demo
 from ekd_lite.experiments.dry_run import describe_study
 from ekd_lite.experiments.folders import Run, group_runs, read_runs
 from ekd_lite.experiments.study import run_study
@@ -29,6 +29,7 @@ __all__ = [
     "Run",
     "StudyPlan",
     "compare_runs",
+    "describe_demo",
     "describe_study",
     "group_runs",
     "level",

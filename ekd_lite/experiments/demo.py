@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,14 +13,17 @@ from torch import Tensor
 
 from ekd_lite.data import Splits, load_splits
 from ekd_lite.data.renderer.render import RENDERER_VERSION
+from ekd_lite.data.splits import split_labels
 from ekd_lite.distill import DISTILLERS, parse_method
 from ekd_lite.evaluate import UndefinedMetricWarning, all_pairs_tpr_at_fpr, count_pairs
+from ekd_lite.experiments.demo_cost import SMALL, describe_plan
 from ekd_lite.experiments.folders import record_options
 from ekd_lite.experiments.given_teacher import (
     ROWS,
     as_run,
     check_batches,
     check_teacher,
+    check_widths,
     make_rows,
     say_what_can_be_measured,
     under,
@@ -51,7 +54,7 @@ METHODS_UNDER_GIVEN = ("none", "fitnet", "ekd_decisions+fitnet")
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """The default experiment. On two cores it takes five to ten minutes."""
+    """The default experiment: five to ten minutes on two cores. Larger images take hours."""
 
     out: Path = Path("runs/demo")
     """Folder of the results. Calling again with the same options goes on where it stopped."""
@@ -118,6 +121,36 @@ def plan_demo(config: DemoConfig, *, flip: bool) -> dict[str, TrainConfig]:
     return plan if is_trained else under(plan, config.out / "teacher" / ROWS)
 
 
+def describe_demo(config: DemoConfig, *, teacher: Teacher | None = None) -> str:
+    """Say what a demo would take on this machine. Nothing is trained or written.
+
+    Args:
+        config: of the demo.
+        teacher: as for `run_demo`.
+
+    Raises:
+        ValueError: bad options, an unusable folder of faces or teacher.
+    """
+    teacher = _opened(config, teacher)
+    size = None if teacher is None else check_teacher(teacher, config.image_size)
+    labels = split_labels(config.faces, image_size=config.image_size)
+    plan = plan_demo(config, flip=config.faces is not None)
+    _check(config, plan, labels[0], labels[2], teacher)
+    return _cost(config, plan, labels, teacher, size)
+
+
+def _cost(
+    config: DemoConfig,
+    plan: dict[str, TrainConfig],
+    labels: Sequence[Tensor],
+    teacher: Teacher | None,
+    size: int | None,
+) -> str:
+    """What is left of a demo, in hours."""
+    side, at_once = size or config.image_size, config.processes
+    return describe_plan(plan, config.out, labels, teacher=teacher, size=side, processes=at_once)
+
+
 def run_demo(config: DemoConfig, *, teacher: Teacher | None = None) -> Path:
     """Do it all, and return the path of the table.
 
@@ -130,10 +163,31 @@ def run_demo(config: DemoConfig, *, teacher: Teacher | None = None) -> Path:
             `out`, or another process that is writing there.
         RuntimeError: a run failed; its own message and trace are in `out`.
     """
-    if config.teacher not in BACKBONES and teacher is None:
-        teacher = Teacher.from_file(config.teacher)
+    teacher = _opened(config, teacher)
     with locked_folder(config.out):
         return _run(config, teacher)
+
+
+def _opened(config: DemoConfig, teacher: Teacher | None) -> Teacher | None:
+    """The teacher that is there already, if the demo has one."""
+    if config.teacher not in BACKBONES and teacher is None:
+        return Teacher.from_file(config.teacher)
+    return teacher
+
+
+def _check(
+    config: DemoConfig,
+    plan: dict[str, TrainConfig],
+    train: Tensor,
+    test: Tensor,
+    teacher: Teacher | None,
+) -> None:
+    """Refuse a teacher too wide and a folder too small, and say what its people cannot show."""
+    if teacher is not None:
+        check_widths(plan, teacher)
+    if config.faces is not None:
+        say_what_can_be_measured(test)
+        check_batches(plan, train)
 
 
 def _run(config: DemoConfig, teacher: Teacher | None) -> Path:
@@ -144,9 +198,11 @@ def _run(config: DemoConfig, teacher: Teacher | None) -> Path:
     splits = load_splits(config.faces, image_size=config.image_size)
     print_splits(splits)
     plan, row = plan_demo(config, flip=splits.flip), None
+    _check(config, plan, splits.train.labels, splits.test.labels, teacher)
+    if config.image_size > SMALL:
+        people = [part.labels for part in (splits.train, splits.validation, splits.test)]
+        print(_cost(config, plan, people, teacher, size), flush=True)
     if teacher is not None and size is not None:
-        say_what_can_be_measured(splits.test.labels)
-        check_batches(plan, splits.train.labels)
         folder = config.out / "teacher"
         seen = make_rows(teacher, config.faces, size, folder, splits.flip)
         plan = _calibrated(plan, splits.validation.labels, lambda: (teacher, seen))

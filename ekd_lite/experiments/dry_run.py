@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,6 +45,10 @@ def describe_study(plan: StudyPlan, out: Path) -> str:
     if isinstance(plan.teacher, TrainConfig):
         configs["", TEACHER], people["", TEACHER] = plan.teacher, plan.sets[OWN].people
     kinds: dict[tuple[TrainConfig, int], Estimate] = {}  # the same in several regimes
+    if configs:  # at once, and where the bar is not shown: a step of large images takes a while
+        count = len({(config, people[key]) for key, config in configs.items()})
+        text = f"timing steps of {count} kinds, {probe} images of {size} pixels each, on {device}"
+        print(text, file=sys.stderr, flush=True)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in the runs
     try:

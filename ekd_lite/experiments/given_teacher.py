@@ -6,6 +6,7 @@ The teacher looks at the images at its own size, the students at theirs.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ekd_lite.data import FaceSet, Splits, load_splits
+from ekd_lite.distill import DISTILLERS, parse_method
 from ekd_lite.evaluate import count_pairs
 from ekd_lite.experiments.folders import Run
 from ekd_lite.experiments.tables import FPRS, level
@@ -60,9 +62,32 @@ def say_what_can_be_measured(labels: Tensor) -> None:
 
 
 def check_batches(plan: Mapping[str, TrainConfig], labels: Tensor) -> None:
-    """Raise a ValueError if the training people are too few for the batches of a run."""
+    """Raise a ValueError if the training people are too few for the batches of a run.
+
+    Args:
+        plan: the runs.
+        labels: of the training images.
+    """
     for run in plan.values():
-        build_sampler(run, labels)
+        try:
+            build_sampler(run, labels)
+        except ValueError as error:
+            raise ValueError(_too_few_for(run, labels)) from error
+
+
+def _too_few_for(run: TrainConfig, labels: Tensor) -> str:
+    """What a folder must hold for the batches of a run, which a demo's user cannot choose."""
+    each, sizes = run.images_per_identity, labels.bincount()
+    needed = run.general + run.identities * each
+    there = int(sizes.clamp(max=each)[sizes > 1].sum())
+    # 60 % of a folder's people train.
+    people = [next(n for n in itertools.count() if int(0.6 * n) * k >= needed) for k in (each, 2)]
+    return (
+        f"the folder is too small for a demo: its batches take {needed} images of training people, "
+        f"60 % of all, and {there} count ({each} a person at most, of people with two or more). "
+        f"The least is {people[0]} people with {each} images each, or {people[1]} with 2; "
+        "`ekd-lite train --faces DIR` has options for smaller batches"
+    )
 
 
 def check_teacher(teacher: Teacher, image_size: int) -> int:
@@ -80,6 +105,18 @@ def check_teacher(teacher: Teacher, image_size: int) -> int:
     size = side_to_read(teacher.input_size or image_size)
     probe(teacher, size)
     return size
+
+
+def check_widths(plan: Mapping[str, TrainConfig], teacher: Teacher) -> None:
+    """Raise a ValueError if a method needs rows as wide as the students', and they are not."""
+    for run in plan.values():
+        names = [n for n in parse_method(run.method) if DISTILLERS[n].needs_same_width]
+        if names and teacher.width != run.embedding_dim:
+            raise ValueError(
+                f"method {names[0]!r} needs one width, and {teacher.name} makes {teacher.width} "
+                f"numbers, the students of a demo {run.embedding_dim}: leave it out of --methods; "
+                f"`ekd-lite train --embedding-dim {teacher.width}` can train with it"
+            )
 
 
 def make_rows(teacher: Teacher, faces: Path | None, size: int, out: Path, flip: bool) -> Splits:

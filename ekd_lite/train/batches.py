@@ -20,6 +20,7 @@ from ekd_lite.data.faceset import check_pixels
 from ekd_lite.data.sampler import BatchStream
 from ekd_lite.ops import generator_for
 from ekd_lite.parallel import rank, world_size
+from ekd_lite.train.checks import batches_without_labels
 from ekd_lite.train.config import TrainConfig
 from ekd_lite.train.objective import HALF
 from ekd_lite.train.state import TrainState
@@ -90,6 +91,10 @@ def build_sampler(
         labels: identities, (N,); not looked at with the sampler "neighbours".
         rows: the teacher's embeddings, (N, D'), for that sampler.
         device: where it compares them.
+
+    Raises:
+        ValueError: a set too small for one batch; where no labels are needed, it names the options
+            of batches without.
     """
     options: dict[str, Any] = {
         "general": config.general,
@@ -100,10 +105,11 @@ def build_sampler(
     }
     each = config.images_per_identity
     if config.sampler == "identities":
-        count = config.identities
-        return IdentityBalancedSampler(
-            labels, identities=count, images_per_identity=each, **options
-        )
+        options |= {"identities": config.identities, "images_per_identity": each}
+        try:
+            return IdentityBalancedSampler(labels, **options)
+        except ValueError as error:
+            raise ValueError(f"{error}{batches_without_labels(config, len(labels))}") from error
     threshold = config.teacher_threshold
     assert rows is not None and threshold is not None  # the configuration has seen to it
     options |= {"anchors": config.identities, "images_per_anchor": each, "device": device}

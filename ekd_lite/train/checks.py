@@ -46,7 +46,7 @@ def check_faces(config: TrainConfig, faces: FaceSet) -> None:
         raise ValueError(
             f"the set's num_identities must be a whole number, got {faces.num_identities!r}"
         )
-    if faces.num_identities < 2 and _looks_at_labels(config):
+    if faces.num_identities < 2 and looks_at_labels(config):
         raise ValueError(
             f"the set holds {faces.num_identities} identity: telling faces apart takes two or more"
         )
@@ -63,10 +63,23 @@ def check_faces(config: TrainConfig, faces: FaceSet) -> None:
         raise ValueError(problem)
 
 
-def _looks_at_labels(config: TrainConfig) -> bool:
+def looks_at_labels(config: TrainConfig) -> bool:
     """Whether a run compares people, and not only the images of two nets."""
     used = [DISTILLERS[name] for name in parse_method(config.method)]
     return config.identity_weight > 0 or any(m.needs_labels for m in used)
+
+
+def batches_without_labels(config: TrainConfig, num_images: int) -> str:
+    """How the batches of a run that needs no label can do without, if it asked for some; or ""."""
+    used = [DISTILLERS[name] for name in parse_method(config.method)]
+    by_label = any(m.by_person or m.needs == "logits" for m in used)
+    if looks_at_labels(config) or by_label or not config.identities or num_images < 2:
+        return ""
+    count = config.general + config.identities * config.images_per_identity
+    return (
+        "; this run needs no labels: random images alone, --general "
+        f"{min(count, num_images)} --identities 0, make batches of any set"
+    )
 
 
 def check_set_labels(faces: FaceSet) -> None:

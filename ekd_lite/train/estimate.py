@@ -67,8 +67,9 @@ def estimate(
         num_identities: C.
         processes: W; with `partial_fc` each keeps C / W prototypes.
         device: where to measure.
-        teacher: the teacher, if it is there; else an untrained one of 512 dimensions takes its
-            place, an IResNet-50 for large images and the demo's for small ones.
+        teacher: the teacher, if it is there; else one of 512 dimensions takes its place: random
+            rows if its embeddings are cached, or an untrained net that is asked in every step, an
+            IResNet-50 for large images and the demo's for small ones.
         student: a net of your own, as for `fit`.
         repeats: steps that are timed, after one to warm up.
         probe: images of a timed step. A whole batch tells the time of losses on pairs too, which
@@ -96,7 +97,8 @@ def estimate(
             teacher.info,
         )
     gallery = None
-    if needs_teacher and teacher is not None:  # of a size at which a step costs what it will
+    if any(DISTILLERS[name].needs_gallery for name in parse_method(config.method)):
+        assert teacher is not None  # of a size at which a step costs what it will
         people = torch.arange(PROBE_GALLERY) // 24
         gallery = torch.randn(PROBE_GALLERY, teacher.info["embedding_dim"]), people
     state = build_state(
@@ -119,13 +121,13 @@ def estimate(
     for step in range(repeats + 1):
         images = torch.randn(probe, 3, config.image_size, config.image_size, device=device)
         labels = torch.arange(probe, device=device) // 2 % here
-        start = _now(device, clock)
         rows = None
-        if needs_teacher and teacher is not None:
+        if needs_teacher and teacher is not None and config.cache_teacher:
+            rows = _rows_of(labels, teacher.info["embedding_dim"])
+        start = _now(device, clock)
+        if needs_teacher and teacher is not None and rows is None:
             with torch.no_grad():
                 rows = teacher.backbone(images)
-            if config.cache_teacher:
-                start = _now(device, clock)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # so small a batch cannot show EKD's levels
             if step == 0:
@@ -150,12 +152,25 @@ def estimate(
     )
 
 
+def duration(hours: float) -> str:
+    """Hours or minutes, in words."""
+    return f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"
+
+
+def _rows_of(labels: Tensor, dim: int) -> Tensor:
+    """Rows of a cache, (N, dim): two images of one person have a cosine of some 0.7."""
+    people = torch.randn(int(labels.max()) + 1, dim, device=labels.device)[labels]
+    return people + 0.7 * torch.randn_like(people)
+
+
 def _stand_in(config: TrainConfig, num_identities: int) -> Model:
-    """An untrained teacher of the usual size."""
+    """An untrained teacher of the usual size; without a net if only its cached rows are asked."""
     same_width = any(DISTILLERS[name].needs_same_width for name in parse_method(config.method))
     dim = config.embedding_dim if same_width else 512
-    name = "iresnet50" if config.image_size >= 112 else "tiny_teacher"
-    backbone = build_backbone(name, embedding_dim=dim, image_size=config.image_size).eval()
+    backbone: nn.Module = nn.Identity()
+    if not config.cache_teacher:
+        name = "iresnet50" if config.image_size >= 112 else "tiny_teacher"
+        backbone = build_backbone(name, embedding_dim=dim, image_size=config.image_size).eval()
     info: dict[str, Any] = {"embedding_dim": dim}
     return Model(backbone, ArcFace(dim, num_identities, scale=config.scale), info)
 

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import queue
+import re
 import warnings
 from dataclasses import replace
 from types import SimpleNamespace
@@ -20,9 +21,19 @@ from ekd_lite.__main__ import main
 from ekd_lite.data import load_splits
 from ekd_lite.evaluate import all_pairs_tpr_at_fpr, embed
 from ekd_lite.evaluate.embedding import embed_views
-from ekd_lite.experiments import DemoConfig, given_teacher, run_demo, runner
+from ekd_lite.experiments import (
+    DemoConfig,
+    demo,
+    demo_cost,
+    describe_demo,
+    given_teacher,
+    run_demo,
+    runner,
+)
 from ekd_lite.experiments.demo import METHODS_UNDER_GIVEN
+from ekd_lite.experiments.given_teacher import check_batches
 from ekd_lite.train import Teacher, TrainConfig, fit, load_model
+from ekd_lite.train.estimate import Estimate
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*eyes are not where aligned"),
@@ -207,10 +218,19 @@ def test_what_cannot_work_is_said_before_any_work(people, tmp_path, capsys, monk
 
     refused("table of rows: the demo measures", teacher=Teacher.from_rows(torch.eye(4)))
     refused("cannot embed images", teacher=Teacher(Net(), input_size=32))
+    refused("'ekd_gallery' needs one width, and Net makes 20 numbers, the students of a demo 128: "
+            "leave it out of --methods", methods=("none", "ekd_gallery+fitnet"))  # fmt: skip
     refused("no two of their images show one", faces=folder_of(tmp_path / "a", 20, 1))
     refused("they have 27 impostor pairs, and FPR 1e-2 takes 100",
             faces=folder_of(tmp_path / "b", 10, 3))  # fmt: skip
-    refused("identities", faces=folder_of(tmp_path / "c", 14, 6))
+    refused("60 % of all, and 32 count .4 a person at most.*The least is 40 people with 4 images",
+            faces=folder_of(tmp_path / "c", 14, 6))  # fmt: skip
+    small = ["demo", "--faces", str(tmp_path / "c"), "--image-size", "16"]
+    for more in (["--dry-run"], ["--out", str(tmp_path / "y")]):  # whoever teaches
+        assert main([*small, *more]) == 2
+        error = capsys.readouterr().err
+        assert "or 80 with 2; `ekd-lite train --faces DIR` has options for smaller" in error
+        assert "use smaller batches" not in error
     for arguments, message in (
         (["--teacher", "tiny_techer"], "no backbone; did you mean 'tiny_teacher'?"),
         (["--teacher", "no.onnx"], "teacher 'no.onnx' is no file that is there"),
@@ -219,3 +239,75 @@ def test_what_cannot_work_is_said_before_any_work(people, tmp_path, capsys, monk
     ):
         assert main(["demo", "--out", str(tmp_path / "x"), *arguments]) == 2
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("people", "images"), [(40, 4), (80, 2)])
+def test_the_least_folder_that_is_named_is_the_least(people, images):
+    plan = {"fitnet-0": TrainConfig(method="fitnet", teacher="t")}
+    train = int(0.6 * people)
+    check_batches(plan, torch.arange(train).repeat_interleave(images))
+    with pytest.raises(ValueError, match=r"least is 40 people with 4 images each, or 80 with 2;"):
+        check_batches(plan, torch.arange(int(0.6 * (people - 1))).repeat_interleave(images))
+
+
+def seconds(config, **options):
+    """A step takes 0.36 s, an image's share of it in a teacher's rows nothing."""
+    assert options["num_identities"] == 30
+    return Estimate(0, 0, 0, 0, 0.36)
+
+
+def test_a_dry_run_says_what_is_left_and_does_nothing(done, people, tmp_path, capsys, monkeypatch):
+    out, net, _ = done
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demo_cost, "estimate", seconds)
+    monkeypatch.setattr(demo_cost, "_seconds_an_image", lambda teacher, size: size / 48)
+    monkeypatch.setattr(given_teacher, "make_rows", lambda *a: pytest.fail("work began"))
+    monkeypatch.setattr(demo, "load_splits", lambda *a, **k: pytest.fail("images were decoded"))
+    new = {"student_steps": 1000, "seeds": (0, 1), "processes": 3}
+    text = describe_demo(config_for(tmp_path / "a", people, **new), teacher=Teacher(net, **OPTIONS))
+    for expected in (
+        r"^teacher +its rows of 300 images: 5.0 minutes",  # 30 people twice, mirrored, and 15 once
+        r"^fitnet +2 x 1,000 steps of tiny_student at 360 ms: 12.0 minutes",
+        r"^student alone +2 x ",
+        r"^in all +41.0 minutes of a core beside 0 runs .* about 13.7 minutes with 3 runs",
+    ):
+        assert re.search(expected, text, re.MULTILINE), expected
+    assert "timing a step of 3 kinds" in capsys.readouterr().err
+    text = describe_demo(config_for(out, people, seeds=(0, 1)), teacher=Teacher(net, **OPTIONS))
+    assert "its rows" not in text and "fitnet               1 x 4 steps" in text
+    assert "beside 3 runs that are finished" in text
+    assert main(["demo", "--faces", str(people), "--image-size", "16", "--dry-run"]) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"^teacher +1 x 2,000 steps of tiny_teacher .*: 12.0 minutes", text, re.M)
+    assert re.search(r"^ekd_paper +3 x 1,500 steps", text, re.M)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_large_images_under_an_onnx_teacher_of_their_size(people, tmp_path, capsys, monkeypatch):
+    """What a reader does with SFace: its cost is said before its work, and the work is done."""
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ekd_lite.experiments.figures.demo_figures", lambda *a: {})
+    net = nn.Sequential(nn.AvgPool2d(14), nn.Flatten(), nn.Linear(3 * 8 * 8, 32))
+    torch.onnx.export(net, (torch.zeros(1, 3, 112, 112),), "net.onnx", dynamo=False)
+    whole = demo.plan_demo
+
+    def in_small_batches(config, *, flip):
+        plan = whole(config, flip=flip)
+        return {n: replace(run, general=6, identities=3) for n, run in plan.items()}
+
+    monkeypatch.setattr(demo, "plan_demo", in_small_batches)
+    arguments = ["demo", "--teacher", "net.onnx", "--faces", str(people), "--image-size", "112"]
+    arguments += ["--student", "mobilefacenet", "--student-steps", "2", "--seeds", "0"]
+    assert main([*arguments, "--resamples", "20", "--methods", "fitnet", "--out", "runs"]) == 0
+    output = capsys.readouterr().out
+    assert 0 < output.index("its rows of 300 images") < output.index("TPR on unseen identities")
+    found = re.search(r"fitnet +1 x 2 steps of mobilefacenet at ([\d,]+) ms", output)
+    assert found and 50 < int(found[1].replace(",", "")) < 30_000
+    with open("runs/table.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["method"] for row in rows] == ["teacher", "fitnet"]
+    assert int(rows[1]["macs"]) > 10**8
+    config = json.loads((tmp_path / "runs" / "fitnet-0" / "config.json").read_text())
+    assert (config["backbone"], config["image_size"]) == ("mobilefacenet", 112)

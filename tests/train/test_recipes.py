@@ -8,6 +8,7 @@ import torch
 
 from ekd_lite.__main__ import main
 from ekd_lite.distill import parse_method
+from ekd_lite.models import build_backbone
 from ekd_lite.train import TrainConfig, build_state
 from ekd_lite.train.estimate import estimate
 from ekd_lite.train.optim import learning_rate_at
@@ -75,6 +76,22 @@ def test_the_estimate_counts_what_is_there():
     larger = estimate(double, num_identities=100, device=torch.device("cpu"), repeats=1)
     # Four times the pixels, nearly four times the activations.
     assert 3 < larger.activation_bytes / found.activation_bytes < 4.5
+
+
+def test_only_a_teacher_that_is_asked_in_every_step_is_built(monkeypatch):
+    """Of a cache the rows are made: an IResNet-50 would take longer than the step itself."""
+    built = []
+    monkeypatch.setattr(
+        "ekd_lite.train.estimate.build_backbone",
+        lambda name, **options: built.append(name) or build_backbone(name, **options),
+    )
+    for cached, expected in ((True, []), (False, ["tiny_teacher"])):
+        config = TrainConfig(
+            method="ekd_gallery+kd", teacher="t", image_size=16, device="cpu", cache_teacher=cached
+        )
+        found = estimate(config, num_identities=100, device=torch.device("cpu"), repeats=1)
+        assert found.step_seconds > 0
+        assert built == expected
 
 
 def test_split_prototypes_divide_the_memory():
