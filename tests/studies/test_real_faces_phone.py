@@ -1,6 +1,7 @@
 """The tables of MobileFaceNet on real faces, from made-up embeddings: nothing is trained."""
 
 import csv
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ def nets(data, tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "BLOCKS", {"phone64": runs})
     work = tmp_path / "work"
     for k, run in enumerate(runs[:-1]):
-        rows = {"train_seconds": np.array(60.0)}
+        rows: dict[str, Any] = {"train_seconds": np.array(60.0)}
         for part in ("validation", "test"):
             labels = lfw.read_faces(data, work, part, size=64).images.labels
             g = torch.Generator().manual_seed(k)
