@@ -40,7 +40,7 @@ def main(out: Path) -> None:
         if not (out / run.name / EMBEDDINGS).exists():
             continue  # restored without its embeddings
         rows = unit_rows(load_file(out / run.name / EMBEDDINGS)["validation"].double())
-        cosines = (rows @ rows.T)[stranger]
+        cosines = (rows.float() @ rows.float().T)[stranger]
         shares = torch.linalg.eigvalsh(rows.T @ rows / len(rows)).clamp_min(1e-15)
         rank = torch.exp(-(shares * shares.log()).sum())  # the eigenvalues of unit rows sum to 1
         lines.append(

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from ekd_lite.evaluate import BootstrapResult, over_runs, paired_difference
+from ekd_lite.experiments.study_report import run_draws
 from ekd_lite.experiments.tables import percents, write_table
 
 DRAWS, TABLE = Path("data/study_draws.npz"), Path("data/results/decisive.csv")
@@ -42,7 +43,8 @@ def read_means(draws: Path, table: Path) -> dict[Key, BootstrapResult]:
             seeds = [name for name in kept.files if name.rpartition("-")[0] == start[:-1]]
             rows = [torch.from_numpy(kept[name]).double() for name in sorted(seeds, key=_seed)]
             runs = [BootstrapResult(LEVELS, r[0], unknown, unknown, r[1:]) for r in rows]
-            found[line["regime"], line["row"]] = over_runs(runs)
+            people = len(runs[0].samples)
+            found[line["regime"], line["row"]] = over_runs(runs, repeats=run_draws(people))
     return found
 
 
