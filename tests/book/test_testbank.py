@@ -192,8 +192,7 @@ def gain(regime, minus):
     (row,) = [
         row
         for row in table("decisive_gains.csv")
-        if row["row"] == DECISIONS
-        and (row["regime"], row["minus"]) == (regime, minus)
+        if row["row"] == DECISIONS and (row["regime"], row["minus"]) == (regime, minus)
     ]
     ends = [float(row[f"gain@1e-4{end}"]) for end in ("", "_low", "_high")]
     return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*ends).replace("-", "−")
