@@ -174,9 +174,11 @@ def test_a_lock_is_waited_for_and_leaves_nothing(
 ):
     monkeypatch.setattr("ekd_lite.files._PATIENCE", patience)
     process = holder("locked", tmp_path / "x")
-    threading.Timer(0.3, lambda: process.communicate("go\n")).start()
+    timer = threading.Timer(0.3, lambda: process.communicate("go\n"))
+    timer.start()
     with locked(tmp_path / "x"):
         process.wait(5)  # it has ended, or we would not be here
+    timer.join()  # or it reads from a pipe that the fixture closes
     told = capfd.readouterr().err
     assert message in told and bool(told) == bool(message)
     assert names(tmp_path) == []
