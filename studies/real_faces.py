@@ -4,28 +4,11 @@
     python studies/real_faces.py --data ../shared/data --work /work/runs/real --processes 2
 
 The first prints what would be run and for how long, the second runs what is missing; a run that was
-stopped goes on at its last checkpoint. Students learn from LFW's training people (View 1, less a
-tenth of them for validation) under SFace's cached rows. Every net leaves its embeddings of the
-validation and of the test people in its folder, and `studies/real_faces_tables.py` makes the tables
-of `data/results/` from these. Photographs stay outside of the repository.
-
-The plan, written down before its first run (`BLOCKS`):
-
-    weights   DKD on class means at three weights, for the validation people to choose
-    methods   seven ways to teach a small residual net (`tiny_teacher`) at 64 pixels, three seeds
-    data      that net from 1/8, 1/4 and 1/2 of the people, and with drawn faces added
-    batches   FitNet without labels on the batches of EKD by decisions: what is the batches' part?
-    length    and for a quarter, half, twice and four times the steps
-    phone64   MobileFaceNet at 64 pixels, half of the steps: the same seven ways, three seeds
-    phone112  at 112 pixels: the two best at 64 pixels, two seeds
-
-It is cut to a few hours of two cores. The methods are compared first on a net of half
-MobileFaceNet's multiply-adds, which learns from three times as many images an hour on this machine,
-and then on MobileFaceNet for half of the steps. FitNet's
-weight is the best of the trials at 32 pixels, and those of the others stand in the proportion to it
-that earlier trials found. Only DKD was searched: on class means, that of drawn faces did harm, and
-the smallest of three was the best. Optimizers and learning rates were chosen on validation people,
-from short runs of FitNet without labels (`OPTIMIZER`).
+stopped goes on at its last checkpoint. What is run, and why, stands in `real_faces_plan.py`.
+Students learn from LFW's training people (View 1, less a tenth of them for validation) under
+SFace's cached rows. Every net leaves its embeddings of the validation and of the test people in its
+folder, and `studies/real_faces_tables.py` makes the tables of `data/results/` from these.
+Photographs stay outside of the repository.
 """
 
 from __future__ import annotations
@@ -34,126 +17,20 @@ import argparse
 import multiprocessing
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from lfw import DIM, FILES, Faces, read_faces
+from lfw import FILES, Faces, read_faces
+from real_faces_plan import BLOCKS, Run
 
 from ekd_lite.data import FaceSet, PackedFaces, SyntheticFaces
 from ekd_lite.evaluate import embed
-from ekd_lite.train import Teacher, TrainConfig, fit, load_model
+from ekd_lite.train import Teacher, fit, load_model
 
-BATCH, STEPS = 96, 500
-SMALL, PHONE = "tiny_teacher", "mobilefacenet"
-OPTIMIZER: dict[str, dict[str, Any]] = {
-    SMALL: {"optimizer": "adamw", "learning_rate": 3e-3},
-    PHONE: {"optimizer": "sgd", "learning_rate": 0.05, "weight_decay": 5e-4},
-}
-# SFace holds two photographs for one person from this cosine; measured on the validation people, at
-# one false accept in ten thousand (`Teacher.threshold_at`). Its publisher's own is .363.
-THRESHOLD = 0.411
-SECONDS = {(SMALL, 64): 0.4, (PHONE, 64): 1.0, (PHONE, 112): 3.8}  # a step, on an idle core
 DRAWN = 4000  # rendered images added in block "data", about half as many as photographs
 FIRST_DRAWN = 70_000  # their people stand in no other study
-
-
-@dataclass(frozen=True)
-class Method:
-    """A way to teach: its name in the tables, the losses, and whether labels are looked at."""
-
-    name: str
-    method: str
-    labels: bool
-
-
-BARE = "fitnet, no labels"
-CONTROL = "fitnet on the decisions' batches, no labels"
-WEIGHTS = ("dkd:0.0625", "dkd:0.25", "dkd:2")
-METHODS = (
-    Method("alone", "none", True),
-    Method(BARE, "fitnet:64", False),
-    Method("fitnet", "fitnet:64", True),
-    Method("dkd on class means", WEIGHTS[0], True),
-    Method("ekd_memory", "ekd_memory:128", True),
-    Method("ekd_labels + fitnet", "ekd_labels:32+fitnet:64", True),
-    Method("ekd_decisions + fitnet, no labels", "ekd_decisions:32+fitnet:64", False),
-)
-EXTRA = (Method(CONTROL, "fitnet:64", False), *(Method(w, w, True) for w in WEIGHTS))
-ROWS = {method.name: method for method in (*METHODS, *EXTRA)}
-
-
-@dataclass(frozen=True)
-class Run:
-    """One student."""
-
-    row: str
-    seed: int
-    backbone: str = SMALL
-    size: int = 64
-    share: float = 1.0
-    drawn: bool = False
-    steps: int = STEPS
-
-    @property
-    def name(self) -> str:
-        """Its folder."""
-        row = ROWS[self.row]
-        method = row.method.replace(":", "") + ("" if row.labels else "-no-labels")
-        more = f"-of{self.share:g}" * (self.share < 1) + "-drawn" * self.drawn
-        more += "-neighbours" * (self.row == CONTROL)
-        return f"{self.backbone}-{self.size}/{method}{more}-{self.steps}-{self.seed}"
-
-    @property
-    def seconds(self) -> float:
-        """About how long it takes on one idle core."""
-        return self.steps * SECONDS[self.backbone, self.size]
-
-    @property
-    def config(self) -> TrainConfig:
-        """How it is trained. Without labels there are no labelled batches either."""
-        row = ROWS[self.row]
-        some: dict[str, Any] = {"general": 48, "identities": 12, "images_per_identity": 4}
-        if "decisions" in row.name:
-            some |= {"sampler": "neighbours", "teacher_threshold": THRESHOLD}
-        elif not row.labels:
-            some |= {"general": BATCH, "identities": 0}
-        return TrainConfig(
-            backbone=self.backbone,
-            image_size=self.size,
-            embedding_dim=DIM,
-            method=row.method,
-            identity_weight=float(row.labels),
-            margin=0.4,
-            steps=self.steps,
-            flip=True,
-            augment=True,
-            compile=True,
-            seed=self.seed,
-            device="cpu",
-            checkpoint_every=100,
-            **OPTIMIZER[self.backbone],
-            **some,
-        )
-
-
-# The best of block "phone64" on validation people, by person at 1e-3: 16.0 and 14.2 %.
-BEST_AT_64 = ("ekd_labels + fitnet", BARE)
-LENGTHS = (STEPS // 4, STEPS // 2, 2 * STEPS, 4 * STEPS)
-BLOCKS = {
-    "weights": [Run("dkd:2", 0), Run("dkd:0.25", 9), Run("dkd:0.0625", 9)],
-    "methods": [Run(row.name, seed) for seed in (0, 1, 2) for row in METHODS],
-    "data": [Run(BARE, 0, share=share) for share in (0.125, 0.25, 0.5)]
-    + [Run(BARE, 0, drawn=True)],
-    "batches": [Run(CONTROL, seed) for seed in (0, 1, 2)],
-    "length": [Run(BARE, 0, steps=steps) for steps in LENGTHS],
-    "phone64": [Run(row.name, s, PHONE, steps=STEPS // 2) for s in (0, 1, 2) for row in METHODS],
-    "phone112": [
-        Run(row, seed, PHONE, 112, steps=STEPS // 2) for seed in (0, 1) for row in BEST_AT_64
-    ],
-}
 
 
 class Joined:

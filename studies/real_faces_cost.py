@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 import onnx
 from lfw import Row, read_faces
-from real_faces import BARE, STEPS, sface
+from real_faces import sface
 from real_faces_phone import COUNTS, LEVELS, TEACHER, TPR, percent
+from real_faces_plan import BARE, STEPS
 
 from ekd_lite.evaluate import all_pairs_tpr_at_fpr, embed
 from ekd_lite.export import OnnxModel, calibration_images, export_onnx, quantize_int8

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from lfw import Row, read_index
-from real_faces import PHONE
+from real_faces_plan import PHONE
 from torch import Tensor
 from torch.nn.functional import normalize
 

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from lfw import Row, read_index
-from real_faces import Run
 from real_faces_phone import (
     DRAWS,
     TEACHER,
@@ -35,6 +34,7 @@ from real_faces_phone import (
     percent,
     phones,
 )
+from real_faces_plan import Run
 from torch import Tensor
 from torch.nn.functional import normalize
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from lfw import Row
 from lfw_reference import on_pairs, read_pairs
-from real_faces import BARE, PHONE, ROWS, Run
+from real_faces_plan import BARE, PHONE, ROWS, Run
 
 from ekd_lite.evaluate import BootstrapResult, over_runs, paired_difference
 from ekd_lite.evaluate.bootstrap import draw_weights

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from lfw import Row, read_faces, read_index, split_people
 from lfw_reference import on_pairs
-from real_faces import BARE, BLOCKS, PHONE, ROWS, SMALL, Run, is_done
+from real_faces import is_done
 from real_faces_cost import cost
 from real_faces_failures import failures
 from real_faces_groups import groups
@@ -44,6 +44,7 @@ from real_faces_phone import (
     phone_means,
     phones,
 )
+from real_faces_plan import BARE, BLOCKS, PHONE, ROWS, SMALL, Run
 from real_faces_views import views
 from torch import Tensor
 

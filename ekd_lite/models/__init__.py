@@ -22,6 +22,7 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "iresnet50": partial(IResNet, (3, 4, 14, 3)),
     "iresnet100": partial(IResNet, (3, 13, 30, 3)),
     "mobilefacenet": MobileFaceNet,
+    "mobilefacenet_half": partial(MobileFaceNet, scale=0.5, expansion=0.5),
     **{
         f"arcface_iresnet{layers}": partial(IResNet, depths, project_all=True, affine_output=True)
         for layers, depths in (

@@ -47,6 +47,16 @@ def test_every_size_that_is_a_multiple_of_16(name, image_size):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in backbone.parameters())
 
 
+def test_half_the_width_is_a_quarter_of_the_cost():
+    whole, half = (
+        profile_backbone(build_backbone(name, embedding_dim=128), image_size=112, repeats=1)
+        for name in ("mobilefacenet", "mobilefacenet_half")
+    )
+    # stem and depthwise convolutions, a tenth of the products, are halved and not quartered
+    assert 0.25 < half.macs / whole.macs < 0.27
+    assert half.parameters < 0.3 * whole.parameters
+
+
 def test_macs_count_convolutions_and_linear_layers():
     net = nn.Sequential(
         nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False),  # 8 x 8 x 8 outputs of 27 products

@@ -12,7 +12,9 @@ from ekd_lite.evaluate import all_pairs_tpr_at_fpr
 from tests.oracles.seeds import draws_over_seeds
 from tests.studies.conftest import module
 
-lfw, study, tables = (module(name) for name in ("lfw", "real_faces", "real_faces_tables"))
+lfw, plan, study, tables = (
+    module(name) for name in ("lfw", "real_faces_plan", "real_faces", "real_faces_tables")
+)
 failing = module("real_faces_failures")
 
 
@@ -43,32 +45,34 @@ def test_people_are_in_one_part_and_rows_find_their_image(data, tmp_path):
 CHANGES = [
     {"row": "fitnet"},
     {"seed": 1},
-    {"backbone": study.PHONE},
+    {"backbone": plan.PHONE},
     {"size": 112},
     {"share": 0.5},
     {"drawn": True},
     {"steps": 7},
+    {"recipe": "adamw-32"},
 ]
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: next(iter(change)))
 def test_a_run_is_known_by_all_that_it_does(change):
-    run = study.Run(study.BARE, 0)
+    run = plan.Run(plan.BARE, 0)
     assert dataclasses.replace(run, **change).name != run.name
 
 
 def test_the_plan_is_what_its_text_says():
-    methods = study.BLOCKS["methods"]
+    methods = plan.BLOCKS["methods"]
     assert len(methods) == 7 * 3 and {run.seed for run in methods} == {0, 1, 2}
     assert {run.row for run in methods[:7]} == {
-        m.name for m in study.METHODS
+        m.name for m in plan.METHODS
     }  # a seed is whole before the next
-    runs = [run for block in study.BLOCKS.values() for run in block]
+    runs = [run for block in plan.BLOCKS.values() for run in block]
     assert len({run.name for run in runs}) == len(set(runs)) == len(runs)
     for run in runs:
         config = run.config  # checks itself
         batch = config.general + config.identities * config.images_per_identity
-        assert batch == study.BATCH and config.flip and config.augment
+        assert batch == plan.RECIPES[run.recipe][0] and config.flip and config.augment
+        assert run.images == batch * run.steps and run.seconds > 0
         assert (config.identity_weight == 0) == ("no labels" in run.row)
         if config.identity_weight == 0:  # no labelled batch either
             assert config.identities == 0 or config.sampler == "neighbours"
@@ -79,7 +83,7 @@ def small(data, tmp_path, monkeypatch):
     """The study with nets of 16 pixels and three steps; two methods with two seeds are done."""
     monkeypatch.setattr(torch, "set_flush_denormal", lambda on: None)
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
-    whole = study.Run.config.fget
+    whole = plan.Run.config.fget
 
     def config(run):
         changes = {"general": 6, "identities": 2, "images_per_identity": 2}
@@ -87,10 +91,10 @@ def small(data, tmp_path, monkeypatch):
             whole(run), compile=False, image_size=16, backbone="tiny_student", **changes
         )
 
-    monkeypatch.setattr(study.Run, "config", property(config))
+    monkeypatch.setattr(plan.Run, "config", property(config))
     monkeypatch.setattr(tables, "LEVELS", (0.5, 0.4, 0.3))  # that so few people can show
     runs = [
-        study.Run(row, seed, size=16, steps=3) for row in ("alone", study.BARE) for seed in (0, 1)
+        plan.Run(row, seed, size=16, steps=3) for row in ("alone", plan.BARE) for seed in (0, 1)
     ]
     for name in ("BLOCKS",):
         monkeypatch.setattr(study, name, {"methods": runs})
@@ -123,12 +127,12 @@ def test_tables_against_the_embeddings_that_the_nets_left(small):
             row: [small.result(run, by) for run in runs] for row, runs in small.methods().items()
         }
         mean = next(r for r in tables.means(small) if r["row"] == "alone" and r["by"] == by)
-        gain = next(r for r in tables.gains(small) if r["minus"] == study.BARE and r["by"] == by)
+        gain = next(r for r in tables.gains(small) if r["minus"] == plan.BARE and r["by"] == by)
         each = {
             r: np.array([100 * d.estimate[0].item() for d in found]) for r, found in draws.items()
         }
         assert float(mean["tpr@1e-2"]) == pytest.approx(each["alone"].mean(), abs=0.006)
-        expected = each["alone"].mean() - each[study.BARE].mean()
+        expected = each["alone"].mean() - each[plan.BARE].mean()
         assert gain["row"] == "alone"
         assert float(gain["tpr@1e-2"]) == pytest.approx(expected, abs=0.011)
         samples = [100 * d.samples[:, 0].numpy() for d in draws["alone"]]

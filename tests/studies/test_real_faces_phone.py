@@ -19,9 +19,9 @@ from ekd_lite.models import build_backbone, profile_backbone
 from tests.oracles.seeds import draws_over_seeds
 from tests.studies.conftest import module
 
-lfw, study, tables = (module(name) for name in ("lfw", "real_faces", "real_faces_tables"))
+lfw, plan, tables = (module(name) for name in ("lfw", "real_faces_plan", "real_faces_tables"))
 phone, grouped, cost = (module(f"real_faces_{name}") for name in ("phone", "groups", "cost"))
-DONE = {"alone": (0, 1), study.BARE: (0, 1), "fitnet": (1,)}  # row: seeds, at 64 pixels
+DONE = {"alone": (0, 1), plan.BARE: (0, 1), "fitnet": (1,)}  # row: seeds, at 64 pixels
 
 
 @pytest.fixture
@@ -43,9 +43,9 @@ def nets(data, tmp_path, monkeypatch):
         pairs = [(f"p{k:02}/0.png", f"p{k:02}/1.png", 1, 0) for k in people]
         pairs += [(f"p{k:02}/0.png", f"p{k - 6:02}/0.png", 0, 0) for k in people]
         csv.writer(file).writerows([("file1", "file2", "is_genuine", "fold"), *pairs])
-    runs = [study.Run(row, seed, study.PHONE, steps=3) for row, s in DONE.items() for seed in s]
-    runs.append(study.Run(study.BARE, 0, study.PHONE, 112, steps=3))
-    runs.append(study.Run("fitnet", 2, study.PHONE, steps=3))  # not done
+    runs = [plan.Run(row, seed, plan.PHONE, steps=3) for row, s in DONE.items() for seed in s]
+    runs.append(plan.Run(plan.BARE, 0, plan.PHONE, 112, steps=3))
+    runs.append(plan.Run("fitnet", 2, plan.PHONE, steps=3))  # not done
     monkeypatch.setattr(tables, "BLOCKS", {"phone64": runs})
     work = tmp_path / "work"
     for k, run in enumerate(runs[:-1]):
@@ -83,7 +83,7 @@ def test_each_run_and_the_mean_of_its_row(nets):
             line = line_of(lines, **mine, seed=str(seed), on="test", by=by)
             assert float(line["tpr@1e-2"]) == pytest.approx(each[-1], abs=0.006)
         mean = line_of(means, **mine, by=by)
-        assert (mean["seeds"], mean["backbone"]) == ("2", study.PHONE)
+        assert (mean["seeds"], mean["backbone"]) == ("2", plan.PHONE)
         assert float(mean["tpr@1e-2"]) == pytest.approx(np.mean(each), abs=0.006)
         ends = np.percentile(draws_over_seeds(each, draws), [2.5, 97.5])
         found = [float(mean[f"tpr@1e-2_{end}"]) for end in ("low", "high")]
@@ -99,9 +99,9 @@ def test_gains_are_over_the_seeds_that_both_rows_have(nets):
     assert {r["size"] for r in lines} == {"64"}  # at 112 there is one row
     seeds = {(r["row"], r["minus"]): r["seeds"] for r in lines}
     assert seeds == {
-        **{(study.BARE, "alone"): "2", ("alone", study.BARE): "2"},
-        **{("fitnet", other): "1" for other in ("alone", study.BARE)},
-        **{(row, "fitnet"): "1" for row in ("alone", study.BARE)},
+        **{(plan.BARE, "alone"): "2", ("alone", plan.BARE): "2"},
+        **{("fitnet", other): "1" for other in ("alone", plan.BARE)},
+        **{(row, "fitnet"): "1" for row in ("alone", plan.BARE)},
     }
     runs = {(r.row, r.seed): r for r in nets.runs if r.size == 64}
     fitnet, alone = (nets.result(runs[row, 1], "person") for row in ("fitnet", "alone"))
@@ -110,10 +110,10 @@ def test_gains_are_over_the_seeds_that_both_rows_have(nets):
     got = [float(line[f"tpr@1e-2{end}"]) for end in ("", "_low", "_high")]
     assert got == pytest.approx(want, abs=0.006)
     both = [
-        [phone.pairs_result(nets, runs[row, s]) for s in (0, 1)] for row in (study.BARE, "alone")
+        [phone.pairs_result(nets, runs[row, s]) for s in (0, 1)] for row in (plan.BARE, "alone")
     ]
     first, second = (over_runs(side) for side in both)
-    line = line_of(lines, row=study.BARE, minus="alone", by="pair")
+    line = line_of(lines, row=plan.BARE, minus="alone", by="pair")
     want = 100 * float(first.estimate - second.estimate)
     assert float(line["pairs_accuracy"]) == pytest.approx(want, abs=0.006)
 
@@ -199,10 +199,10 @@ def test_groups_have_intervals_and_are_compared_with_the_same_seeds(nets):
             low, rate, high = (float(line[f"rate{end}"]) for end in ("_low", "", "_high"))
             assert low <= rate <= high
     mine = {"size": "64", "by": "detector", "pairs": "genuine"}
-    gap = line_of(lines, row=study.BARE, group="gap", **mine)
+    gap = line_of(lines, row=plan.BARE, group="gap", **mine)
     low, high, alone = (
         line_of(lines, row=row, group=group, **mine)
-        for row, group in ((study.BARE, "low"), (study.BARE, "high"), ("alone", "gap"))
+        for row, group in ((plan.BARE, "low"), (plan.BARE, "high"), ("alone", "gap"))
     )
     assert (gap["seeds"], "minus_alone" in alone) == ("2", False)
     assert float(gap["rate"]) == pytest.approx(float(high["rate"]) - float(low["rate"]), abs=0.011)
