@@ -8,8 +8,8 @@ twice as wide between the same expansions, groups of two channels in its second 
 last batch norm with a weight and a bias: `scale=2, affine_output=True`, here
 `build_backbone("arcface_mobilefacenet")`. Its large form has `blocks=(2, 8, 12, 4), scale=4`.
 
-`build_backbone("mobilefacenet_half")` is ours: every width is half of TFace's, which leaves a quarter
-of the multiply-adds.
+`build_backbone("mobilefacenet_half")` is ours: every width is half of TFace's, which leaves about
+a quarter of the multiply-adds.
 """
 
 from __future__ import annotations
