@@ -17,7 +17,7 @@ import onnx
 from lfw import Row, read_faces
 from real_faces import sface
 from real_faces_phone import COUNTS, LEVELS, TEACHER, TPR, percent
-from real_faces_plan import BARE, STEPS
+from real_faces_plan import BARE
 
 from ekd_lite.evaluate import all_pairs_tpr_at_fpr, embed
 from ekd_lite.export import OnnxModel, calibration_images, export_onnx, quantize_int8
@@ -35,7 +35,8 @@ def cost(nets: Nets) -> Iterator[Row]:
     """What the nets cost, and what int8 does to them: the seed 0 of FitNet without labels."""
     labels = nets.test.images.labels
     plain = [r for r in nets.runs if (r.row, r.seed, r.share, r.drawn) == (BARE, 0, 1, False)]
-    plain = sorted((run for run in plain if run.steps <= STEPS), key=lambda run: run.steps)
+    tried = nets.finished("recipe")
+    plain = sorted((r for r in plain if r not in tried), key=lambda run: run.images)
     best = {(run.backbone, run.size): run for run in plain}  # the longest of each
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
@@ -69,7 +70,7 @@ def cost(nets: Nets) -> Iterator[Row]:
                 for by in COUNTS:
                     tpr = all_pairs_tpr_at_fpr(rows, labels, LEVELS, by=by)  # type: ignore[arg-type]
                     found |= {f"{n}_by_{by}": percent(t) for n, t in zip(TPR, tpr, strict=True)}
-                head = {"net": backbone, "size": str(size), "steps": str(run.steps)}
+                head = {"net": backbone, "size": str(size), "images": str(run.images)}
                 head |= {"parameters": str(profile.parameters)}
                 yield (
                     head

@@ -54,10 +54,10 @@ def ends_of(result: BootstrapResult) -> tuple[torch.Tensor, torch.Tensor, torch.
 
 
 def phones(nets: Nets) -> dict[tuple[int, str], list[Run]]:
-    """MobileFaceNet's finished seeds by size and row, in the order of the table of methods."""
+    """MobileFaceNet's seeds by size and row, in the table's order; not those of the long runs."""
     found = defaultdict(list)
     for run in nets.runs:
-        if run.backbone == PHONE:
+        if run.backbone == PHONE and not run.recipe:
             found[run.size, run.row].append(run)
     order = list(ROWS)
     return {key: found[key] for key in sorted(found, key=lambda key: (key[0], order.index(key[1])))}

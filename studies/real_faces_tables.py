@@ -8,10 +8,10 @@ They lie in `data/results/`:
     real_faces_runs.csv      every net: TPR over all pairs of the test people, by pair and by person
     real_faces.csv           the mean of a method's seeds, with intervals over seeds and people
     real_faces_gains.csv     each method minus FitNet without labels, and minus the student alone
-    real_faces_failures.csv  TPR and FPR of groups of pairs at one threshold
     real_faces_views.csv     how nearly SFace agrees with itself on changed images
     real_faces_cost.csv      multiply-adds, parameters and milliseconds on one core, float and int8
     real_faces_phone*.csv    MobileFaceNet's runs, means and differences (`real_faces_phone.py`)
+    real_faces_long.csv      recipes on validation people, and the nets of the longest runs
     real_faces_groups.csv    MobileFaceNet's TPR by person and FPR of groups, with intervals
     lfw_people.csv           how many people of each part have how many images
 """
@@ -30,8 +30,8 @@ from lfw import Row, read_faces, read_index, split_people
 from lfw_reference import on_pairs
 from real_faces import is_done
 from real_faces_cost import cost
-from real_faces_failures import failures
 from real_faces_groups import groups
+from real_faces_long import long_runs
 from real_faces_phone import (
     COUNTS,
     LEVELS,
@@ -95,12 +95,15 @@ class Nets:
             0
         ].accuracy
 
+    def finished(self, block: str) -> list[Run]:
+        """The runs of a block that are done."""
+        return [run for run in BLOCKS.get(block, ()) if run in self.runs]
+
     def methods(self) -> dict[str, list[Run]]:
         """The finished seeds of every method of the comparison."""
         found = defaultdict(list)
-        for run in (*BLOCKS["methods"], *BLOCKS.get("batches", ())):
-            if run in self.runs:
-                found[run.row].append(run)
+        for run in (*self.finished("methods"), *self.finished("batches")):
+            found[run.row].append(run)
         return dict(found)
 
 
@@ -122,7 +125,7 @@ def about(run: Run) -> Row:
 
 def every_net(nets: Nets) -> Iterator[Row]:
     """A line for the teacher and for every student, of the test and the validation people."""
-    yield from _lines(nets, nets.runs)
+    yield from _lines(nets, [run for run in nets.runs if not run.recipe])
 
 
 def phone_runs(nets: Nets) -> Iterator[Row]:
@@ -185,17 +188,17 @@ TABLES = {
     "real_faces_runs": every_net,
     "real_faces": means,
     "real_faces_gains": gains,
-    "real_faces_failures": failures,
     "real_faces_views": views,
     "real_faces_cost": cost,
     "real_faces_phone_runs": phone_runs,
     "real_faces_phone": phone_means,
     "real_faces_phone_gains": phone_gains,
     "real_faces_groups": groups,
+    "real_faces_long": long_runs,
     "lfw_people": people,
 }
 # A table stays as it is where the work folder holds no run of the net that it is about.
-ABOUT = dict.fromkeys(list(TABLES)[:4], SMALL) | dict.fromkeys(list(TABLES)[6:10], PHONE)
+ABOUT = dict.fromkeys(list(TABLES)[:3], SMALL) | dict.fromkeys(list(TABLES)[5:10], PHONE)
 
 
 def main() -> None:

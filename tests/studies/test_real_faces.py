@@ -15,7 +15,6 @@ from tests.studies.conftest import module
 lfw, plan, study, tables = (
     module(name) for name in ("lfw", "real_faces_plan", "real_faces", "real_faces_tables")
 )
-failing = module("real_faces_failures")
 
 
 def test_people_are_in_one_part_and_rows_find_their_image(data, tmp_path):
@@ -139,42 +138,6 @@ def test_tables_against_the_embeddings_that_the_nets_left(small):
         ends = np.percentile(draws_over_seeds(each["alone"].tolist(), samples), [2.5, 97.5])
         found = [float(mean[f"tpr@1e-2_{end}"]) for end in ("low", "high")]
         assert found == pytest.approx(ends.tolist(), abs=0.011)
-
-
-def turn(line):
-    """How far the nose lies off the middle of the eyes, along the line through them."""
-    eyes = [complex(float(line[f"x{k}"]), float(line[f"y{k}"])) for k in (1, 2)]
-    nose = complex(float(line["x3"]), float(line["y3"]))
-    return ((nose - sum(eyes) / 2) / (eyes[1] - eyes[0])).real
-
-
-@pytest.mark.parametrize(
-    ("by", "measure", "of_pair", "group"),
-    [
-        ("detector", lambda line: float(line["detector_score"]), min, "low"),
-        ("turn", turn, lambda a, b: abs(a - b), "alike"),
-    ],
-)
-def test_failures_against_a_loop_over_pairs(small, monkeypatch, by, measure, of_pair, group):
-    monkeypatch.setattr(failing, "FAIL_AT", 0.3)
-    lines = {(r["row"], r["by"], r["group"], r["pairs"]): r for r in failing.failures(small)}
-    rows, labels = small.rows(None), small.test.images.labels.tolist()
-    unit = torch.nn.functional.normalize(rows, dim=1)
-    scores = (unit @ unit.T).tolist()
-    index = {row["file"]: row for row in lfw.read_index(small.data)}
-    value = [measure(index[file]) for file in small.test.files]
-    pairs = [(i, j) for i in range(len(labels)) for j in range(i + 1, len(labels))]
-    strangers = sorted((scores[i][j] for i, j in pairs if labels[i] != labels[j]), reverse=True)
-    threshold = strangers[int(0.3 * len(strangers))]
-    gaps = {(i, j): of_pair(value[i], value[j]) for i, j in pairs}
-    third = np.quantile([gap for (i, j), gap in gaps.items() if labels[i] == labels[j]], 1 / 3)
-    chosen = [(i, j) for i, j in pairs if labels[i] != labels[j] and gaps[i, j] <= third + 1e-12]
-    line = lines["SFace", by, group, "impostor"]
-    assert int(line["count"]) == len(chosen) > 0
-    share = np.mean([scores[i][j] > threshold for i, j in chosen])
-    assert float(line["accepted"]) == pytest.approx(100 * share, abs=0.006)
-    refused = [r for key, r in lines.items() if key[:3] == ("SFace", "teacher", "refuses")]
-    assert refused and all(r["accepted"] == "0.00" for r in refused)
 
 
 def test_other_pictures_are_of_the_same_person_and_of_the_one_before():

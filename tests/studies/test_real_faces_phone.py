@@ -1,6 +1,7 @@
 """The tables of MobileFaceNet on real faces, from made-up embeddings: nothing is trained."""
 
 import csv
+import shutil
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,9 @@ from tests.oracles.seeds import draws_over_seeds
 from tests.studies.conftest import module
 
 lfw, plan, tables = (module(name) for name in ("lfw", "real_faces_plan", "real_faces_tables"))
-phone, grouped, cost = (module(f"real_faces_{name}") for name in ("phone", "groups", "cost"))
+phone, grouped, cost, long = (
+    module(f"real_faces_{name}") for name in ("phone", "groups", "cost", "long")
+)
 DONE = {"alone": (0, 1), plan.BARE: (0, 1), "fitnet": (1,)}  # row: seeds, at 64 pixels
 
 
@@ -33,7 +36,7 @@ def people():
 @pytest.fixture
 def nets(data, tmp_path, monkeypatch):
     """Five nets at 64 pixels and one at 112, whose rows are the people's with noise."""
-    for each in (tables, phone):
+    for each in (tables, phone, long):
         monkeypatch.setattr(each, "LEVELS", (0.5, 0.4, 0.3))  # that so few people can show
     monkeypatch.setattr(phone, "DRAWS", 200)
     monkeypatch.setattr(grouped, "DRAWS", 200)
@@ -238,15 +241,29 @@ def test_a_table_without_runs_of_its_net_is_left_alone(nets, tmp_path, monkeypat
     assert (tmp_path / "lfw_people.csv").exists() and not (tmp_path / "real_faces.csv").exists()
 
 
-def test_of_several_seeds_the_old_table_of_failures_takes_the_mean(nets, monkeypatch):
-    failing = module("real_faces_failures")
-    monkeypatch.setattr(failing, "FAIL_AT", 0.3)
-    monkeypatch.setattr(type(nets), "methods", lambda self: {})
-    whole = {"by": "light", "group": "alike", "pairs": "genuine"}
-    name = "alone, MobileFaceNet at 64"
-    both = float(line_of(failing.failures(nets), row=name, **whole)["accepted"])
-    each = []
-    for run in [r for r in nets.runs if r.row == "alone"]:
-        monkeypatch.setattr(nets, "runs", [run])
-        each.append(float(line_of(failing.failures(nets), row=name, **whole)["accepted"]))
-    assert each[0] != each[1] and both == pytest.approx(np.mean(each), abs=0.011)
+def test_recipes_are_measured_on_validation_people_and_long_runs_on_all(nets, monkeypatch):
+    tried, last = (
+        plan.Run(plan.BARE, 0, plan.PHONE, size, steps=3, recipe=plan.BEST_RECIPE)
+        for size in (64, 112)
+    )
+    for run, like in ((tried, nets.runs[2]), (last, nets.runs[3])):
+        assert like.row == plan.BARE
+        shutil.copytree(nets.work / like.name, nets.work / run.name)
+    blocks = {"phone64": nets.runs, "recipe": [tried], "long": [last]}
+    monkeypatch.setattr(tables, "BLOCKS", blocks)
+    more = tables.Nets(nets.data, nets.work)
+    lines = list(long.long_runs(more))
+    assert [(r["block"], r["on"], r["by"]) for r in lines] == [
+        (block, part, by)
+        for block, part in (("recipe", "validation"), ("long", "validation"), ("long", "test"))
+        for by in ("pair", "person")
+    ]
+    assert (lines[0]["batch"], lines[0]["images"], lines[0]["precision"]) == ("32", "96", "bf16")
+    for line, seed in ((lines[-1], "1"), (lines[0], "0")):
+        same = {name: line[name] for name in ("row", "on", "by")} | {"size": "64", "seed": seed}
+        like = line_of(tables.phone_runs(nets), **same)
+        assert all(line[name] == like[name] for name in phone.TPR)
+    assert lines[-1]["pairs_accuracy"] and not lines[0].get("pairs_accuracy")
+    # No other table of MobileFaceNet takes them for the seeds of its comparison.
+    assert phone.phones(more) == phone.phones(nets)
+    assert list(tables.every_net(more)) == list(tables.every_net(nets))
