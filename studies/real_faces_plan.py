@@ -10,6 +10,8 @@
     recipe    other batches and optimizers for MobileFaceNet at 64 pixels, for the validation people
     long      eight times as many images by the best recipe, at 112 pixels: MobileFaceNet, and a net
               of a quarter of its multiply-adds
+    later     do decisions begin to help? FitNet without and with EKD by decisions, no labels, four
+              times the steps of block "methods", two seeds
 
 The plan is cut to a few hours of two cores. The methods are compared first on a net of half
 MobileFaceNet's multiply-adds, which learns from three times as many images an hour on this machine,
@@ -17,7 +19,7 @@ and then on MobileFaceNet for half of the steps. FitNet's weight is the best of 
 pixels, and those of the others stand in the proportion to it that earlier trials found. Only DKD
 was searched: on class means, that of drawn faces did harm, and the smallest of three was the best.
 Optimizers and learning rates were chosen on validation people, from short runs of FitNet without
-labels (`OPTIMIZER`, `RECIPES`). The last two blocks were added when all others had run.
+labels (`OPTIMIZER`, `RECIPES`). The last three blocks were added when all others had run.
 """
 
 from __future__ import annotations
@@ -148,6 +150,7 @@ class Run:
 # The best of block "phone64" on validation people, by person at 1e-3: 16.0 and 14.2 %.
 BEST_AT_64 = ("ekd_labels + fitnet", BARE)
 SHORT, LONG = 24_000, 192_000  # images: of a run of phone64, of the small net's longest
+LATER = (BARE, "ekd_decisions + fitnet, no labels")
 LENGTHS = (STEPS // 4, STEPS // 2, 2 * STEPS, 4 * STEPS)
 BLOCKS = {
     "weights": [Run("dkd:2", 0), Run("dkd:0.25", 9), Run("dkd:0.0625", 9)],
@@ -169,4 +172,5 @@ BLOCKS = {
         Run(BARE, 0, net, 112, steps=LONG // RECIPES[BEST_RECIPE][0], recipe=BEST_RECIPE)
         for net in (PHONE, QUARTER)
     ],
+    "later": [Run(row, seed, steps=4 * STEPS) for seed in (0, 1) for row in LATER],
 }

@@ -12,6 +12,7 @@ They lie in `data/results/`:
     real_faces_cost.csv      multiply-adds, parameters and milliseconds on one core, float and int8
     real_faces_phone*.csv    MobileFaceNet's runs, means and differences (`real_faces_phone.py`)
     real_faces_long.csv      recipes on validation people, and the nets of the longest runs
+    real_faces_later.csv     EKD by decisions beside FitNet, and FitNet, after four times the steps
     real_faces_groups.csv    MobileFaceNet's TPR by person and FPR of groups, with intervals
     lfw_people.csv           how many people of each part have how many images
 """
@@ -31,7 +32,7 @@ from lfw_reference import on_pairs
 from real_faces import is_done
 from real_faces_cost import cost
 from real_faces_groups import groups
-from real_faces_long import long_runs
+from real_faces_long import later_runs, long_runs
 from real_faces_phone import (
     COUNTS,
     LEVELS,
@@ -44,7 +45,7 @@ from real_faces_phone import (
     phone_means,
     phones,
 )
-from real_faces_plan import BARE, BLOCKS, PHONE, ROWS, SMALL, Run
+from real_faces_plan import BARE, BLOCKS, ROWS, Run
 from real_faces_views import views
 from torch import Tensor
 
@@ -195,10 +196,17 @@ TABLES = {
     "real_faces_phone_gains": phone_gains,
     "real_faces_groups": groups,
     "real_faces_long": long_runs,
+    "real_faces_later": later_runs,
     "lfw_people": people,
 }
-# A table stays as it is where the work folder holds no run of the net that it is about.
-ABOUT = dict.fromkeys(list(TABLES)[:3], SMALL) | dict.fromkeys(list(TABLES)[5:10], PHONE)
+# A table stays as it is where the work folder holds no run of the blocks that it is about.
+ABOUT = {
+    **dict.fromkeys(("real_faces_runs", "real_faces", "real_faces_gains"), ("methods",)),
+    **dict.fromkeys(("real_faces_phone_runs", "real_faces_phone"), ("phone64", "phone112")),
+    **dict.fromkeys(("real_faces_phone_gains", "real_faces_groups"), ("phone64", "phone112")),
+    "real_faces_long": ("recipe", "long"),
+    "real_faces_later": ("later",),
+}
 
 
 def main() -> None:
@@ -211,10 +219,11 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     nets = Nets(options.data.resolve(), options.work.resolve())
-    there = {run.backbone for run in nets.runs}
     for name in options.only:
-        if name in ABOUT and ABOUT[name] not in there:
-            print(f"{name}.csv stays as it is: {options.work} holds no run of {ABOUT[name]}")
+        blocks = ABOUT.get(name)
+        if blocks and not any(map(nets.finished, blocks)):
+            asked = " or ".join(blocks)
+            print(f"{name}.csv stays as it is: {options.work} holds no run of block {asked}")
             continue
         rows = list(TABLES[name](nets))
         columns = list(dict.fromkeys(key for row in rows for key in row))

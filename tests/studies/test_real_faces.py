@@ -66,7 +66,7 @@ def test_the_plan_is_what_its_text_says():
         m.name for m in plan.METHODS
     }  # a seed is whole before the next
     runs = [run for block in plan.BLOCKS.values() for run in block]
-    assert len({run.name for run in runs}) == len(set(runs)) == len(runs)
+    assert len({run.name for run in runs}) == len(set(runs))
     for run in runs:
         config = run.config  # checks itself
         batch = config.general + config.identities * config.images_per_identity

@@ -1,6 +1,7 @@
 """The tables of MobileFaceNet on real faces, from made-up embeddings: nothing is trained."""
 
 import csv
+import dataclasses
 import shutil
 from typing import Any
 
@@ -267,3 +268,20 @@ def test_recipes_are_measured_on_validation_people_and_long_runs_on_all(nets, mo
     # No other table of MobileFaceNet takes them for the seeds of its comparison.
     assert phone.phones(more) == phone.phones(nets)
     assert list(tables.every_net(more)) == list(tables.every_net(nets))
+
+
+def test_long_runs_of_two_rows_and_their_difference(nets, monkeypatch):
+    kept = {(run.row, run.seed): run for run in nets.runs if run.size == 64}
+    later = [dataclasses.replace(kept[plan.BARE, s], row=row) for s in (0, 1) for row in plan.LATER]
+    for run in later[1::2]:  # the other row has the students alone
+        shutil.copytree(nets.work / kept["alone", run.seed].name, nets.work / run.name)
+    monkeypatch.setattr(tables, "BLOCKS", {"phone64": nets.runs, "later": later})
+    more = tables.Nets(nets.data, nets.work)
+    for by in ("pair", "person"):
+        first, second, minus = (line for line in long.later_runs(more) if line["by"] == by)
+        assert (first["row"], second["row"], first["seeds"]) == (*plan.LATER, "2")
+        like = line_of(phone.phone_gains(nets), row="alone", minus=plan.BARE, by=by)
+        names = [f"{n}{end}" for n in (*phone.TPR, *phone.PAIRS) for end in ("", "_low", "_high")]
+        assert all(minus[name] == like[name] for name in names)
+        mean = line_of(phone.phone_means(nets), row=plan.BARE, by=by, size="64")
+        assert all(first[name] == mean[name] for name in names)
