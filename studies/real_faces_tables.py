@@ -12,7 +12,7 @@ They lie in `data/results/`:
     real_faces_cost.csv      multiply-adds, parameters and milliseconds on one core, float and int8
     real_faces_phone*.csv    MobileFaceNet's runs, means and differences (`real_faces_phone.py`)
     real_faces_long.csv      recipes on validation people, and the nets of the longest runs
-    real_faces_later.csv     EKD by decisions beside FitNet, and FitNet, after four times the steps
+    real_faces_later.csv     EKD by decisions beside FitNet, and FitNet, after twice the steps
     real_faces_groups.csv    MobileFaceNet's TPR by person and FPR of groups, with intervals
     lfw_people.csv           how many people of each part have how many images
 """
