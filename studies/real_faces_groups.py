@@ -13,6 +13,7 @@ group and in every draw) are those of the library's `group_rates`:
 TPR is counted by person: the mean, over people who have genuine pairs in a group, of the share of
 them that passes. FPR is that of the impostor pairs. `gap` is the last group minus the first.
 Intervals are of the draws of people (and of seeds, if there are several) that all tables share.
+The net of the longest run stands there too, under its number of images.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from real_faces_phone import (
     percent,
     phones,
 )
-from real_faces_plan import Run
+from real_faces_plan import PHONE, Run
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -102,6 +103,11 @@ def groups(nets: Nets) -> Iterator[Row]:
     }
     rows: dict[tuple[int, str], list[Run | None]] = {(112, TEACHER): [None]}
     rows |= {key: list(runs) for key, runs in phones(nets).items()}
+    rows |= {
+        (run.size, f"{run.row}, {run.images:,} images"): [run]
+        for run in nets.finished("long")
+        if run.backbone == PHONE
+    }
     found = {
         key: {run.seed if run else 0: _rates(nets, run, people, conditions, asked) for run in runs}
         for key, runs in rows.items()

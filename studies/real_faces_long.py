@@ -2,7 +2,7 @@
 
 The recipes were there to be chosen from, so they are measured on the validation people alone; the
 long runs on the test people too. These are single seeds: intervals are over draws of people. The
-rows of block "later" have several seeds, and the intervals of their means and of their difference are
+rows of block "later" have several seeds: the intervals of their means and of their difference are
 over seeds and people.
 """
 
