@@ -17,7 +17,7 @@ import onnx
 from lfw import Row, read_faces
 from real_faces import sface
 from real_faces_phone import COUNTS, LEVELS, TEACHER, TPR, percent
-from real_faces_plan import BARE
+from real_faces_plan import BARE, Run
 
 from ekd_lite.evaluate import all_pairs_tpr_at_fpr, embed
 from ekd_lite.export import OnnxModel, calibration_images, export_onnx, quantize_int8
@@ -34,10 +34,7 @@ TABLE = Path(__file__).resolve().parent.parent / "data" / "results" / "real_face
 def cost(nets: Nets) -> Iterator[Row]:
     """What the nets cost, and what int8 does to them: the seed 0 of FitNet without labels."""
     labels = nets.test.images.labels
-    plain = [r for r in nets.runs if (r.row, r.seed, r.share, r.drawn) == (BARE, 0, 1, False)]
-    tried = nets.finished("recipe")
-    plain = sorted((r for r in plain if r not in tried), key=lambda run: run.images)
-    best = {(run.backbone, run.size): run for run in plain}  # the longest of each
+    best = longest(nets)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         teacher = sface(nets.work)
@@ -78,6 +75,14 @@ def cost(nets: Nets) -> Iterator[Row]:
                     | found
                 )
     yield from as_before(set(best))
+
+
+def longest(nets: Nets) -> dict[tuple[str, int], Run]:
+    """Of each net and size the run, seed 0 of FitNet without labels, that saw the most images."""
+    tried = nets.finished("recipe")  # they were there to be chosen from
+    plain = [r for r in nets.runs if (r.row, r.seed, r.share, r.drawn) == (BARE, 0, 1, False)]
+    plain = sorted((r for r in plain if r not in tried), key=lambda run: run.images)
+    return {(run.backbone, run.size): run for run in plain}
 
 
 def as_before(measured: set[tuple[str, int]]) -> Iterator[Row]:

@@ -1,4 +1,4 @@
-"""The plan of `studies/real_faces.py`, a block of it written down before its first run (`BLOCKS`).
+"""The plan of `studies/real_faces.py`, each block written down before its first run (`BLOCKS`).
 
     weights   DKD on class means at three weights, for the validation people to choose
     methods   seven ways to teach a small residual net (`tiny_teacher`) at 64 pixels, three seeds
@@ -19,7 +19,8 @@ and then on MobileFaceNet for half of the steps. FitNet's weight is the best of 
 pixels, and those of the others stand in the proportion to it that earlier trials found. Only DKD
 was searched: on class means, that of drawn faces did harm, and the smallest of three was the best.
 Optimizers and learning rates were chosen on validation people, from short runs of FitNet without
-labels (`OPTIMIZER`, `RECIPES`). The last three blocks were added when all others had run.
+labels (`OPTIMIZER`, `RECIPES`). The last three blocks were added when the results of all others but
+"phone112" were known; the six runs of "recipe" were made just before they stood here.
 """
 
 from __future__ import annotations
@@ -150,7 +151,7 @@ class Run:
 # The best of block "phone64" on validation people, by person at 1e-3: 16.0 and 14.2 %.
 BEST_AT_64 = ("ekd_labels + fitnet", BARE)
 SHORT, LONG = 24_000, 192_000  # images: of a run of phone64, of the small net's longest
-LATER = (BARE, "ekd_decisions + fitnet, no labels")
+LATER = (BARE, METHODS[-1].name)
 LENGTHS = (STEPS // 4, STEPS // 2, 2 * STEPS, 4 * STEPS)
 BLOCKS = {
     "weights": [Run("dkd:2", 0), Run("dkd:0.25", 9), Run("dkd:0.0625", 9)],

@@ -244,7 +244,7 @@ def test_a_table_without_runs_of_its_net_is_left_alone(nets, tmp_path, monkeypat
 
 def test_recipes_are_measured_on_validation_people_and_long_runs_on_all(nets, monkeypatch):
     tried, last = (
-        plan.Run(plan.BARE, 0, plan.PHONE, size, steps=3, recipe=plan.BEST_RECIPE)
+        plan.Run(plan.BARE, 0, plan.PHONE, size, steps=30, recipe=plan.BEST_RECIPE)
         for size in (64, 112)
     )
     for run, like in ((tried, nets.runs[2]), (last, nets.runs[3])):
@@ -259,7 +259,7 @@ def test_recipes_are_measured_on_validation_people_and_long_runs_on_all(nets, mo
         for block, part in (("recipe", "validation"), ("long", "validation"), ("long", "test"))
         for by in ("pair", "person")
     ]
-    assert (lines[0]["batch"], lines[0]["images"], lines[0]["precision"]) == ("32", "96", "bf16")
+    assert (lines[0]["batch"], lines[0]["images"], lines[0]["precision"]) == ("32", "960", "bf16")
     for line, seed in ((lines[-1], "1"), (lines[0], "0")):
         same = {name: line[name] for name in ("row", "on", "by")} | {"size": "64", "seed": seed}
         like = line_of(tables.phone_runs(nets), **same)
@@ -268,9 +268,14 @@ def test_recipes_are_measured_on_validation_people_and_long_runs_on_all(nets, mo
     # No other table of MobileFaceNet takes them for the seeds of its comparison.
     assert phone.phones(more) == phone.phones(nets)
     assert list(tables.every_net(more)) == list(tables.every_net(nets))
+    # What a net costs is measured on the one that saw the most, and not on a recipe that was tried.
+    assert cost.longest(more) == {
+        (plan.PHONE, 64): plan.Run(plan.BARE, 0, plan.PHONE, steps=3),
+        (plan.PHONE, 112): last,
+    }
     # Where it fails stands under its own name, with the rates of the net whose rows these are.
     wanted = {"by": "light", "pairs": "genuine", "group": "gap"}
-    found = line_of(grouped.groups(more), row=f"{plan.BARE}, 96 images", size="112", **wanted)
+    found = line_of(grouped.groups(more), row=f"{plan.BARE}, 960 images", size="112", **wanted)
     monkeypatch.setattr(nets, "runs", [nets.runs[3]])
     same = line_of(grouped.groups(nets), row=plan.BARE, **wanted)
     assert found["seeds"] == "1"
